@@ -1,0 +1,8 @@
+"""The coded core: encode a batch, run a block on it, decode, compare."""
+
+from cs_gan.core.code import SplineCode
+from cs_gan.core.inference import RandomizedCodedInference
+from cs_gan.core.schedule import Linear
+from cs_gan.core.smoothing import CodedSmoothing
+
+__all__ = ["CodedSmoothing", "Linear", "RandomizedCodedInference", "SplineCode"]

@@ -1,0 +1,139 @@
+"""The hooks that live inside a context: one class per context, installed and removed as a pair."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
+from cs_gan.core.code import SplineCode
+from cs_gan.core.second_pass import Masks, coded_pass, one_parameter_value, recorded_dropout
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Call:
+    """One call of a coded block, from its forward pre-hook to its forward hook."""
+
+    name: str
+    block: nn.Module
+    code: SplineCode
+    encoded: Inputs = ((), {})
+    permutation: Tensor | None = None
+    masks: Masks | None = None
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+
+class Hooks(ABC):
+    """Forward pre-hook and forward hook of each coded block, paired by a stack of calls."""
+
+    def __init__(self, code_for: Callable[[int], SplineCode], batch_norm: str) -> None:
+        self.code_for, self.batch_norm = code_for, batch_norm
+        self.coding = False  # inside a coded pass, where nested coded blocks run plainly
+        self._calls: list[Call | None] = []
+
+    @abstractmethod
+    def before(self, call: Call, inputs: Inputs) -> Inputs | None:
+        """What the block gets instead of its inputs (None: the same)."""
+
+    @abstractmethod
+    def after(self, call: Call, output: Any) -> Any:
+        """What the block gives instead of its output (None: the same)."""
+
+    @contextmanager
+    def installed(self, blocks: dict[str, nn.Module]) -> Iterator[None]:
+        """Hooks on every block, gone on exit whatever happens inside."""
+        with ExitStack() as stack:
+            for name, block in blocks.items():
+                # First of the pre-hooks and last of the hooks: a coded pass then goes through every
+                # other hook of the block just as the plain pass does.
+                pre = block.register_forward_pre_hook(self._pre(name), prepend=True, with_kwargs=True)
+                stack.callback(pre.remove)
+                post = block.register_forward_hook(self._post, with_kwargs=True, always_call=True)
+                stack.callback(post.remove)
+            yield
+
+    def _pre(self, name: str) -> Callable[..., Inputs | None]:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
+            self._calls.append(None)  # at once: the forward hook pops one entry, even if this one raises
+            if self.coding:
+                return None
+            inputs = (args, kwargs)
+            call = self._calls[-1] = Call(name, block, self.code_for(batch_size(name, inputs)))
+            return self.before(call, inputs)
+
+        return hook
+
+    def _post(self, _block: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
+        call = self._calls.pop()
+        if call is None:
+            return None
+        with call.cleanup:
+            # always_call brings us here after an exception too, then without an output.
+            return None if output is None else self.after(call, output)
+
+
+class Observing(Hooks):
+    """The block's output stays; its coded pass is run beside it and the discrepancy added up."""
+
+    def __init__(
+        self,
+        code_for: Callable[[int], SplineCode],
+        batch_norm: str,
+        discrepancy: Discrepancy,
+        share_dropout: bool,
+        penalties: dict[str, Tensor],
+    ) -> None:
+        super().__init__(code_for, batch_norm)
+        self.discrepancy, self.share_dropout, self.penalties = discrepancy, share_dropout, penalties
+
+    def before(self, call: Call, inputs: Inputs) -> None:
+        """Encode now: the block may change its inputs in place."""
+        call.encoded = encode_inputs(call.name, inputs, call.code, None)
+        call.cleanup.enter_context(one_parameter_value(call.block))
+        if self.share_dropout:
+            call.masks = call.cleanup.enter_context(recorded_dropout(call.block))
+
+    def after(self, call: Call, output: Any) -> None:
+        """The coded pass, and its discrepancy to the plain output."""
+        args, kwargs = call.encoded
+        nearest = None if call.masks is None else call.code.nearest()
+        self.coding = True
+        try:
+            with coded_pass(call.block, self.batch_norm, call.masks, nearest):
+                coded_output = call.block(*args, **kwargs)
+        finally:
+            self.coding = False
+        penalty = output_penalty(call.name, output, coded_output, call.code, self.discrepancy)
+        before = self.penalties.get(call.name)
+        self.penalties[call.name] = penalty if before is None else before + penalty
+
+
+class Substituting(Hooks):
+    """The block runs on coded samples only, and gives its decoded output: one pass, not two."""
+
+    def __init__(
+        self, code_for: Callable[[int], SplineCode], batch_norm: str, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(code_for, batch_norm)
+        self.generator = generator
+
+    def before(self, call: Call, inputs: Inputs) -> Inputs:
+        """Encode the batch in a random order."""
+        call.permutation = torch.randperm(call.code.K, generator=self.generator)
+        encoded: Inputs = encode_inputs(call.name, inputs, call.code, call.permutation)
+        call.cleanup.enter_context(coded_pass(call.block, self.batch_norm))
+        call.cleanup.callback(setattr, self, "coding", False)
+        self.coding = True
+        return encoded
+
+    def after(self, call: Call, output: Any) -> Any:
+        """Decode, and put the batch back in order."""
+        return decode_output(call.name, output, call.code, call.permutation)

@@ -1,0 +1,100 @@
+"""Randomized Coded Inference: a model for serving whose blocks answer through a randomly permuted code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from cs_gan.core.schedule import Schedule
+from cs_gan.core.smoothing import CodedSmoothing
+from cs_gan.errors import BatchError, CodeError
+
+
+class RandomizedCodedInference(nn.Module):
+    """A model under Randomized Coded Inference (arXiv 2510.00253): permute, encode, run, decode, undo.
+
+    Every call draws fresh permutations from a generator of its own, so the global random state neither
+    matters nor moves. Outputs are differentiable, for adaptive attacks.
+
+    A batch of one (or any batch smaller than the bank and one) is filled up from ``reference``: sample
+    by sample from its beginning, and the fill is dropped from the output. Without a bank a batch of one
+    is an error, since a spline needs two samples.
+
+    Args:
+        model: any module; called as before.
+        ratio: N/K.
+        blocks: which blocks are coded; ``""``, the default, is the whole model.
+        votes: forwards per call, whose outputs are averaged.
+        reference: (R, *F) bank of inputs of the kind the model takes, R of at least 1.
+        seed: of the permutations; :attr:`generator` may be reseeded at any time.
+        options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm).
+
+    Raises:
+        CodeError: for fewer than one vote or an empty bank.
+        BlockError: for unknown or already attached blocks.
+        BatchError: on a call with one sample and no bank, or with a bank of another shape.
+    """
+
+    reference: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        ratio: Schedule = 1.5,
+        *,
+        blocks: Iterable[str | nn.Module] = ("",),
+        votes: int = 1,
+        reference: Tensor | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if votes < 1:
+            raise CodeError(f"votes={votes}: at least one forward is needed.")
+        if reference is not None and (reference.dim() == 0 or len(reference) == 0):
+            raise CodeError("reference is empty: give at least one input, or None.")
+        self.model = model
+        self.votes = votes
+        self.coded = CodedSmoothing(model, blocks, ratio, **options)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("reference", reference, persistent=False)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> what the model gives
+        """The mean over ``votes`` of the model's outputs, each under its own permutations."""
+        batch = len(x)
+        filled = self._filled(x, bool(args or kwargs))
+        total: Any = None
+        for _ in range(self.votes):
+            with self.coded.substitute(generator=self.generator):
+                output = self.model(filled, *args, **kwargs)
+            total = output if total is None else _added(total, output)
+        return tree_map(lambda leaf: leaf[:batch] / self.votes if isinstance(leaf, Tensor) else leaf, total)
+
+    def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
+        """The batch with as much of the bank as it lacks to 1 + R samples."""
+        if self.reference is None:
+            if len(x) < 2:
+                raise BatchError(
+                    f"a batch of {len(x)} can't be coded: collect at least 2 inputs, or construct "
+                    "RandomizedCodedInference(model, reference=bank) with inputs that fill the batch."
+                )
+            return x
+        lacking = 1 + len(self.reference) - len(x)
+        if lacking <= 0:
+            return x
+        if other_arguments:
+            raise BatchError("a reference bank fills the first argument only: this call has more of them.")
+        if self.reference.shape[1:] != x.shape[1:]:
+            raise BatchError(
+                f"the reference bank holds inputs of shape {tuple(self.reference.shape[1:])}, and the batch "
+                f"{tuple(x.shape[1:])}: give a bank of the same kind of input."
+            )
+        return torch.cat([x, self.reference[:lacking].to(x.device, x.dtype)])
+
+
+def _added(total: Any, output: Any) -> Any:
+    return tree_map(lambda a, b: a + b if isinstance(a, Tensor) else a, total, output)

@@ -1,0 +1,57 @@
+"""Choosing blocks of a model: by name, by pattern or by the module itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from cs_gan.errors import BlockError
+
+
+def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[str, nn.Module]:
+    """The chosen blocks by name, each module once, in the order of ``model.named_modules()``.
+
+    A name is one of ``model.named_modules()``; ``""`` is the model itself. A pattern holds ``*``, ``?``
+    or ``[...]``, which match within one part of a dotted name: ``blocks.*`` finds ``blocks.0`` but not
+    ``blocks.0.conv``.
+
+    Raises:
+        BlockError: if nothing is chosen, or a choice is not in the model; names the nearest ones.
+    """
+    if isinstance(chosen, str | nn.Module):
+        raise BlockError(f"blocks={chosen!r}: give a list, such as blocks=[{chosen!r}].")
+    named = dict(model.named_modules(remove_duplicate=False))
+    wanted: set[int] = set()
+    for choice in chosen:
+        found = [name for name, module in named.items() if _matches(choice, name, module)]
+        if not found:
+            raise BlockError(_not_found(choice, model, list(named)))
+        wanted.update(id(named[name]) for name in found)
+    if not wanted:
+        raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
+    # Without duplicates: a module that has two names is one block.
+    return {name: module for name, module in model.named_modules() if id(module) in wanted}
+
+
+def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:
+    if isinstance(choice, nn.Module):
+        return module is choice
+    parts, patterns = name.split("."), choice.split(".")
+    if choice == "" or name == "":
+        return choice == name
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _not_found(choice: str | nn.Module, model: nn.Module, names: list[str]) -> str:
+    kind = type(model).__name__
+    if isinstance(choice, nn.Module):
+        return f"this {type(choice).__name__} is not a module of the {kind}: choose from model.named_modules()."
+    # A misspelt name is nearest to names as deep as itself; else the top level is what one needs to see.
+    peers = [name for name in names if name.count(".") == choice.count(".")] or names
+    near = difflib.get_close_matches(choice, peers, n=3, cutoff=0.4) or difflib.get_close_matches(choice, names, n=3)
+    known = ", ".join(repr(name) for name in names if "." not in name)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{kind} has no block {choice!r}. {hint}Its top-level blocks: {known}."

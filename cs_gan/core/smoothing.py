@@ -1,0 +1,244 @@
+"""CodedSmoothing: measure, or put in place, the coded pass of chosen blocks of any network."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.core.batch import Discrepancy, mean_squared_error
+from cs_gan.core.code import SplineCode
+from cs_gan.core.hooks import Observing, Substituting
+from cs_gan.core.schedule import Schedule, value_at
+from cs_gan.core.second_pass import BATCH_NORM_POLICIES
+from cs_gan.core.selection import select_blocks
+from cs_gan.errors import BlockError, CodeError
+from cs_gan.randomness import derive_seed
+
+# Which CodedSmoothing a block belongs to. Kept beside the modules, not on them, so that an attached
+# model still copies, pickles and saves as if nothing were there.
+_ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[CodedSmoothing]] = weakref.WeakKeyDictionary()
+
+
+class CodedSmoothing:
+    """Coded-smoothing on chosen blocks of a model.
+
+    ::
+
+        coded = CodedSmoothing(critic, blocks=["blocks.2"], ratio=1.5)
+        with coded.observe():
+            score = critic(real)
+        loss = critic_loss(score) + weight * coded.penalty()
+
+    Hooks exist only inside :meth:`observe` and :meth:`substitute`; outside, the model is untouched:
+    same outputs, same cost, same state dict, and it copies and pickles as before. Inside the coded
+    pass of a block the coded blocks nested in it run plainly.
+
+    Every floating-point argument whose first axis is the batch size K is encoded; other arguments pass
+    through. Outputs may be tensors or any nesting of tuples, lists and dicts of them.
+
+    Args:
+        model: any module.
+        blocks: names, patterns (``blocks.*``) or modules; ``""`` is the model itself.
+        ratio: N/K, a number or a schedule over progress such as ``Linear(1.0, 1.5)``.
+        weight: factor of :meth:`penalty`, a number or a schedule.
+        every: observe on every m-th step only, with the penalty times m (lazy regularisation as in
+            StyleGAN2); needs :meth:`set_step`.
+        discrepancy: (decoded, output) -> scalar, mean squared error by default.
+        nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`; ``random`` nodes are drawn anew
+            for every call, from ``seed`` and the step.
+        batch_norm: ``keep`` (running statistics untouched), ``update`` or ``running``; see
+            :func:`cs_gan.core.second_pass.coded_pass`.
+        share_dropout: coded sample n meets the dropout masks of the data sample nearest to it, instead
+            of masks of its own (dropout modules only, not functional calls).
+
+    Raises:
+        BlockError: for unknown blocks, or one that is attached already.
+        CodeError: for an unusable code or option.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Iterable[str | nn.Module],
+        ratio: Schedule = 1.5,
+        *,
+        weight: Schedule = 1.0,
+        every: int = 1,
+        discrepancy: Discrepancy = mean_squared_error,
+        nodes: str = "chebyshev",
+        spline: str = "natural",
+        decoder_kind: str = "spline",
+        smoothing: float = 1e-4,
+        batch_norm: str = "keep",
+        share_dropout: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if every < 1:
+            raise CodeError(f"every={every}: observe every m-th step needs m of at least 1.")
+        if batch_norm not in BATCH_NORM_POLICIES:
+            raise CodeError(f"batch_norm={batch_norm!r} is unknown: choose one of {', '.join(BATCH_NORM_POLICIES)}.")
+        if not callable(ratio) and not ratio > 0:
+            raise CodeError(f"ratio={ratio}: N/K must be above 0.")
+        # A misspelt or impossible option fails here rather than in the first step.
+        SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
+        self._code_options = (nodes, spline, decoder_kind, smoothing)
+        self._ratio, self._weight, self.every = ratio, weight, every
+        self.discrepancy, self.batch_norm, self.share_dropout, self.seed = (
+            discrepancy,
+            batch_norm,
+            share_dropout,
+            seed,
+        )
+        self._step: tuple[int, int] | None = None
+        self._inside: str | None = None
+        self._penalties: dict[str, Tensor] | None = None
+        self._drawn = 0
+        self.blocks = select_blocks(model, blocks)
+        for name, block in self.blocks.items():
+            owner = _ATTACHED.get(block)
+            if owner is not None and owner() is not None:
+                raise BlockError(
+                    f"block {name!r} is coded already: call detach() on the CodedSmoothing that holds it first."
+                )
+        for block in self.blocks.values():
+            _ATTACHED[block] = weakref.ref(self)
+
+    # -- schedules ---------------------------------------------------------------------------------
+
+    def set_step(self, step: int, total: int) -> None:
+        """Say once per step where training stands; schedules and ``every`` follow from it alone."""
+        if total < 1 or step < 0:
+            raise CodeError(f"set_step({step}, {total}): step counts from 0 and total from 1.")
+        self._step = (step, total)
+
+    @property
+    def ratio(self) -> float:
+        """N/K now."""
+        return self._at_progress("ratio", self._ratio)
+
+    @property
+    def weight(self) -> float:
+        """The penalty's weight now, without the factor ``every``."""
+        return self._at_progress("weight", self._weight)
+
+    @property
+    def due(self) -> bool:
+        """Whether this step observes (always, unless ``every`` is above 1)."""
+        if self.every == 1:
+            return True
+        if self._step is None:
+            raise CodeError(f"every={self.every} needs the step: call coded.set_step(step, total) once per step.")
+        return self._step[0] % self.every == 0
+
+    def code(self, K: int) -> SplineCode:
+        """The code that a batch of K meets now (without ``random``'s fresh draw)."""
+        return SplineCode(K, round(self.ratio * K), *self._code_options)
+
+    def _at_progress(self, name: str, schedule: Schedule) -> float:
+        if callable(schedule) and self._step is None:
+            raise CodeError(f"{name} is a schedule: call coded.set_step(step, total) once per step.")
+        step, total = self._step or (0, 1)
+        return value_at(schedule, step / total)
+
+    # -- the two contexts --------------------------------------------------------------------------
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Inside, each coded block also runs on coded samples, and what it costs in smoothness is kept.
+
+        Outputs stay what they were, to the bit. Each entry starts anew: calls that should add up, such
+        as D(real) and D(fake), belong in one context. On a step that ``every`` skips nothing happens.
+        """
+        with self._entered("observe"):
+            self._penalties = {}
+            self._drawn = 0
+            if not self.due:
+                yield
+                return
+            hooks = Observing(self._next_code, self.batch_norm, self.discrepancy, self.share_dropout, self._penalties)
+            try:
+                with hooks.installed(self.blocks):
+                    yield
+            except BaseException:
+                self._penalties = None  # half a measurement is none
+                raise
+
+    @contextmanager
+    def substitute(self, generator: torch.Generator | None = None) -> Iterator[None]:
+        """Inside, each coded block gives its decoded output, under a fresh random permutation per call.
+
+        Args:
+            generator: a CPU generator for the permutations; the global one by default.
+        """
+        hooks = Substituting(self._next_code, self.batch_norm, generator)
+        with self._entered("substitute"), hooks.installed(self.blocks):
+            yield
+
+    # -- results -----------------------------------------------------------------------------------
+
+    @property
+    def penalties(self) -> dict[str, Tensor]:
+        """Per block, the sum over its calls in the last :meth:`observe` (scalars, unweighted)."""
+        if self._penalties is None:
+            raise BlockError("no penalty was measured: run the model inside `with coded.observe():` first.")
+        return dict(self._penalties)
+
+    def penalty(self) -> Tensor:  # ()
+        """``weight`` times the sum of :attr:`penalties`, times ``every`` where that is above 1.
+
+        0 on a step that ``every`` skips.
+
+        Raises:
+            BlockError: if no coded block ran inside the last :meth:`observe`.
+        """
+        terms = list(self.penalties.values())
+        if terms:
+            return torch.stack(terms).sum() * (self.weight * self.every)
+        if not self.due:
+            return self._zero()
+        raise BlockError(
+            f"none of the coded blocks {list(self.blocks)} ran inside observe(). Call the model inside the context; "
+            "a model compiled before it does not see the hooks (compile the coded block, not what holds it)."
+        )
+
+    def detach(self) -> None:
+        """Give the blocks up, so that they can be coded anew; the model is exactly as it was."""
+        if self._inside:
+            raise BlockError(f"detach() inside {self._inside}(): leave the context first.")
+        for block in self.blocks.values():
+            _ATTACHED.pop(block, None)
+        self.blocks = {}
+
+    def __repr__(self) -> str:
+        nodes, spline, decoder, _ = self._code_options
+        names = ", ".join(repr(name) for name in self.blocks) or "detached"
+        return f"CodedSmoothing({names}; ratio={self._ratio}, nodes={nodes}, spline={spline}, decoder={decoder})"
+
+    def _zero(self) -> Tensor:
+        parameters = (p for block in self.blocks.values() for p in block.parameters())
+        return torch.zeros((), device=next(parameters, torch.zeros(())).device)
+
+    @contextmanager
+    def _entered(self, context: str) -> Iterator[None]:
+        if not self.blocks:
+            raise BlockError(f"{context}() after detach(): make a new CodedSmoothing.")
+        if self._inside:
+            raise BlockError(f"{context}() inside {self._inside}(): leave the first context before the second.")
+        self._inside = context
+        try:
+            yield
+        finally:
+            self._inside = None
+
+    def _next_code(self, K: int) -> SplineCode:
+        """The code of the next call: as :meth:`code`, with fresh nodes where they are random."""
+        code = self.code(K)
+        if code.nodes != "random":
+            return code
+        self._drawn += 1
+        return replace(code, seed=derive_seed(self.seed, "nodes", *(self._step or ()), self._drawn))

@@ -1,0 +1,62 @@
+"""GAN pairs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+from models.base import Critic, Generator
+from models.dcgan import DCGANCritic, DCGANGenerator
+from models.resnet import ResNetCritic32, ResNetCritic64, ResNetGenerator32, ResNetGenerator64
+
+# Each maker takes channels, width and, for generators, latent_dim; what is bound here are the net's own defaults.
+_PAIRS: dict[str, tuple[Callable[..., Generator], Callable[..., Critic]]] = {
+    "paper32": (ResNetGenerator32, ResNetCritic32),
+    "paper64": (ResNetGenerator64, ResNetCritic64),
+    "mimicry32": (partial(ResNetGenerator32, width=256, upsampling="bilinear"), ResNetCritic32),
+    "dcgan16": (partial(DCGANGenerator, image_size=16), partial(DCGANCritic, image_size=16)),
+    "dcgan32": (partial(DCGANGenerator, image_size=32), partial(DCGANCritic, image_size=32)),
+    "dcgan64": (partial(DCGANGenerator, image_size=64), partial(DCGANCritic, image_size=64)),
+}
+_OVERRIDES = ("channels", "latent_dim", "width", "generator_width", "critic_width")
+
+GAN_NAMES: tuple[str, ...] = tuple(_PAIRS)
+
+
+def build_gan(name: str, **overrides: int) -> tuple[Generator, Critic]:
+    """Build the generator and the critic called `name`, freshly initialised from torch's global generator.
+
+    Overrides, for every name: `channels` of the images (3), `latent_dim` (128), `width`, the base channel count of
+    both nets, and `generator_width` and `critic_width`, which come before `width`. Default widths: paper32 128,
+    paper64 64, mimicry32 256 (generator) and 128 (critic), dcgan* 64.
+
+    Shapes: generator (B, latent_dim) -> (B, channels, R, R) in [-1, 1]; critic (B, channels, R, R) -> (B,).
+    Errors: ValueError for an unknown name or override, naming the nearest, or a value that isn't a positive integer.
+    """
+    if name not in _PAIRS:
+        raise ValueError(f"build_gan({name!r}): unknown name{_nearest(name, GAN_NAMES)}")
+    for key, value in overrides.items():
+        if key not in _OVERRIDES:
+            raise ValueError(f"build_gan({name!r}, {key}=...): unknown override{_nearest(key, _OVERRIDES)}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"build_gan({name!r}, {key}={value!r}): {key} must be a positive integer")
+
+    make_generator, make_critic = _PAIRS[name]
+    generator = make_generator(**_select(overrides, "generator_width", ("channels", "latent_dim")))
+    critic = make_critic(**_select(overrides, "critic_width", ("channels",)))
+    return generator, critic
+
+
+def _select(overrides: dict[str, int], width_key: str, keys: tuple[str, ...]) -> dict[str, int]:
+    chosen = {key: overrides[key] for key in keys if key in overrides}
+    for key in ("width", width_key):  # the more specific one last, so that it wins
+        if key in overrides:
+            chosen["width"] = overrides[key]
+    return chosen
+
+
+def _nearest(word: str, valid: tuple[str, ...]) -> str:
+    close = get_close_matches(str(word), valid, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return f"{hint} Valid: {', '.join(valid)}"
