@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Generator(nn.Module):
     """A latent code in, images out: `head(blocks(stem(z)))`.
 
-    `blocks` is an `nn.Sequential` whose members each map one tensor to one tensor, so that `"blocks.1"` names a
-    part that can be wrapped; `stem` and `head` are such parts too. Each net's docstring lists their shapes.
+    `blocks` is an `nn.Sequential` whose members each map one tensor to one tensor, so that `"blocks.1"` names
+    a part that can be wrapped; `stem` and `head` are such parts too. Each net's docstring lists their shapes.
 
     Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
     Errors: ValueError where z is not (B, latent_dim).
@@ -35,8 +35,8 @@ class Generator(nn.Module):
         """Make one image of each latent code."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(
-                f"{type(self).__name__} expects latent codes of shape (B, {self.latent_dim}), got {tuple(z.shape)}; "
-                f"draw torch.randn(B, generator.latent_dim), or build the net with latent_dim={z.shape[-1:].numel()}"
+                f"{type(self).__name__} expects latent codes of shape (B, {self.latent_dim}), got "
+                f"{tuple(z.shape)}; draw torch.randn(B, generator.latent_dim), or set `latent_dim` when it is built"
             )
         images: Tensor = self.head(self.blocks(self.stem(z)))
         return images
@@ -45,8 +45,8 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Images in, one score each: `head(blocks(stem(x)))`.
 
-    `blocks` is an `nn.Sequential` as in `Generator`. No critic here has batch norm: the gradient penalty is per
-    sample, and batch norm would tie the samples together.
+    `blocks` is an `nn.Sequential` as in `Generator`. No critic here has batch norm: the gradient penalty is
+    per sample, and batch norm would tie the samples together.
 
     Shapes: images (B, channels, R, R) -> scores (B,), unbounded.
     Errors: ValueError where the images are not (B, *image_shape).
@@ -72,8 +72,8 @@ class Critic(nn.Module):
         if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape:
             shape = ", ".join(str(size) for size in self.image_shape)
             raise ValueError(
-                f"{type(self).__name__} expects images of shape (B, {shape}), got {tuple(x.shape)}; resize the "
-                f"images, choose a net for their size, or set `channels` when it is built"
+                f"{type(self).__name__} expects images of shape (B, {shape}), got {tuple(x.shape)}; resize "
+                f"the images, choose a net for their size, or set `channels` when it is built"
             )
         scores: Tensor = self.head(self.blocks(self.stem(x)))
         return scores.squeeze(1)

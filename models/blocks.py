@@ -2,11 +2,11 @@
 
 Two rewrites change the cost and not the function:
 
-- A 3x3 convolution next to 2x2 resampling is one 4x4 convolution of stride 2. Before a mean-pool it is an ordinary
-  one, after nearest upsampling a transposed one: 16/36 of the multiplications either way. The parameter stays the
-  3x3 kernel; the 4x4 kernel is computed from it at each call, so gradients of any order reach the parameter.
-- A 1x1 convolution commutes with mean-pooling and with upsampling (their weights sum to one, so the bias passes
-  through too): it runs on the smaller side.
+- A 3x3 convolution next to 2x2 resampling is one 4x4 convolution of stride 2. Before a mean-pool it is an
+  ordinary one, after nearest upsampling a transposed one: 16/36 of the multiplications either way. The parameter
+  stays the 3x3 kernel; the 4x4 kernel is computed from it at each call, so gradients of any order reach it.
+- A 1x1 convolution commutes with mean-pooling and with upsampling (their weights sum to one, so the bias
+  passes through too): it runs on the smaller side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 Upsampling = Literal["nearest", "bilinear"]
 Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear | nn.ConvTranspose2d)
 
-# Gulrajani's `he_init`: sqrt(4 / (fan_in + fan_out)) is Xavier's deviation times sqrt(2), for layers near a ReLU.
+# Gulrajani's `he_init`: sqrt(4 / (fan_in + fan_out)) is Xavier's deviation times sqrt(2), to make up for ReLU.
 RELU_GAIN = math.sqrt(2.0)
 
 
@@ -45,8 +45,8 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 def fold_mean_pool(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (out, in, 4, 4)
     """Fold a 2x2 mean-pool that follows a 3x3 convolution into its kernel.
 
-    The pooled output is the mean of four outputs, one pixel apart, so its kernel is the mean of the 3x3 kernel at
-    four places one pixel apart. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2, which is what
+    The pooled output is the mean of four outputs, one pixel apart, so its kernel is the mean of the 3x3 kernel
+    at four places one pixel apart. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2, which is what
     averaging the zero-padded kernel over windows of two gives.
     """
     return F.avg_pool2d(weight, kernel_size=2, stride=1, padding=1, count_include_pad=True)
@@ -55,8 +55,8 @@ def fold_mean_pool(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (out, in, 4,
 def fold_nearest_upsample(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (in, out, 4, 4)
     """Fold nearest 2x upsampling that precedes a 3x3 convolution into a kernel for `conv_transpose2d`.
 
-    Nearest upsampling is four times the adjoint of mean-pooling, and a convolution's adjoint has its kernel turned
-    by 180 degrees with the channels swapped.
+    Nearest upsampling is four times the adjoint of mean-pooling, and a convolution's adjoint has its kernel
+    turned by 180 degrees with the channels swapped.
     """
     return 4.0 * fold_mean_pool(weight).flip(2, 3).transpose(0, 1)
 
@@ -64,7 +64,8 @@ def fold_nearest_upsample(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (in, 
 class ConvMeanPool(nn.Conv2d):
     """A zero-padded 3x3 convolution, then a 2x2 mean-pool, run as one 4x4 convolution of stride 2.
 
-    The state dict is that of an `nn.Conv2d` with a 3x3 kernel. Shapes: (B, in, H, W) -> (B, out, H // 2, W // 2).
+    The state dict is that of an `nn.Conv2d` with a 3x3 kernel.
+    Shapes: (B, in, H, W) -> (B, out, H // 2, W // 2).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -105,7 +106,7 @@ def upsample(x: Tensor, upsampling: Upsampling) -> Tensor:  # (B, C, H, W) -> (B
 
 
 class GeneratorBlock(nn.Module):
-    """Residual up-block: BN, ReLU, upsample, conv3x3, BN, ReLU, conv3x3; the shortcut is upsample and conv1x1.
+    """Residual up-block: BN, ReLU, upsample, conv3x3, BN, ReLU, conv3x3; shortcut upsample, conv1x1.
 
     Shapes: (B, in, H, W) -> (B, out, 2H, 2W). Source: Gulrajani et al. 2017, gan_cifar_resnet and gan_64x64,
     where the latter's first convolution has no bias (`first_bias=False`).
@@ -131,11 +132,12 @@ class GeneratorBlock(nn.Module):
         """Add the residual branch to the shortcut."""
         h = self.conv1(F.relu(self.norm1(x)))
         h = self.conv2(F.relu(self.norm2(h)))
-        return h + upsample(self.shortcut(x), self.upsampling)
+        out: Tensor = h + upsample(self.shortcut(x), self.upsampling)
+        return out
 
 
 class CriticStemBlock(nn.Module):
-    """First residual block of the CIFAR critic: conv3x3, ReLU, conv3x3, mean-pool; shortcut mean-pool, conv1x1.
+    """First block of the CIFAR critic: conv3x3, ReLU, conv3x3, mean-pool; shortcut mean-pool, conv1x1.
 
     It does not begin with a ReLU because its input is the image. Shapes: (B, in, H, W) -> (B, out, H/2, W/2).
     Source: Gulrajani et al. 2017, gan_cifar_resnet, `OptimizedResBlockDisc1`.
@@ -149,8 +151,8 @@ class CriticStemBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H/2, W/2)
         """Add the residual branch to the shortcut."""
-        residual: Tensor = self.conv2(F.relu(self.conv1(x)))
-        return residual + self.shortcut(F.avg_pool2d(x, 2))
+        out: Tensor = self.conv2(F.relu(self.conv1(x))) + self.shortcut(F.avg_pool2d(x, 2))
+        return out
 
 
 class CriticBlock(nn.Module):
@@ -176,8 +178,8 @@ class CriticBlock(nn.Module):
         super().__init__()
         if not downsample and in_channels != out_channels:
             raise ValueError(
-                f"CriticBlock({in_channels}, {out_channels}, downsample=False) has an identity shortcut, so both "
-                f"widths must be equal; set downsample=True or equal widths"
+                f"CriticBlock({in_channels}, {out_channels}, downsample=False) has an identity shortcut, so "
+                f"both widths must be equal; set downsample=True or equal widths"
             )
         self.downsample = downsample
         self.norm1: nn.Module = nn.GroupNorm(1, in_channels) if layer_norm else nn.Identity()
@@ -191,5 +193,6 @@ class CriticBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H/2, W/2) or (B, in, H, W)
         """Add the residual branch to the shortcut."""
         h = self.conv1(F.relu(self.norm1(x)))
-        residual: Tensor = self.conv2(F.relu(self.norm2(h)))
-        return residual + self.shortcut(F.avg_pool2d(x, 2) if self.downsample else x)
+        out: Tensor = self.conv2(F.relu(self.norm2(h)))
+        out = out + self.shortcut(F.avg_pool2d(x, 2) if self.downsample else x)
+        return out

@@ -1,4 +1,4 @@
-"""DCGAN networks for 16x16, 32x32 and 64x64 images, as WGAN-GP uses them: batch norm in the generator only."""
+"""DCGAN networks for 16x16, 32x32 and 64x64 images, for WGAN-GP: batch norm in the generator only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def _normal_(layer: nn.Linear | nn.ConvTranspose2d) -> None:
 
 
 def _he_(conv: nn.Conv2d) -> None:
-    # Without norm layers nothing restores the scale: at N(0, 0.02) each 4x4 layer would shrink its signal several
-    # times, scores and input gradients would start near 0, and the penalty (|gradient| - 1)^2 would have to grow
-    # them first. He's deviation for a leaky ReLU keeps the mean square of the features through the depth.
+    # Without norm layers nothing restores the scale: at N(0, 0.02) each 4x4 layer would shrink its signal
+    # several times, scores and input gradients would start near 0, and the penalty (|gradient| - 1)^2 would have
+    # to grow them first. He's deviation for a leaky ReLU keeps the mean square of the features through the depth.
     nn.init.kaiming_normal_(conv.weight, a=LEAK, nonlinearity="leaky_relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -44,19 +44,21 @@ def _down_block(in_channels: int, out_channels: int) -> nn.Sequential:  # (B, in
 def _widths(image_size: int, width: int) -> list[int]:
     """Channels at each size from image_size / 2 down to 4: width, 2 width, 4 width, ..."""
     if image_size not in (16, 32, 64):
-        raise ValueError(
-            f"DCGAN nets are made for images of 16, 32 or 64 pixels, got image_size={image_size}"
-        )
+        raise ValueError(f"DCGAN nets are made for images of 16, 32 or 64 pixels, got image_size={image_size}")
     return [width << level for level in range(image_size.bit_length() - 3)]
 
 
 class DCGANGenerator(Generator):
     """The DCGAN generator: one transposed 4x4 convolution per doubling, each with batch norm and ReLU.
 
-    Parts, for image size R, width w (64) and channels c (3); k counts the blocks (1, 2, 3 for R = 16, 32, 64):
-        stem        Linear, BN, ReLU                 (B, latent_dim) -> (B, w R/8, 4, 4)
-        blocks.i    ConvTranspose 4x4 /2, BN, ReLU   -> (B, w R/8 / 2^(i+1), 8 * 2^i, 8 * 2^i), the last (B, w, R/2, R/2)
-        head        ConvTranspose 4x4 /2, tanh       -> (B, c, R, R)
+    Parts at 64x64, for width w (64) and channels c (3):
+        stem      Linear, BN, ReLU                   (B, latent_dim) -> (B, 8w, 4, 4)
+        blocks.0  ConvTranspose 4x4 /2, BN, ReLU     -> (B, 4w, 8, 8)
+        blocks.1  ConvTranspose 4x4 /2, BN, ReLU     -> (B, 2w, 16, 16)
+        blocks.2  ConvTranspose 4x4 /2, BN, ReLU     -> (B, w, 32, 32)
+        head      ConvTranspose 4x4 /2, tanh         -> (B, c, 64, 64)
+    At 32x32 the stem has 4w channels and there are two blocks; at 16x16, 2w and one. The last block always ends
+    in w channels.
 
     Source: Radford et al. 2016, section 3 and figure 1 (whose width is 128 at 64x64).
     """
@@ -79,10 +81,14 @@ class DCGANGenerator(Generator):
 class DCGANCritic(Critic):
     """The DCGAN critic without its batch norm, which the gradient penalty forbids.
 
-    Parts, for image size R, width w (64) and channels c (3); there are 2, 3, 4 blocks for R = 16, 32, 64:
-        stem        identity                         (B, c, R, R)
-        blocks.i    conv 4x4 /2, LeakyReLU(0.2)      -> (B, w 2^i, R / 2^(i+1), R / 2^(i+1)), the last (B, w R/8, 4, 4)
-        head        flatten, Linear                  -> (B, 1)
+    Parts at 64x64, for width w (64) and channels c (3):
+        stem      identity                           (B, c, 64, 64)
+        blocks.0  conv 4x4 /2, LeakyReLU(0.2)        -> (B, w, 32, 32)
+        blocks.1  conv 4x4 /2, LeakyReLU(0.2)        -> (B, 2w, 16, 16)
+        blocks.2  conv 4x4 /2, LeakyReLU(0.2)        -> (B, 4w, 8, 8)
+        blocks.3  conv 4x4 /2, LeakyReLU(0.2)        -> (B, 8w, 4, 4)
+        head      flatten, Linear                    -> (B, 1)
+    At 32x32 there are three blocks, at 16x16 two: the last one always ends at 4x4.
 
     Source: Radford et al. 2016, section 3, with Gulrajani et al. 2017, section 4 (no critic batch norm).
     """

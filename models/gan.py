@@ -10,7 +10,7 @@ from models.base import Critic, Generator
 from models.dcgan import DCGANCritic, DCGANGenerator
 from models.resnet import ResNetCritic32, ResNetCritic64, ResNetGenerator32, ResNetGenerator64
 
-# Each maker takes channels, width and, for generators, latent_dim; what is bound here are the net's own defaults.
+# Each maker takes channels, width and, for generators, latent_dim; what is bound here are its defaults.
 _PAIRS: dict[str, tuple[Callable[..., Generator], Callable[..., Critic]]] = {
     "paper32": (ResNetGenerator32, ResNetCritic32),
     "paper64": (ResNetGenerator64, ResNetCritic64),
@@ -27,12 +27,13 @@ GAN_NAMES: tuple[str, ...] = tuple(_PAIRS)
 def build_gan(name: str, **overrides: int) -> tuple[Generator, Critic]:
     """Build the generator and the critic called `name`, freshly initialised from torch's global generator.
 
-    Overrides, for every name: `channels` of the images (3), `latent_dim` (128), `width`, the base channel count of
-    both nets, and `generator_width` and `critic_width`, which come before `width`. Default widths: paper32 128,
-    paper64 64, mimicry32 256 (generator) and 128 (critic), dcgan* 64.
+    Overrides, for every name: `channels` of the images (3), `latent_dim` (128), `width`, the base channel count
+    of both nets, and `generator_width` and `critic_width`, which come before `width`. Default widths: paper32
+    128, paper64 64, mimicry32 256 (generator) and 128 (critic), dcgan* 64.
 
     Shapes: generator (B, latent_dim) -> (B, channels, R, R) in [-1, 1]; critic (B, channels, R, R) -> (B,).
-    Errors: ValueError for an unknown name or override, naming the nearest, or a value that isn't a positive integer.
+    Errors: ValueError for an unknown name or override, naming the nearest, and for a value that isn't a positive
+    integer.
     """
     if name not in _PAIRS:
         raise ValueError(f"build_gan({name!r}): unknown name{_nearest(name, GAN_NAMES)}")

@@ -1,7 +1,7 @@
 """Residual WGAN-GP networks for 32x32 and 64x64 images, with the published parameter counts.
 
-At the default widths: paper32 has 1,204,483 (generator) and 1,053,825 (critic) parameters, paper64 8,540,483 and
-7,491,841, mimicry32 4,276,739 and 1,053,825.
+At the default widths: paper32 has 1,204,483 (generator) and 1,053,825 (critic) parameters, paper64 8,540,483
+and 7,491,841, mimicry32 4,276,739 and 1,053,825.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def _latent_stem(latent_dim: int, channels: int) -> nn.Sequential:  # (B, latent
     return nn.Sequential(xavier(nn.Linear(latent_dim, channels * 16)), nn.Unflatten(1, (channels, 4, 4)))
 
 
-def _image_head(
-    width: int, channels: int, gain: float
-) -> nn.Sequential:  # (B, width, R, R) -> (B, channels, R, R)
+def _image_head(width: int, channels: int, gain: float) -> nn.Sequential:  # (B, width, R, R) -> (B, channels, R, R)
     return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), conv3x3(width, channels, gain=gain), nn.Tanh())
 
 
@@ -149,10 +147,7 @@ class ResNetCritic64(Critic):
         super().__init__(
             conv3x3(channels, width, gain=1.0),
             nn.Sequential(
-                *(
-                    CriticBlock(i, o, downsample=True, layer_norm=True, first_bias=False)
-                    for i, o in pairwise(widths)
-                )
+                *(CriticBlock(i, o, downsample=True, layer_norm=True, first_bias=False) for i, o in pairwise(widths))
             ),
             nn.Sequential(nn.Flatten(), xavier(nn.Linear(widths[-1] * 16, 1))),
             image_shape=(channels, 64, 64),

@@ -96,6 +96,12 @@ def decode_output(block: str, coded: Any, code: SplineCode, permutation: Tensor 
         return code.decode(leaf, permutation)
 
     leaves, spec = tree_flatten(coded)
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))
+        raise BatchError(
+            f"block {block!r} gives no tensor that can be decoded but {kinds}: give tuples, lists or dicts of tensors, "
+            "or register the class with torch.utils._pytree."
+        )
     return tree_unflatten([decode(leaf) for leaf in leaves], spec)
 
 

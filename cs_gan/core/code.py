@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from cs_gan.core.splines import spline_matrix
 from cs_gan.errors import BatchError, CodeError
 
 DECODERS = ("spline", "zero-forcing")
+# Codes kept at a time. A growing N or random nodes pass through many that never come back, and at
+# K = 1024 one of them holds 25 MB.
+KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class SplineCode:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.K, Integral) and isinstance(self.N, Integral)):
+            raise CodeError(f"SplineCode(K={self.K!r}, N={self.N!r}): K and N count samples; round them to integers.")
         if self.K < 2:
             raise CodeError(f"SplineCode(K={self.K}, N={self.N}): a spline needs a batch of at least K = 2 samples.")
         if self.N < 2:
@@ -130,7 +136,8 @@ class SplineCode:
         return _mix(matrix, transposed, x.to(dtype)).to(x.dtype)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=KEPT)
+@torch.inference_mode(False)  # what is cached there must still serve training
 def _matrices(code: SplineCode) -> tuple[Tensor, Tensor]:
     """E (N, K) and D (K, N), float64."""
     fit = partial(spline_matrix, code.spline, smoothing=code.smoothing)
@@ -139,7 +146,8 @@ def _matrices(code: SplineCode) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(encoder), torch.from_numpy(decoder)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2 * KEPT)
+@torch.inference_mode(False)
 def _placed(code: SplineCode, which: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """E or D with its transpose, where and as the hot path needs it."""
     matrix = _matrices(code)[which].to(device, dtype)

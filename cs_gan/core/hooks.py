@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
 from cs_gan.core.code import SplineCode
-from cs_gan.core.second_pass import Masks, coded_pass, one_parameter_value, recorded_dropout
+from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -27,6 +27,7 @@ class Call:
     code: SplineCode
     encoded: Inputs = ((), {})
     permutation: Tensor | None = None
+    weights: Weights | None = None
     masks: Masks | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
@@ -51,6 +52,7 @@ class Hooks(ABC):
     def installed(self, blocks: dict[str, nn.Module]) -> Iterator[None]:
         """Hooks on every block, gone on exit whatever happens inside."""
         with ExitStack() as stack:
+            stack.callback(self._abandon)
             for name, block in blocks.items():
                 # First of the pre-hooks and last of the hooks: a coded pass then goes through every
                 # other hook of the block just as the plain pass does.
@@ -59,6 +61,13 @@ class Hooks(ABC):
                 post = block.register_forward_hook(self._post, with_kwargs=True, always_call=True)
                 stack.callback(post.remove)
             yield
+
+    def _abandon(self) -> None:
+        """Undo what calls left half done: always_call covers exceptions, but not a KeyboardInterrupt."""
+        while self._calls:
+            call = self._calls.pop()
+            if call is not None:
+                call.cleanup.close()
 
     def _pre(self, name: str) -> Callable[..., Inputs | None]:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
@@ -97,7 +106,7 @@ class Observing(Hooks):
     def before(self, call: Call, inputs: Inputs) -> None:
         """Encode now: the block may change its inputs in place."""
         call.encoded = encode_inputs(call.name, inputs, call.code, None)
-        call.cleanup.enter_context(one_parameter_value(call.block))
+        call.weights = call.cleanup.enter_context(recorded_weights(call.block))
         if self.share_dropout:
             call.masks = call.cleanup.enter_context(recorded_dropout(call.block))
 
@@ -107,7 +116,7 @@ class Observing(Hooks):
         nearest = None if call.masks is None else call.code.nearest()
         self.coding = True
         try:
-            with coded_pass(call.block, self.batch_norm, call.masks, nearest):
+            with coded_pass(call.block, self.batch_norm, call.weights, call.masks, nearest):
                 coded_output = call.block(*args, **kwargs)
         finally:
             self.coding = False
@@ -127,7 +136,7 @@ class Substituting(Hooks):
 
     def before(self, call: Call, inputs: Inputs) -> Inputs:
         """Encode the batch in a random order."""
-        call.permutation = torch.randperm(call.code.K, generator=self.generator)
+        call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
         encoded: Inputs = encode_inputs(call.name, inputs, call.code, call.permutation)
         call.cleanup.enter_context(coded_pass(call.block, self.batch_norm))
         call.cleanup.callback(setattr, self, "coding", False)

@@ -30,7 +30,8 @@ class RandomizedCodedInference(nn.Module):
         blocks: which blocks are coded; ``""``, the default, is the whole model.
         votes: forwards per call, whose outputs are averaged.
         reference: (R, *F) bank of inputs of the kind the model takes, R of at least 1.
-        seed: of the permutations; :attr:`generator` may be reseeded at any time.
+        seed: of the permutations and of ``random`` nodes; :attr:`generator`, which
+            draws the permutations, may be reseeded at any time.
         options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm).
 
     Raises:
@@ -59,7 +60,7 @@ class RandomizedCodedInference(nn.Module):
             raise CodeError("reference is empty: give at least one input, or None.")
         self.model = model
         self.votes = votes
-        self.coded = CodedSmoothing(model, blocks, ratio, **options)
+        self.coded = CodedSmoothing(model, blocks, ratio, seed=seed, **options)
         self.generator = torch.Generator().manual_seed(seed)
         self.register_buffer("reference", reference, persistent=False)
 
@@ -72,7 +73,14 @@ class RandomizedCodedInference(nn.Module):
             with self.coded.substitute(generator=self.generator):
                 output = self.model(filled, *args, **kwargs)
             total = output if total is None else _added(total, output)
-        return tree_map(lambda leaf: leaf[:batch] / self.votes if isinstance(leaf, Tensor) else leaf, total)
+
+        def finish(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            has_fill = len(filled) > batch and leaf.dim() > 0 and len(leaf) == len(filled)
+            return (leaf[:batch] if has_fill else leaf) / self.votes
+
+        return tree_map(finish, total)
 
     def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
         """The batch with as much of the bank as it lacks to 1 + R samples."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,60 +18,96 @@ from cs_gan.errors import BatchError
 
 BATCH_NORM_POLICIES = ("keep", "update", "running")
 Masks = dict[nn.Module, list[Tensor]]
+Weights = dict[nn.Module, list[Tensor]]
 
 
 @contextmanager
-def one_parameter_value(block: nn.Module) -> Iterator[None]:
-    """Around both passes: a parametrized weight (spectral norm) is computed once and used by both."""
-    if any(parametrize.is_parametrized(module) for module in block.modules()):
-        with parametrize.cached():
-            yield
-    else:
-        yield
+def recorded_weights(block: nn.Module) -> Iterator[Weights]:
+    """Around the plain pass: the value of each parametrized weight (spectral norm) at each use.
+
+    ``torch.nn.utils.parametrize.cached()`` would be shorter, but changes the plain pass of a block that
+    uses one layer twice: its power iteration would step once instead of twice.
+    """
+    weights: Weights = {}
+
+    def record(module: nn.Module, _args: Any, value: Any) -> None:
+        weights.setdefault(module, []).append(value)
+
+    with ExitStack() as stack:
+        for module in block.modules():
+            if isinstance(module, parametrize.ParametrizationList):
+                stack.callback(module.register_forward_hook(record).remove)
+        yield weights
 
 
 @contextmanager
 def coded_pass(
-    block: nn.Module, batch_norm: str, masks: Masks | None = None, nearest: Tensor | None = None
+    block: nn.Module,
+    batch_norm: str,
+    weights: Weights | None = None,
+    masks: Masks | None = None,
+    nearest: Tensor | None = None,
 ) -> Iterator[None]:
     """Around the coded pass alone.
 
     Batch norm: ``keep`` normalises by the coded batch and leaves the running statistics as they are;
     ``update`` lets the coded batch enter them; ``running`` normalises by them. In eval mode every
     policy uses the running statistics, as the plain pass does.
+
+    ``weights`` and ``masks`` are what a plain pass just before used; without them the coded pass
+    computes its own, as it must where it takes the plain one's place.
     """
-    changes: list[tuple[nn.Module, str, Any]] = []
-    hooks: list[tuple[nn.Module, dict[int, Any]]] = []
-    handles = []
-    try:
+    with ExitStack() as stack:
         for module in block.modules():
             if isinstance(module, _NormBase) and module.training and batch_norm != "update":
-                # momentum = 0 would still let a NaN into the statistics and count a batch.
-                attribute = "track_running_stats" if batch_norm == "keep" else "training"
-                changes.append((module, attribute, getattr(module, attribute)))
-                setattr(module, attribute, False)
+                for attribute, value in _batch_norm_attributes(module, batch_norm).items():
+                    _set_for_now(stack, module, attribute, value)
+            if weights is not None:
+                if module in weights:
+                    _set_for_now(stack, module, "forward", _in_turn(weights[module]))
+                _keep_old_style_weight(stack, module)
             if masks is not None and nearest is not None and module in masks:
-                changes.append((module, "training", module.training))
-                module.training = False
-                handles.append(module.register_forward_hook(_replay(masks[module], nearest)))
-            old_style = [
-                k for k, hook in module._forward_pre_hooks.items() if isinstance(hook, SpectralNorm | WeightNorm)
-            ]
-            if old_style:
-                # These recompute the weight (and step the power iteration) before each forward;
-                # without them the module keeps the weight that the plain pass computed.
-                hooks.append((module, dict(module._forward_pre_hooks)))
-                for key in old_style:
-                    del module._forward_pre_hooks[key]
+                _set_for_now(stack, module, "training", False)
+                stack.callback(module.register_forward_hook(_replay(masks[module], nearest)).remove)
         yield
-    finally:
-        for module, attribute, value in changes:
-            setattr(module, attribute, value)
-        for module, before in hooks:
-            module._forward_pre_hooks.clear()
-            module._forward_pre_hooks.update(before)
-        for handle in handles:
-            handle.remove()
+
+
+def _set_for_now(stack: ExitStack, module: nn.Module, attribute: str, value: Any) -> None:
+    """Set an attribute or buffer until the stack closes."""
+    if attribute in vars(module) or attribute in module._buffers:
+        stack.callback(setattr, module, attribute, getattr(module, attribute))
+    else:  # it shadows the class's
+        stack.callback(delattr, module, attribute)
+    setattr(module, attribute, value)
+
+
+def _batch_norm_attributes(module: _NormBase, policy: str) -> dict[str, Any]:
+    if policy == "running":
+        return {"training": False}
+    # momentum = 0 would still let a NaN into the statistics and count a batch; instance norm hands its
+    # buffers over whatever track_running_stats says.
+    return {"track_running_stats": False, "running_mean": None, "running_var": None}
+
+
+def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:
+    """Take off the hooks that recompute a weight (and step a power iteration) before each forward.
+
+    Without them the module keeps the weight that the plain pass computed.
+    """
+    hooks = module._forward_pre_hooks
+    if any(isinstance(hook, SpectralNorm | WeightNorm) for hook in hooks.values()):
+        before = dict(hooks)
+        stack.callback(hooks.update, before)  # runs after clear, so the order is the old one too
+        stack.callback(hooks.clear)
+        for key, hook in before.items():
+            if isinstance(hook, SpectralNorm | WeightNorm):
+                del hooks[key]
+
+
+def _in_turn(values: list[Tensor]) -> Callable[[], Tensor]:
+    """A function that gives the values one by one, and the last for any call beyond them."""
+    remaining = iter(values)
+    return lambda: next(remaining, values[-1])
 
 
 @contextmanager
@@ -79,9 +115,9 @@ def recorded_dropout(block: nn.Module) -> Iterator[Masks]:
     """Around the plain pass: the mask of each dropout module, drawn ahead without moving the RNG."""
     masks: Masks = {}
 
-    def record(module: nn.Module, args: tuple[Any, ...]) -> None:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training:
-            x = args[0]
+            x = args[0] if args else kwargs["input"]
             devices = [x.device] if x.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices), torch.no_grad():
                 masks.setdefault(module, []).append(module.forward(torch.ones_like(x)))
@@ -90,7 +126,7 @@ def recorded_dropout(block: nn.Module) -> Iterator[Masks]:
         for module in block.modules():
             # Alpha dropout shifts as well as masks, so a mask can't stand for it.
             if isinstance(module, _DropoutNd) and type(module).__name__.startswith("Dropout"):
-                stack.callback(module.register_forward_pre_hook(record).remove)
+                stack.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
         yield masks
 
 
@@ -98,8 +134,7 @@ def _replay(masks: list[Tensor], nearest: Tensor) -> Any:
     """A forward hook: coded sample n meets the mask of the data sample whose node lies nearest."""
     remaining = iter(masks)
 
-    def replay(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> Tensor:
-        x: Tensor = args[0]
+    def replay(_module: nn.Module, _args: Any, x: Tensor) -> Tensor:
         mask = next(remaining)
         if mask.shape[1:] != x.shape[1:] or x.shape[0] != len(nearest):
             raise BatchError(

@@ -40,8 +40,10 @@ def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:
     if isinstance(choice, nn.Module):
         return module is choice
     parts, patterns = name.split("."), choice.split(".")
+    if choice == name:  # also where the name itself holds a bracket
+        return True
     if choice == "" or name == "":
-        return choice == name
+        return False
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 

@@ -50,7 +50,7 @@ class CodedSmoothing:
             StyleGAN2); needs :meth:`set_step`.
         discrepancy: (decoded, output) -> scalar, mean squared error by default.
         nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`; ``random`` nodes are drawn anew
-            for every call, from ``seed`` and the step.
+            for every call, from ``seed``, the step and the calls since :meth:`set_step`.
         batch_norm: ``keep`` (running statistics untouched), ``update`` or ``running``; see
             :func:`cs_gan.core.second_pass.coded_pass`.
         share_dropout: coded sample n meets the dropout masks of the data sample nearest to it, instead
@@ -115,6 +115,7 @@ class CodedSmoothing:
         if total < 1 or step < 0:
             raise CodeError(f"set_step({step}, {total}): step counts from 0 and total from 1.")
         self._step = (step, total)
+        self._drawn = 0
 
     @property
     def ratio(self) -> float:
@@ -156,7 +157,6 @@ class CodedSmoothing:
         """
         with self._entered("observe"):
             self._penalties = {}
-            self._drawn = 0
             if not self.due:
                 yield
                 return

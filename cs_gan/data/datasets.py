@@ -1,0 +1,196 @@
+"""Data sets by name, wherever their images lie."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import CIFAR10, CelebA
+
+from cs_gan.data.decode import decode_images
+from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
+from cs_gan.data.sources import ImageSource, array_source, files_source, folder_source, has_images, zip_source
+from cs_gan.data.store import ImageStore
+from cs_gan.errors import DataError
+
+DATASET_NAMES = ("digits", "cifar10", "celeba", "folder")
+"""The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
+DOWNLOAD_ROOT = Path("data")
+"""Where torchvision's downloads go unless a root is given: below the working directory."""
+
+_BY_HAND = {
+    "cifar10": "Get cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that "
+    "{root}/cifar-10-batches-py exists; or give --data.root a folder or zip with train/<class>/*.jpg.",
+    "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
+    "often refuses programs) and give its path as --data.root, or that of the unpacked folder.",
+}
+
+
+def load_images(
+    name: str = "digits",
+    root: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    progress: bool = False,
+) -> ImageStore:
+    """Load a data set by name and decode it once.
+
+    ======== ========================================================== ========== ========
+    name     images                                                     image_size channels
+    ======== ========================================================== ========== ========
+    digits   scikit-learn's 1,797 digits, 8x8, all of them ``train``    16         1
+    cifar10  torchvision's, or a folder or zip of its images            32         3
+    celeba   torchvision's, or a folder or zip; centre crop 178         64         3
+    folder   any folder or zip of images                                as stored  3
+    ======== ========================================================== ========== ========
+
+    A folder or zip is read below ``<split>/`` where it has such a folder, else whole. Images below several
+    class folders get labels. cifar10 and celeba are downloaded if ``root`` is None or an existing folder
+    without images; with several processes, let one of them come here first.
+
+    Args:
+        name: one of :data:`DATASET_NAMES`.
+        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory.
+        image_size: side of the square result in pixels.
+        channels: 1 or 3; transparency is laid over white.
+        split: ``train``, ``test``, or what else the source has; ``all`` for everything in a folder or zip.
+        limit: keep this many images, evenly spaced over the data set so that all classes stay.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: for unknown names and splits, missing, empty or broken data, or a download that fails.
+    """
+    _check_arguments(name, image_size, channels, limit)
+    source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
+    prepare = _preparation(name, image_size, channels)
+    n = len(source)
+    kept = n if limit is None else min(limit, n)
+    chosen = [i * n // kept for i in range(kept)]
+    with closing(source):
+        images, mapped = decode_images(source, chosen, prepare, progress=progress)
+    labels = None if source.labels is None else torch.tensor([source.labels[i] for i in chosen])
+    mebibytes = images.numel() / 2**20
+    description = (
+        f"{name} ({source.split}): {kept:,} images, {'x'.join(map(str, images.shape[1:]))}, "
+        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}"
+    )
+    return ImageStore(images, labels, name, description, source.split, str(prepare))
+
+
+def _check_arguments(name: str, image_size: int | None, channels: int | None, limit: int | None) -> None:
+    if name not in DATASET_NAMES:
+        near = get_close_matches(name, DATASET_NAMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"Unknown data set {name!r}; known are {', '.join(DATASET_NAMES)}.{hint}")
+    if image_size is not None and image_size < 1:
+        raise DataError(f"--data.image_size={image_size}: give a positive number of pixels.")
+    if channels not in (None, 1, 3):
+        raise DataError(f"--data.channels={channels}: give 1 for grey or 3 for RGB.")
+    if limit is not None and limit < 1:
+        raise DataError(f"--data.limit={limit}: give a positive number of images, or leave it out for all.")
+
+
+def _preparation(name: str, image_size: int | None, channels: int | None) -> Preparation:
+    match name:
+        case "digits":
+            return Preparation(channels or 1, image_size or 16)
+        case "cifar10":
+            return Preparation(channels or 3, image_size or 32, stored_size=(32, 32))
+        case "celeba":
+            return Preparation(channels or 3, image_size or CELEBA_SIZE, crop=CELEBA_CROP)
+    return Preparation(channels or 3, image_size)
+
+
+def _digits(root: Path | None, split: str) -> ImageSource:
+    if split != "train":
+        raise DataError(f"digits have no split {split!r}: all 1,797 images are 'train'.")
+    from sklearn.datasets import load_digits  # here, because it takes a second and only digits need it
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0 ... 16
+    return array_source(pixels, digits.target, name="digits", split="train")
+
+
+def _folder(root: Path | None, split: str) -> ImageSource:
+    if root is None:
+        raise DataError("--data.name=folder needs --data.root, a folder or zip of images.")
+    if not root.exists():
+        there = next(parent for parent in root.absolute().parents if parent.exists())
+        raise DataError(f"--data.root={root} doesn't exist; the nearest folder that does is {there}.")
+    if root.is_dir():
+        return folder_source(root, split)
+    if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root):
+        return zip_source(root, split)
+    raise DataError(f"--data.root={root} is neither a folder nor a zip.")
+
+
+def _cifar10(root: Path | None, split: str) -> ImageSource:
+    if root is not None and root.name == CIFAR10.base_folder:
+        root = root.parent
+
+    def load(folder: Path, download: bool) -> ImageSource:
+        data = CIFAR10(folder, train=split == "train", download=download)
+        return array_source(data.data, data.targets, name="cifar10", split=split)
+
+    return _from_torchvision("cifar10", root, split, ("train", "test"), CIFAR10.base_folder, load)
+
+
+def _celeba(root: Path | None, split: str) -> ImageSource:
+    def load(folder: Path, download: bool) -> ImageSource:
+        data = CelebA(folder, split=split, download=download)
+        images = folder / CelebA.base_folder / "img_align_celeba"
+        return files_source([images / name for name in data.filename], split=split)
+
+    layout = f"{CelebA.base_folder}/list_eval_partition.txt"
+    return _from_torchvision("celeba", root, split, ("train", "valid", "test", "all"), layout, load)
+
+
+def _from_torchvision(
+    name: str,
+    root: Path | None,
+    split: str,
+    splits: tuple[str, ...],
+    layout: str,
+    load: Callable[[Path, bool], ImageSource],
+) -> ImageSource:
+    """torchvision's files if ``root / layout`` says that they are there, else plain images, else a download."""
+    folder = DOWNLOAD_ROOT if root is None else root
+    present = (folder / layout).exists()
+    # Plain images are looked for only where the user points: data/ may well hold another data set.
+    if not present and root is not None and not _may_download_to(root):
+        return _folder(root, split)
+    if split not in splits:
+        raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
+    try:
+        return load(folder, not present)
+    except Exception as error:  # urllib's, gdown's, tarfile's, torchvision's RuntimeError on a wrong checksum
+        problem = "are damaged or incomplete" if present else "couldn't be downloaded"
+        raise DataError(
+            f"{name}'s files in {folder} {problem} ({type(error).__name__}: {error}). "
+            + _BY_HAND[name].format(root=folder)
+        ) from error
+
+
+def _may_download_to(root: Path) -> bool:
+    """An existing folder without images: into a missing one, a typing error would download gigabytes."""
+    if not root.is_dir() or has_images(root):
+        return False
+    if zips := sorted(path.name for path in root.glob("*.zip")):
+        raise DataError(f"--data.root={root} holds no images, but zips: give one of {', '.join(zips)} as root.")
+    return True
+
+
+_SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "celeba": _celeba,
+    "folder": _folder,
+}

@@ -1,0 +1,87 @@
+"""Decode every picture once, on a few threads where that helps, into one uint8 tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from cs_gan.data.memory import allocate
+from cs_gan.data.preparation import Preparation
+from cs_gan.data.sources import ImageSource
+from cs_gan.errors import DataError
+
+CHUNK = 64  # pictures a task: one task each would cost more than decoding 32x32 pixels
+SMALL_PIXELS = 128 * 128
+"""Pictures up to this size are decoded on one thread: on more they fight for Python's lock, at 1.6 times the time."""
+
+
+def decode_images(
+    source: ImageSource, chosen: Sequence[int], prepare: Preparation, *, progress: bool = False
+) -> tuple[Tensor, bool]:  # -> (n, C, H, W) uint8, and whether it is mapped
+    """Decode the ``chosen`` pictures of a source, in that order; see :func:`~cs_gan.data.memory.allocate`.
+
+    Raises:
+        DataError: naming the first picture that is broken, too large, or, where no size is asked for, not of
+            the first one's size.
+    """
+    first = _decode(source, chosen[0], prepare)
+    images, mapped = allocate((len(chosen), *first.shape))
+    pixels = images.numpy()  # the same bytes; numpy assigns faster
+
+    def fill(start: int) -> int:
+        stop = min(start + CHUNK, len(chosen))
+        for slot in range(start, stop):
+            image = _decode(source, chosen[slot], prepare)
+            if image.shape != first.shape:
+                raise DataError(_sizes_differ(source, chosen[0], first, chosen[slot], image))
+            pixels[slot] = image
+        return stop - start
+
+    pool = ThreadPoolExecutor(max_workers=_workers(source, chosen[0]))
+    try:
+        with tqdm(total=len(chosen), desc="Decoding images", unit=" images", disable=not progress) as bar:
+            # In order, so that of several broken files the first is named, whichever thread was faster.
+            for count in pool.map(fill, range(0, len(chosen), CHUNK)):
+                bar.update(count)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images, mapped
+
+
+def _workers(source: ImageSource, i: int) -> int:
+    with source.open(i) as image:  # reads the header only
+        small = image.width * image.height <= SMALL_PIXELS
+    return 1 if small else max(2, min(8, os.cpu_count() or 2))
+
+
+def _decode(source: ImageSource, i: int, prepare: Preparation) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
+    try:
+        with source.open(i) as image:
+            return prepare(image)
+    except DataError as error:
+        raise DataError(f"{source.names[i]}: {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{source.names[i]}: {error} Make the image smaller or remove it.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # broken files bring OSError, SyntaxError, zlib.error, struct.error, ...
+        raise DataError(
+            f"{source.names[i]} can't be decoded ({type(error).__name__}: {error}). It is truncated, damaged, or "
+            "not an image: delete or replace it."
+        ) from error
+
+
+def _sizes_differ(
+    source: ImageSource, i: int, first: npt.NDArray[np.uint8], j: int, other: npt.NDArray[np.uint8]
+) -> str:
+    return (
+        f"The images differ in size: {source.names[i]} is {first.shape[2]}x{first.shape[1]}, {source.names[j]} is "
+        f"{other.shape[2]}x{other.shape[1]}. Give --data.image_size to resize and crop them all to one size."
+    )

@@ -1,0 +1,97 @@
+"""From a picture as it was stored to a training image: channels, crop, size. One recipe for all who compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+from cs_gan.errors import DataError
+
+CELEBA_CROP = 178
+"""Side of CelebA's centre crop, in pixels of the aligned 178x218 image."""
+CELEBA_SIZE = 64
+"""Side of a CelebA training image unless told otherwise."""
+MAX_PIXELS = 64 * 2**20
+"""Larger images are refused before they are decoded: a few kilobytes can unfold to gigabytes."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Turns a picture into a (C, H, W) uint8 array.
+
+    In order: the EXIF rotation is applied, transparency is laid over white, channels are converted, then
+    ``crop`` is cut from the centre, then the shorter side is resized to ``image_size`` (bilinear, antialiased)
+    and the centre square taken.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB).
+        image_size: side of the result in pixels; None leaves the size alone.
+        crop: side of the square cut out first; None for no crop.
+        stored_size: (width, height) that every picture must have; None for any.
+    """
+
+    channels: int
+    image_size: int | None
+    crop: int | None = None
+    stored_size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        crop = f"centre crop {self.crop}, " if self.crop else ""
+        size = f"resize {self.image_size} bilinear antialiased, " if self.image_size else ""
+        return f"{crop}{size}{'RGB' if self.channels == 3 else 'grey'}"
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
+        """The training image; DataError if the picture is too large, too small or not the kind expected."""
+        self._check(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _convert(image, self.channels)
+        if self.crop is not None:
+            image = TF.center_crop(image, [self.crop, self.crop])
+        if self.image_size is not None and image.size != (self.image_size, self.image_size):
+            image = TF.resize(image, [self.image_size], InterpolationMode.BILINEAR)
+            image = TF.center_crop(image, [self.image_size, self.image_size])
+        pixels = np.asarray(image)  # (H, W) when grey
+        return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
+
+    def _check(self, image: Image.Image) -> None:
+        width, height = image.size
+        short, long = sorted(image.size)
+        # The second term is the whole picture after its shorter side was resized: a long thread explodes there.
+        scaled = 0 if self.crop or not self.image_size or not short else self.image_size**2 * long // short
+        if max(width * height, scaled) > MAX_PIXELS:
+            raise DataError(
+                f"the image is {width}x{height}, beyond the limit of {MAX_PIXELS / 2**20:.0f} megapixels "
+                "(as stored or after the resize). Make it smaller or remove it."
+            )
+        if self.stored_size and image.size != self.stored_size:
+            expected = "x".join(map(str, self.stored_size))
+            raise DataError(
+                f"the image is {width}x{height}, but this data set's are {expected}. Is --data.root the right "
+                "folder? For images of your own use --data.name=folder."
+            )
+        if self.crop and short < self.crop:
+            raise DataError(
+                f"the image is {width}x{height}, too small for the {self.crop} pixel centre crop. Give the images "
+                "as they were published, or use --data.name=folder for images that are cropped already."
+            )
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise DataError("the image has floating-point pixels of unknown range. Save it with 8 bits a channel.")
+    if image.mode.startswith("I"):
+        # 16 bits a pixel: Pillow's own conversion clips at 255 instead of scaling.
+        scaled = np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255)
+        image = Image.fromarray(scaled.round().astype(np.uint8))
+    elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert(mode)

@@ -1,0 +1,59 @@
+"""Which images a step sees: a pure function of (seed, draw, rank), so there is no loader state to save."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from cs_gan.errors import DataError
+from cs_gan.randomness import stream
+
+
+def epoch_indices(n: int, epoch: int, *, seed: int) -> Tensor:  # -> (n,) int64
+    """The order in which epoch number ``epoch`` (from 0) visits ``n`` images: each exactly once."""
+    return _permutation(n, epoch, seed).clone()
+
+
+def batch_indices(
+    n: int, batch_size: int, draw: int, *, seed: int, rank: int = 0, world_size: int = 1
+) -> Tensor:  # -> (batch_size,) int64
+    """Rank ``rank``'s share of the ``draw``-th global batch of an endless stream of shuffled epochs.
+
+    The stream is ``epoch_indices(n, 0), epoch_indices(n, 1), ...`` end to end. Draw ``d`` (from 0) takes the
+    next ``batch_size * world_size`` of it and each rank its own ``batch_size`` of those. Batches cross epoch
+    borders, so no image is dropped; only in a draw that crosses one can an image come twice.
+
+    Args:
+        n: images in the store, at least 1; it may be smaller than a batch.
+        batch_size: images for one rank, at least 1.
+        draw: how many batches came before this one, over the whole run.
+        seed: the run's seed.
+        rank: this process, 0 to ``world_size - 1``.
+        world_size: number of processes.
+
+    Raises:
+        DataError: if ``n`` or ``batch_size`` is below 1, ``draw`` negative or ``rank`` out of range.
+    """
+    call = f"batch_indices({n=}, {batch_size=}, {draw=}, {rank=}, {world_size=})"
+    if n < 1:
+        raise DataError(f"{call}: there are no images to draw from. Load a data set with at least one.")
+    if batch_size < 1 or draw < 0:
+        raise DataError(f"{call}: batch_size must be at least 1 and draw at least 0.")
+    if not 0 <= rank < world_size:
+        raise DataError(f"{call}: rank must lie in 0 ... world_size - 1.")
+    position = (draw * world_size + rank) * batch_size
+    end = position + batch_size
+    pieces = []
+    while position < end:
+        epoch, start = divmod(position, n)
+        stop = min(n, start + end - position)
+        pieces.append(_permutation(n, epoch, seed)[start:stop])
+        position += stop - start
+    return torch.cat(pieces)  # a copy: the cached permutation stays as it is
+
+
+@lru_cache(maxsize=4)
+def _permutation(n: int, epoch: int, seed: int) -> Tensor:  # -> (n,) int64
+    return torch.randperm(n, generator=stream(seed, "epoch", epoch))

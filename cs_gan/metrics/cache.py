@@ -1,0 +1,95 @@
+"""A private cache of small tensors: reference statistics and the digits classifier.
+
+torch-fidelity's own cache is unpickled and keyed by names alone. This one is safetensors, keyed by everything
+that changes the result, written atomically, and each payload carries its own sha256: a file that doesn't verify
+is computed again, never trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/cs_gan/metrics``, or ``~/.cache/cs_gan/metrics``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "cs_gan" / "metrics"
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_digest(key: Mapping[str, object]) -> str:
+    """A short digest of a key made of JSON values; equal keys, equal digests."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
+    """The arrays in ``path``, or those of ``compute()``, which are then stored there.
+
+    A file that is damaged is reported by a warning and computed again. A folder that can't be written costs the
+    time of the next computation and nothing else, so it is a warning too.
+    """
+    if path.exists():
+        try:
+            return _read_verified(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            warnings.warn(f"the cache file {path} is damaged ({error}); computing it again", stacklevel=2)
+    arrays = compute()
+    try:
+        _write_atomically(path, arrays)
+    except OSError as error:
+        warnings.warn(f"can't write the cache file {path} ({error}); the next run computes it again", stacklevel=2)
+    return arrays
+
+
+def _payload_sha256(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _read_verified(path: Path) -> Arrays:
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    # safetensors checks its header, not its payload: a flipped bit would load without an error.
+    if metadata.get("sha256") != _payload_sha256(arrays):
+        raise ValueError("its content doesn't match its sha256")
+    return arrays
+
+
+def _write_atomically(path: Path, arrays: Arrays) -> None:
+    """Two processes may compute the same thing; whichever renames last wins, and no one reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    payload = save(contiguous, metadata={"sha256": _payload_sha256(contiguous)})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

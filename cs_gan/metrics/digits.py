@@ -1,0 +1,190 @@
+"""A digit classifier as a feature extractor: trained in seconds, no download, for grey toy data.
+
+It learns scikit-learn's 8 x 8 digits, seen as 16 x 16 grey images, and its 64-wide penultimate layer measures
+distances. Its scores say how digit-like images are; they mean nothing for photographs and can't be compared with
+published numbers. Weights depend on the machine in their last bits: compare scores only where the weights' sha256,
+which stands in every score's provenance, is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from cs_gan.errors import MetricError
+from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
+from cs_gan.metrics.images import batches_of
+from cs_gan.metrics.state import isolated_rng
+from cs_gan.randomness import derive_seed, stream
+
+IMAGE_SIZE = 16
+FEATURES = 64
+MIN_ACCURACY = 0.95
+# Everything that shapes the weights; the cache file is named by a digest of it.
+RECIPE: dict[str, object] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
+
+
+class DigitsNetwork(nn.Module):
+    """Three convolutions and a 64-wide layer, 26 thousand parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(32 * 4 * 4, FEATURES), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(FEATURES, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 1, 16, 16) in [-1, 1] -> (B, 64), (B, 10)
+        """Penultimate features and class logits."""
+        features = self.body(x)
+        return features, self.head(features)
+
+
+def preprocess(images: Tensor) -> Tensor:  # uint8 (B, 3, H, W) -> (B, 1, 16, 16) in [-1, 1]
+    """Luma (Rec. 601), bilinear resize with antialiasing, scale."""
+    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    grey = (images.float() * luma).sum(1, keepdim=True)
+    grey = F.interpolate(grey, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False, antialias=True)
+    return grey / 127.5 - 1
+
+
+def load_digits() -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits: uint8 (1797, 3, 8, 8) in [0, 255] and int64 labels (1797,).
+
+    Raises:
+        MetricError: scikit-learn isn't installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise MetricError(
+            "the extractor 'digits' is trained on scikit-learn's digits: pip install \"cs-gan[gan]\""
+        ) from error
+    digits = datasets.load_digits()
+    grey = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))  # the source counts 0 to 16
+    return grey[:, None].repeat(1, 3, 1, 1), torch.from_numpy(digits.target.astype(np.int64))
+
+
+def locate_weights(cache_dir: Path | None = None) -> Path:
+    """The cached weights, trained first where there are none.
+
+    Raises:
+        MetricError: the trained network misses the held-out accuracy, or the cache folder can't be written.
+    """
+    path = (cache_dir or default_cache_dir()) / f"digits-{key_digest(RECIPE)}.safetensors"
+    load_or_compute(path, train)
+    if not path.is_file():
+        raise MetricError(f"the digits classifier can't be stored at {path}; pass a cache_dir that can be written")
+    return path
+
+
+def train() -> Arrays:
+    """Train the classifier on four fifths of the digits and test it on the rest.
+
+    Raises:
+        MetricError: held-out accuracy below 0.95.
+    """
+    images, labels = load_digits()
+    order = torch.randperm(len(images), generator=stream("digits", "split"))
+    held_out = int(len(images) * float(str(RECIPE["holdout"])))
+    test, fit = order[:held_out], order[held_out:]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the order of a sum depends on the thread count
+    try:
+        with isolated_rng(derive_seed("digits", "weights"), torch.device("cpu")), torch.enable_grad():
+            network = _fit(preprocess(images[fit]), labels[fit])
+    finally:
+        torch.set_num_threads(threads)
+    with torch.no_grad():
+        predicted = network(preprocess(images[test]))[1].argmax(1)
+    accuracy = (predicted == labels[test]).double().mean().item()
+    if not accuracy >= MIN_ACCURACY:
+        raise MetricError(
+            f"the digits classifier reached {accuracy:.3f} on held-out digits, expected at least {MIN_ACCURACY}; "
+            "scores from it would mean nothing: please report this with your torch version"
+        )
+    weights: Arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    return weights
+
+
+def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
+    network = DigitsNetwork()
+    optimizer = torch.optim.Adam(network.parameters(), lr=float(str(RECIPE["lr"])))
+    shift, batch, epochs = (int(str(RECIPE[key])) for key in ("shift", "batch", "epochs"))
+    for _ in range(epochs):
+        for index in batches_of(torch.randperm(len(x)), batch):
+            dy, dx = torch.randint(0, 2 * shift + 1, (2,)).tolist()
+            padded = F.pad(x[index], [shift] * 4, value=-1.0)  # black
+            logits = network(padded[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE])[1]
+            loss = F.cross_entropy(logits, y[index])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+class DigitsExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
+    """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``.
+
+    Args:
+        name: the name it is registered under.
+        features_list: which of ``"64"`` and ``"logits"`` to return, in this order.
+        feature_extractor_weights_path: a weight file; default: the cached one, trained where it is missing.
+        **kwargs: torch-fidelity's other settings, which don't concern it.
+
+    Raises:
+        MetricError: weights that can't be loaded or trained.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features_list: Sequence[str],
+        feature_extractor_weights_path: str | Path | None = None,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(name, features_list)
+        path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else locate_weights()
+        self.network = DigitsNetwork()
+        try:
+            self.network.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise MetricError(f"{path} doesn't hold the digits classifier's weights: {error}") from error
+        self.requires_grad_(False)
+        self.eval()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        """The names of the two outputs."""
+        return "64", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        """``"logits"`` for the Inception-Score-like score, ``"64"`` for every distance."""
+        return {"isc": "logits", "fid": "64", "kid": "64", "prc": "64"}[metric]
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """Compilation isn't tested, so it isn't offered."""
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # uint8 (B, 3, H, W) -> (B, 64), (B, 10)
+        """The requested features of images of any size."""
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise MetricError(
+                f"the digits classifier got {images.dtype} {tuple(images.shape)}; it takes uint8 (B, 3, H, W)"
+            )
+        features, logits = self.network(preprocess(images))
+        provided = {"64": features, "logits": logits}
+        return tuple(provided[layer] for layer in self.features_list)

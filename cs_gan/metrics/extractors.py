@@ -1,0 +1,146 @@
+"""The feature extractors by name, and the honest name of every score made with each.
+
+A distance is called FID only where the features are those that define FID. All three are in torch-fidelity's
+registry, so its own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+from cs_gan.errors import MetricError
+from cs_gan.metrics import digits, inception, lite0
+from cs_gan.metrics.cache import default_cache_dir, file_sha256
+from cs_gan.metrics.state import isolated_rng
+
+
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """One extractor: its names, its layers and how to find its weights.
+
+    Attributes:
+        name: the name a user configures.
+        registered_name: its name in torch-fidelity's registry.
+        distance: what the Fréchet distance over its features is called.
+        inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called.
+        feature_layer: the layer the distance uses.
+        logit_layer: the layer the Inception-Score-like score uses.
+        num_features: the width of ``feature_layer``.
+        locate: (explicit weights, cache folder, download allowed) -> the weight file.
+    """
+
+    name: str
+    registered_name: str
+    distance: str
+    inception_score: str
+    feature_layer: str
+    logit_layer: str
+    num_features: int
+    locate: Callable[[Path | None, Path, bool], Path]
+
+
+def _explicit(weights: Path) -> Path:
+    if not weights.is_file():
+        raise MetricError(f"the extractor's weights {weights} don't exist; leave `weights` out for the default")
+    return weights
+
+
+def _locate_inception(weights: Path | None, cache_dir: Path, download: bool) -> Path:
+    return inception.locate_weights(weights, download)
+
+
+def _locate_lite0(weights: Path | None, cache_dir: Path, download: bool) -> Path:
+    return _explicit(weights) if weights else lite0.locate_weights()
+
+
+def _locate_digits(weights: Path | None, cache_dir: Path, download: bool) -> Path:
+    return _explicit(weights) if weights else digits.locate_weights(cache_dir)
+
+
+_SPECS = (
+    ExtractorSpec(
+        name="inception",
+        registered_name="inception-v3-compat",
+        distance="FID",
+        inception_score="IS",
+        feature_layer="2048",
+        logit_layer="logits_unbiased",
+        num_features=2048,
+        locate=_locate_inception,
+    ),
+    ExtractorSpec(
+        name="efficientnet_lite0",
+        registered_name="cs-gan-efficientnet-lite0",
+        distance="FD, EfficientNet-Lite0",
+        inception_score="IS, EfficientNet-Lite0",
+        feature_layer="1280",
+        logit_layer="logits",
+        num_features=lite0.HEAD,
+        locate=_locate_lite0,
+    ),
+    ExtractorSpec(
+        name="digits",
+        registered_name="cs-gan-digits",
+        distance="FD, digits classifier",
+        inception_score="IS, digits classifier",
+        feature_layer="64",
+        logit_layer="logits",
+        num_features=digits.FEATURES,
+        locate=_locate_digits,
+    ),
+)
+EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
+
+for _name, _cls in (
+    ("cs-gan-efficientnet-lite0", lite0.EfficientNetLite0Extractor),
+    ("cs-gan-digits", digits.DigitsExtractor),
+):
+    if _name not in FEATURE_EXTRACTORS_REGISTRY:  # torch-fidelity refuses a second registration, as on a reload
+        register_feature_extractor(_name, _cls)
+
+
+@dataclass(frozen=True)
+class LoadedExtractor:
+    """An extractor ready to use: module returning (features, logits), and the sha256 of its weights."""
+
+    spec: ExtractorSpec
+    module: nn.Module
+    weights: Path
+    weights_sha256: str
+
+
+def load_extractor(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    weights: Path | None = None,
+    cache_dir: Path | None = None,
+    download: bool = False,
+) -> LoadedExtractor:
+    """Build the extractor ``name`` in fp32 and channels_last on ``device``; the global RNG stays as it was.
+
+    Raises:
+        MetricError: an unknown name, or weights that are missing, damaged or of another network.
+    """
+    if name not in EXTRACTORS:
+        raise MetricError(f"there is no extractor {name!r}; choose one of {', '.join(EXTRACTORS)}")
+    spec = EXTRACTORS[name]
+    path = spec.locate(Path(weights) if weights else None, cache_dir or default_cache_dir(), download)
+    cls: Any = FEATURE_EXTRACTORS_REGISTRY[spec.registered_name]
+    with isolated_rng(0, torch.device("cpu")):  # building a network draws its initial weights
+        module = cls(
+            spec.registered_name,
+            [spec.feature_layer, spec.logit_layer],
+            feature_extractor_weights_path=str(path),
+        )
+    module.requires_grad_(False)
+    module.eval().to(device=device, memory_format=torch.channels_last)
+    return LoadedExtractor(spec, module, path, file_sha256(path))

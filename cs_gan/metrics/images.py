@@ -1,0 +1,95 @@
+"""Images on their way to an extractor: from a generator's [-1, 1] to uint8 RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.errors import MetricError
+from cs_gan.metrics.state import evaluation_mode, isolated_rng
+from cs_gan.randomness import derive_seed, stream
+
+
+def check_uint8(images: Tensor, what: str) -> None:
+    """Refuse anything but uint8 (n, 1 or 3, H, W).
+
+    Raises:
+        MetricError: another type, rank or channel count.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise MetricError(
+            f"{what}: got {images.dtype} {tuple(images.shape)}, expected uint8 (n, C, H, W) with C = 1 or 3; "
+            "to_uint8 converts images in [-1, 1]"
+        )
+
+
+def batches_of(x: Tensor, size: int) -> Iterator[Tensor]:  # (n, ...) -> views of at most (size, ...)
+    """Cut along the first axis."""
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
+def as_rgb(images: Tensor) -> Tensor:  # (B, 1 or 3, H, W) -> (B, 3, H, W)
+    """Grey repeated to three channels."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def to_uint8(images: Tensor) -> Tensor:  # (B, C, H, W) in [-1, 1] -> uint8 (B, C, H, W)
+    """round(clamp((x + 1) * 127.5)), the inverse of the usual scaling.
+
+    Raises:
+        MetricError: images that aren't floating, of a wrong shape, or not finite (a cast would hide NaN as 0).
+    """
+    if not images.is_floating_point() or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise MetricError(
+            f"the generator returned {images.dtype} {tuple(images.shape)}; expected floating-point images in "
+            "[-1, 1], (B, C, H, W) with C = 1 or 3"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise MetricError("the generator returned NaN or infinite pixels: it has diverged and has no score")
+    return ((images.float() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+
+
+def generated_images(
+    generator: nn.Module, count: int, batch_size: int, seed: int, device: torch.device
+) -> Iterator[Tensor]:  # yields uint8 (B, C, H, W)
+    """``count`` images in batches, a function of (generator, seed) only.
+
+    Noise that the generator draws for itself comes from the same seed. Between two batches, and after an error,
+    the caller finds the global RNG and the training modes as they were.
+
+    Raises:
+        MetricError: no ``latent_dim``, or images that :func:`to_uint8` refuses.
+    """
+    latent_dim = _latent_dim(generator)
+    parameter = next(generator.parameters(), None)
+    place = device if parameter is None else parameter.device
+    # All at once: a CPU generator's draws depend on how they are cut into calls.
+    latents = torch.randn(count, latent_dim, generator=stream(seed, "evaluation"))
+    for index, z in enumerate(batches_of(latents, batch_size)):
+        noise_seed = derive_seed(seed, "evaluation", "noise", index)
+        # no_grad rather than inference_mode: what the generator caches here must stay usable in training.
+        with (
+            evaluation_mode(generator),
+            isolated_rng(noise_seed, place),
+            torch.no_grad(),
+            torch.autocast(place.type, enabled=False),
+        ):
+            images = generator(z.to(place))
+        if images.shape[:1] != z.shape[:1]:
+            raise MetricError(f"the generator returned {tuple(images.shape)} for {len(z)} latents")
+        yield to_uint8(images)
+
+
+def _latent_dim(generator: nn.Module) -> int:
+    # DDP keeps the network in .module, torch.compile forwards attributes by itself.
+    for candidate in (generator, getattr(generator, "module", None)):
+        latent_dim = getattr(candidate, "latent_dim", None)
+        if isinstance(latent_dim, int) and latent_dim > 0:
+            return latent_dim
+    raise MetricError(
+        f"{type(generator).__name__} has no positive integer `latent_dim`; set generator.latent_dim to the width "
+        "of its latents"
+    )

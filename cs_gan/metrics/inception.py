@@ -1,0 +1,54 @@
+"""Where torch-fidelity's Inception-v3 weights are, and proof that they are the ones that define FID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+from cs_gan.errors import MetricError
+from cs_gan.metrics.cache import file_sha256
+
+FILE_NAME = str(URL_INCEPTION_V3).rsplit("/", 1)[1]
+# The TensorFlow 2015-12-05 graph as converted for pytorch-fid and torch-fidelity (the file name ends in its start).
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+
+def locate_weights(weights: Path | None = None, download: bool = False) -> Path:
+    """The verified weight file: ``weights``, or the one in ``$TORCH_HOME/hub/checkpoints``.
+
+    torch-fidelity unpickles this file and checks nothing, and one damaged or foreign file makes every FID wrong,
+    so the sha256 is checked here first.
+
+    Args:
+        weights: an explicit path.
+        download: fetch a missing file from torch-fidelity's release, 91 MiB; never done unasked.
+
+    Raises:
+        MetricError: the file is missing, can't be fetched or isn't the file that defines FID.
+    """
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
+    if not path.is_file() and download and weights is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=SHA256, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise MetricError(f"downloading {URL_INCEPTION_V3} failed: {error}. {_advice(path)}") from error
+    if not path.is_file():
+        raise MetricError(f"FID needs the Inception weights {FILE_NAME}, and {path} doesn't exist. {_advice(path)}")
+    digest = file_sha256(path)
+    if digest != SHA256:
+        raise MetricError(
+            f"{path} has sha256 {digest}, expected {SHA256}: it is damaged or another network, and a distance "
+            f"measured with it wouldn't be FID. Delete it. {_advice(path)}"
+        )
+    return path
+
+
+def _advice(path: Path) -> str:
+    return (
+        f"Download {URL_INCEPTION_V3} and put it at {path} (or pass its path as `weights`, or allow the download "
+        "with download=True). Offline, --metrics.extractor=efficientnet_lite0 works without a download, under "
+        "its own name."
+    )

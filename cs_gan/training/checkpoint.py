@@ -1,0 +1,160 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+
+::
+
+    step-00000500/
+        tensors.safetensors   networks, averages and optimisers, by dotted name
+        state.json            step, configuration, optimiser settings
+        manifest.json         sha256 of both; written last, read first
+
+A folder is written under a temporary name, synced and renamed, so that a kill at any moment leaves the
+previous checkpoint as it was. Old checkpoints are pruned only after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cs_gan.errors import CheckpointError
+
+_FILES = ("tensors.safetensors", "state.json")
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    state: dict[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write ``folder/step-<step>`` and prune all but the last ``keep`` checkpoints.
+
+    Raises:
+        CheckpointError: if it can't be written (a full disk, a read-only folder); older ones stay.
+    """
+    tensors, settings = _to_tensors(modules, optimizers)
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{step:08d}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(tensors, partial / "tensors.safetensors")
+        (partial / "state.json").write_text(json.dumps({"step": step, "optimizers": settings, **state}))
+        manifest = {name: _sha256(partial / name) for name in _FILES}
+        (partial / "manifest.json").write_text(json.dumps(manifest))
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _sync(folder)
+    except Exception as error:  # safetensors raises its own kind for a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"can't write the checkpoint {final}: {error}. Older checkpoints are untouched; make room or choose "
+            "another output_dir, and start again with the same command."
+        ) from error
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the state of a checkpoint, verified before anything is loaded.
+
+    Raises:
+        CheckpointError: if a file is missing or its hash differs from the manifest's.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name in _FILES:
+            if _sha256(path / name) != manifest[name]:
+                raise CheckpointError(f"{path / name} is damaged (its sha256 is not the manifest's). {_others(path)}")
+        return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is no whole checkpoint: {error}. {_others(path)}") from error
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+) -> None:
+    """Put what :func:`read_checkpoint` gave into live networks and optimisers of the same names.
+
+    Raises:
+        CheckpointError: if names or shapes are another network's; nothing is changed then.
+    """
+    parts = {name: _under(tensors, f"modules.{name}.") for name in modules}
+    for name, module in modules.items():
+        live = {key: value.shape for key, value in module.state_dict().items()}
+        stored = {key: value.shape for key, value in parts[name].items()}
+        if live != stored:
+            odd = sorted(key for key in live | stored if live.get(key) != stored.get(key))
+            raise CheckpointError(f"the checkpoint's {name} is another network: {', '.join(odd[:4])} differ.")
+    for name, module in modules.items():
+        module.load_state_dict(parts[name])
+    for name, optimizer in optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, f"optimizers.{name}.").items():
+            index, moment = key.split(".", 1)
+            moments.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": state["optimizers"][name]})
+
+
+def _to_tensors(
+    modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {}
+    for name, module in modules.items():
+        tensors |= {f"modules.{name}.{key}": value for key, value in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        settings[name] = state["param_groups"]
+        for index, moments in state["state"].items():
+            for moment, value in moments.items():
+                tensors[f"optimizers.{name}.{index}.{moment}"] = value
+    # contiguous() gives plain storage (safetensors knows no strides), clone() unshares it.
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, settings
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _others(path: Path) -> str:
+    others = [other for other in list_checkpoints(path.parent) if other != path]
+    if not others:
+        return "There is no other checkpoint; start anew in another output_dir."
+    return f"The one before it can be used: --resume={others[-1]}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Whatever is wrong with the data, the error names it and says what to do."""
+
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cs_gan.data import load_images, preparation, sources
+from cs_gan.errors import DataError
+
+MakeImages = Callable[..., Path]
+Zipped = Callable[[Path], Path]
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10", "celeba"])
+def test_a_missing_root_names_the_nearest_parent(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"no/such/folder doesn't exist; .* is {tmp_path}\."):
+        load_images(name, tmp_path / "no" / "such" / "folder")
+
+
+def test_folder_needs_a_root() -> None:
+    with pytest.raises(DataError, match=r"needs --data\.root"):
+        load_images("folder")
+
+
+def test_a_root_that_is_a_plain_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png")
+    with pytest.raises(DataError, match="neither a folder nor a zip"):
+        load_images("folder", tmp_path / "list.txt")
+
+
+def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no images. Looked, at any depth, for \.bmp, \.jpeg"):
+        load_images("folder", tmp_path)
+
+
+def test_an_empty_zip_says_what_was_looked_for(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("__MACOSX/._a.png", b"x")
+    with pytest.raises(DataError, match="holds no images"):
+        load_images("folder", tmp_path / "a.zip")
+
+
+def test_a_folder_of_zips_asks_for_one_of_them(make_images: MakeImages, zipped: Zipped, tmp_path: Path) -> None:
+    archive = zipped(make_images("a.png"))
+    (tmp_path / "zips").mkdir()
+    archive.rename(tmp_path / "zips" / "faces.zip")
+    with pytest.raises(DataError, match=r"give one of faces\.zip"):
+        load_images("celeba", tmp_path / "zips")
+
+
+def test_a_broken_zip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK but no more")
+    with pytest.raises(DataError, match=r"a\.zip can't be read as a zip"):
+        load_images("folder", tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", r"b\.png can't be decoded .* delete or replace it"),
+        ("empty", r"b\.png: the file is empty\. Delete or replace it"),
+        ("text", r"b\.png can't be decoded .* not an image: delete or replace it"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_broken_image_is_named(
+    kind: str, message: str, packed: bool, make_images: MakeImages, zipped: Zipped
+) -> None:
+    root = make_images("a.png", "b.png", "c.png")
+    content = (root / "b.png").read_bytes()
+    (root / "b.png").write_bytes({"truncated": content[:200], "empty": b"", "text": b"<html>"}[kind])
+    with pytest.raises(DataError, match=message):
+        load_images("folder", zipped(root) if packed else root)
+
+
+def test_a_truncated_jpeg_is_named(make_images: MakeImages) -> None:
+    root = make_images("a.jpg")
+    content = (root / "a.jpg").read_bytes()
+    (root / "a.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"a\.jpg can't be decoded"):
+        load_images("folder", root)
+
+
+def test_the_first_of_several_broken_images_is_named(make_images: MakeImages) -> None:
+    root = make_images(*[f"{i}.png" for i in range(200)])
+    for i in (70, 199):
+        (root / f"{i}.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"70\.png"):
+        load_images("folder", root)
+
+
+def test_a_link_to_nowhere_is_named(make_images: MakeImages) -> None:
+    root = make_images("a.png")
+    (root / "b.png").symlink_to(root / "gone.png")
+    with pytest.raises(DataError, match=r"b\.png can't be decoded \(FileNotFoundError"):
+        load_images("folder", root)
+
+
+def test_a_damaged_zip_entry_is_named(make_images: MakeImages, zipped: Zipped) -> None:
+    archive = zipped(make_images("a.png", "b.png"))
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as opened:
+        offset = opened.getinfo("b.png").header_offset
+    content[offset + 200] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"entry b\.png can't be decoded \(BadZipFile"):
+        load_images("folder", archive)
+
+
+def test_a_symbolic_link_in_a_zip_is_named(tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("faces/a.png")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(DataError, match=r"entry faces/a\.png is a symbolic link"):
+        load_images("folder", tmp_path / "a.zip")
+
+
+def test_an_image_above_the_pixel_limit_is_named_before_it_is_decoded(
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_images("a.png")
+    monkeypatch.setattr(preparation, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
+    with pytest.raises(DataError, match=r"a\.png: the image is 32x32, beyond the limit"):
+        load_images("folder", root)
+
+
+def test_pillows_own_bomb_error_is_named(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_images("a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a\.png: .*decompression bomb"):
+        load_images("folder", root)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_images("a.png")
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 100)
+    with pytest.raises(DataError, match=r"a\.png: the file takes"):
+        load_images("folder", root)
+
+
+def test_celeba_images_that_were_cropped_before_are_refused(make_images: MakeImages) -> None:
+    with pytest.raises(DataError, match=r"too small for the 178 pixel centre crop.*--data\.name=folder"):
+        load_images("celeba", make_images("a.png", width=64, height=64))
+
+
+def test_other_images_are_not_taken_for_cifar10(make_images: MakeImages) -> None:
+    with pytest.raises(DataError, match=r"is 64x64, but this data set's are 32x32"):
+        load_images("cifar10", make_images("a.png", width=64, height=64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "cifar"}, r"Unknown data set 'cifar'.*Did you mean 'cifar10'"),
+        ({"image_size": 0}, r"--data\.image_size=0"),
+        ({"channels": 4}, r"--data\.channels=4"),
+        ({"limit": 0}, r"--data\.limit=0"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_images(**arguments)  # type: ignore[arg-type]

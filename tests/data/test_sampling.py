@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from cs_gan.data import batch_indices, epoch_indices
+from cs_gan.errors import DataError
+
+
+@pytest.mark.parametrize(("n", "batch", "world"), [(10, 4, 1), (50, 7, 2), (12, 4, 3), (3, 8, 2), (1, 5, 1)])
+def test_draws_end_to_end_are_epochs_each_with_every_image_once(n: int, batch: int, world: int) -> None:
+    draws = -(-4 * n // (batch * world))  # enough for four epochs
+    stream = torch.cat(
+        [batch_indices(n, batch, d, seed=3, rank=r, world_size=world) for d in range(draws) for r in range(world)]
+    )
+    for epoch in range(4):
+        part = stream[epoch * n : (epoch + 1) * n]
+        assert torch.equal(part, epoch_indices(n, epoch, seed=3))
+        assert torch.equal(part.sort().values, torch.arange(n))
+
+
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
+    first = epoch_indices(100, 0, seed=0)
+    assert not torch.equal(first, epoch_indices(100, 1, seed=0))
+    assert not torch.equal(first, epoch_indices(100, 0, seed=1))
+    assert torch.equal(first, epoch_indices(100, 0, seed=0))
+
+
+def test_ranks_share_a_draw_without_overlap_and_make_the_same_batch_as_one_process() -> None:
+    for draw in range(5):  # 5 * 20 images: one epoch
+        ranks = [batch_indices(100, 5, draw, seed=0, rank=r, world_size=4) for r in range(4)]
+        assert len(torch.cat(ranks).unique()) == 20
+        assert torch.equal(torch.cat(ranks), batch_indices(100, 20, draw, seed=0))
+
+
+def test_a_draw_does_not_depend_on_the_draws_before_it() -> None:
+    late = batch_indices(37, 8, 1000, seed=5)
+    for draw in range(50):
+        batch_indices(37, 8, draw, seed=5)
+    assert torch.equal(late, batch_indices(37, 8, 1000, seed=5))
+    assert late.dtype == torch.int64
+    assert late.shape == (8,)
+
+
+def test_writing_into_a_batch_leaves_later_draws_alone() -> None:
+    before = epoch_indices(10, 0, seed=0)
+    batch_indices(10, 10, 0, seed=0).zero_()
+    epoch_indices(10, 0, seed=0).zero_()
+    assert torch.equal(epoch_indices(10, 0, seed=0), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "no images"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"draw": -1}, "draw at least 0"),
+        ({"rank": 2, "world_size": 2}, "rank must lie in"),
+    ],
+)
+def test_impossible_draws_are_refused(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        batch_indices(**{"n": 10, "batch_size": 2, "draw": 0, "seed": 0, **arguments})

