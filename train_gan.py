@@ -186,7 +186,7 @@ def train_step(run: Run, step: int) -> dict[str, Tensor]:
             alpha,
             penalty_weight=training.gradient_penalty,
             coded=run.coded_critic,
-            coded_on=config.coded.critic.on,
+            coded_on=config.coded.critic.observe,
             **shared,
         )
     z = latents(run, training.generator_batch_size or training.batch_size, "generator", step)

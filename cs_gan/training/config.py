@@ -122,10 +122,10 @@ class CodedCriticConfig(CodedBlocksConfig):
     Args:
         blocks: as for the generator.
         weight: of the penalty.
-        on: the scores during which they observe.
+        observe: the scores during which they do: real, fake or both.
     """
 
-    on: Literal["real", "fake", "both"] = "real"
+    observe: Literal["real", "fake", "both"] = "real"
 
 
 @dataclass

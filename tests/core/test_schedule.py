@@ -1,0 +1,137 @@
+import pytest
+import torch
+from torch import nn
+
+from cs_gan import CodedSmoothing, Linear
+from cs_gan.errors import CodeError
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "value"),
+    [
+        (Linear(1.0, 1.5), 0.0, 1.0),
+        (Linear(1.0, 1.5), 0.5, 1.25),
+        (Linear(1.0, 1.5), 1.0, 1.5),
+        (Linear(1.0, 1.5), 1.7, 1.5),
+        (Linear(1.0, 1.5), -0.1, 1.0),
+        (Linear(1.0, 1.5, until=0.5), 0.25, 1.25),
+        (Linear(1.0, 1.5, until=0.5), 0.8, 1.5),
+        (Linear(1.0, 1.5, until=0.0), 0.0, 1.5),
+        (Linear(2.0, 0.0), 0.25, 1.5),
+    ],
+)
+def test_linear_is_a_line_held_at_its_ends(schedule, progress, value):
+    assert schedule(progress) == pytest.approx(value)
+
+
+def measured(coded, block, x):
+    with coded.observe():
+        block(x)
+    return coded.penalty()
+
+
+def network():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh()), torch.randn(8, 3)
+
+
+def test_ratio_and_weight_follow_set_step():
+    block, x = network()
+    coded = CodedSmoothing(block, [""], Linear(1.0, 2.0), weight=Linear(0.0, 4.0))
+    coded.set_step(25, 100)
+    assert (coded.ratio, coded.weight, coded.code(8).N) == (1.25, 1.0, 10)
+    assert torch.equal(measured(coded, block, x), coded.penalties[""])
+    coded.set_step(50, 100)
+    assert (coded.ratio, coded.weight, coded.code(8).N) == (1.5, 2.0, 12)
+    assert torch.equal(measured(coded, block, x), 2 * coded.penalties[""])
+
+
+@pytest.mark.parametrize("options", [{"ratio": Linear(1, 2)}, {"weight": Linear(1, 2)}, {"every": 2}])
+def test_what_depends_on_the_step_asks_for_it(options):
+    block, x = network()
+    coded = CodedSmoothing(block, [""], **options)
+    with pytest.raises(CodeError, match="set_step"):
+        measured(coded, block, x)
+    coded.set_step(0, 10)
+    assert measured(coded, block, x).isfinite()
+
+
+def test_every_third_step_observes_with_three_times_the_penalty():
+    block, x = network()
+    always, lazy = measured(CodedSmoothing(block, [""], 1.5, weight=0.5), block, x), None
+    lazy = CodedSmoothing(block, [""], 1.5, weight=0.5, every=3)
+    for step in range(7):
+        lazy.set_step(step, 7)
+        calls = []
+        with lazy.observe():
+            handle = block.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+            block(x)
+            handle.remove()
+        if step % 3 == 0:
+            torch.testing.assert_close(lazy.penalty(), 3 * always, rtol=1e-6, atol=0)
+        else:
+            assert lazy.penalty().item() == 0
+            assert lazy.penalties == {}
+            assert len(calls) == 1  # and it costs nothing
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"every": 0},
+        {"ratio": 0.0},
+        {"ratio": -1.0},
+        {"batch_norm": "freeze"},
+        {"nodes": "chebychev"},
+        {"spline": "cubic"},
+        {"decoder_kind": "pinv"},
+        {"smoothing": -1.0},
+    ],
+)
+def test_impossible_options_are_refused_when_attached(options):
+    block, _ = network()
+    with pytest.raises(CodeError):
+        CodedSmoothing(block, [""], **options)
+    CodedSmoothing(block, [""])  # and nothing was attached
+
+
+@pytest.mark.parametrize("arguments", [(-1, 10), (0, 0)])
+def test_impossible_steps_are_refused(arguments):
+    block, _ = network()
+    with pytest.raises(CodeError, match="set_step"):
+        CodedSmoothing(block, [""]).set_step(*arguments)
+
+
+class TestRandomNodes:
+    def series(self, steps, seed=0, per_step=2):
+        """The penalties of two calls in each of ``per_step`` contexts of each step."""
+        torch.manual_seed(3)
+        block, x = network()
+        coded = CodedSmoothing(block, [""], 1.5, nodes="random", seed=seed)
+        values = []
+        for step in steps:
+            coded.set_step(step, 100)
+            for _ in range(per_step):
+                values.append(measured(coded, block, x).item())
+        return values
+
+    def test_every_call_draws_anew(self):
+        assert len(set(self.series(range(4)))) == 8
+
+    def test_draws_follow_from_seed_and_step_alone(self):
+        undisturbed, resumed = self.series(range(5)), self.series(range(3, 5))
+        assert resumed == undisturbed[6:]
+        assert self.series(range(5), seed=1) != undisturbed
+
+    def test_draws_differ_without_set_step_too(self):
+        block, x = network()
+        coded = CodedSmoothing(block, [""], 1.5, nodes="random")
+        assert len({measured(coded, block, x).item() for _ in range(4)}) == 4
+
+    def test_global_random_state_neither_matters_nor_moves(self):
+        before = torch.get_rng_state()
+        block, x = network()
+        moved = torch.get_rng_state()
+        coded = CodedSmoothing(block, [""], 1.5, nodes="random")
+        measured(coded, block, x)
+        assert torch.equal(torch.get_rng_state(), moved)
+        assert not torch.equal(before, moved)
