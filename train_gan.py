@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -93,7 +94,11 @@ def build(config: GanConfig) -> Run:
     with accelerator.main_process_first():  # one process downloads
         data = config.data
         store = load_images(
-            data.name, data.root, image_size=data.image_size, limit=data.limit, progress=accelerator.is_main_process
+            data.name,
+            data.root,
+            image_size=data.image_size,
+            limit=data.limit,
+            progress=accelerator.is_main_process and sys.stderr.isatty(),
         )
 
     torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -111,6 +116,8 @@ def build(config: GanConfig) -> Run:
     critic.to(accelerator.device, memory_format=torch.channels_last)
     adam = partial(torch.optim.Adam, lr=config.training.learning_rate, betas=config.training.betas)
     optimizers = {"generator": adam(generator.parameters()), "critic": adam(critic.parameters())}
+    # Distributed buckets lay 1x1 weights out otherwise; copying them is nothing worth a warning.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     wrapped_generator, wrapped_critic = accelerator.prepare(generator, critic)
     return Run(
         config,
@@ -134,9 +141,14 @@ def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing |
     if not choice.blocks or choice.weight == 0:
         return None
     ratio = Linear(coded.ratio_start, coded.ratio_end)
-    return CodedSmoothing(
-        network, choice.blocks, ratio, weight=choice.weight, seed=derive_seed(config.seed, part), **coded.options()
-    )
+    seed = derive_seed(config.seed, part)
+    smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=choice.weight, seed=seed, **coded.options())
+    training = config.training
+    batch = (part == "generator" and training.generator_batch_size) or training.batch_size
+    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
+        smoothing.set_step(step, training.steps)
+        smoothing.code(batch)
+    return smoothing
 
 
 def _evaluator(config: GanConfig, store: ImageStore, accelerator: Accelerator) -> Evaluator | None:
@@ -392,17 +404,13 @@ def _closing(run: Run, ended: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    run = None
     try:
         run = build(parse_config(arguments))
         ended = train(run)
+        run.accelerator.end_training()
     except CsGanError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:
-        if run and run.accelerator.num_processes > 1 and sys.exc_info()[0] is None:
-            run.accelerator.end_training()
-            torch.distributed.destroy_process_group()
     return {"": 0, "SIGINT received": 130}.get(ended, 143)
 
 

@@ -108,7 +108,7 @@ class Observing(Hooks):
         call.encoded = encode_inputs(call.name, inputs, call.code, None)
         call.weights = call.cleanup.enter_context(recorded_weights(call.block))
         if self.share_dropout:
-            call.masks = call.cleanup.enter_context(recorded_dropout(call.block))
+            call.masks = call.cleanup.enter_context(recorded_dropout(call.block, *inputs))
 
     def after(self, call: Call, output: Any) -> None:
         """The coded pass, and its discrepancy to the plain output."""

@@ -111,8 +111,14 @@ def _in_turn(values: list[Tensor]) -> Callable[[], Tensor]:
 
 
 @contextmanager
-def recorded_dropout(block: nn.Module) -> Iterator[Masks]:
-    """Around the plain pass: the mask of each dropout module, drawn ahead without moving the RNG."""
+def recorded_dropout(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Masks]:
+    """Around the plain pass: the mask of each dropout module, drawn ahead without moving the RNG.
+
+    Args:
+        block: about to be called.
+        args, kwargs: what it is called with; a block that is a dropout itself needs them, since a hook
+            added to it in its own pre-hook comes too late for this call.
+    """
     masks: Masks = {}
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -126,7 +132,10 @@ def recorded_dropout(block: nn.Module) -> Iterator[Masks]:
         for module in block.modules():
             # Alpha dropout shifts as well as masks, so a mask can't stand for it.
             if isinstance(module, _DropoutNd) and type(module).__name__.startswith("Dropout"):
-                stack.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
+                if module is block:
+                    record(module, args, kwargs)
+                else:
+                    stack.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
         yield masks
 
 

@@ -22,7 +22,8 @@ def generator_loss(fake_scores: Tensor) -> Tensor:  # (B,) -> ()
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
 
-    Computed in float32 whatever autocast is around: second derivatives in half precision overflow.
+    Computed in float32 (float64 stays) whatever autocast is around: second derivatives in half precision
+    overflow.
 
     Args:
         critic: (B, *F) -> (B,) scores, without batch norm (the norm is per sample).
@@ -40,8 +41,9 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
             f"{tuple(alpha.shape)}: real and fake must have one shape, and alpha one value a sample."
         )
     with torch.autocast(real.device.type, enabled=False):
-        alpha = alpha.view(-1, *[1] * (real.dim() - 1))
-        between = torch.lerp(fake.detach().float(), real.detach().float(), alpha).requires_grad_()
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        alpha = alpha.to(dtype).view(-1, *[1] * (real.dim() - 1))
+        between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha).requires_grad_()
         scores = critic(between)
         (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
         slopes: Tensor = gradient.flatten(1).norm(dim=1)

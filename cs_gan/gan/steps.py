@@ -90,8 +90,10 @@ def generator_step(
         Detached scalars: generator_loss, and generator_coded where it was observed.
     """
     optimizer.zero_grad(set_to_none=True)
-    critic.requires_grad_(False)
+    trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
     try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
         with autocast():
             with coded.observe() if coded else nullcontext():
                 fake = generator(latents)
@@ -100,7 +102,8 @@ def generator_step(
         backward(total)
         optimizer.step()
     finally:
-        critic.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return _detached({"generator_loss": total}, "generator_coded", coded)
 
 

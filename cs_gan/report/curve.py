@@ -36,11 +36,13 @@ def save_curve(path: Path, tables: Mapping[str, Path], columns: list[str] | None
     figure = Figure(figsize=(5.2 * len(columns), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        scores: list[float] = []
         for label, table in rows.items():
-            points = [(int(row["step"]), float(row[column])) for row in table if row.get(column)]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+            kept = [row for row in table if row.get(column)]
+            scores += (values := [float(row[column]) for row in kept])
+            axes.plot([int(row["step"]) for row in kept], values, marker="o", markersize=3, label=label)
         axes.set(xlabel="step (generator updates)", ylabel=column)
-        if column.startswith("F") and all(float(row[column]) > 0 for table in rows.values() for row in table):
+        if column.startswith("F") and all(score > 0 for score in scores):
             axes.set_yscale("log")  # a distance falls by orders of magnitude
         axes.grid(alpha=0.3, which="both")
         if len(rows) > 1:

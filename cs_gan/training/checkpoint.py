@@ -37,7 +37,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Write ``folder/step-<step>`` and prune all but the last ``keep`` checkpoints.
+    """Write ``folder/step-<step>`` and prune all but the last ``keep`` checkpoints, this one among them.
 
     Raises:
         CheckpointError: if it can't be written (a full disk, a read-only folder); older ones stay.
@@ -46,7 +46,8 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     partial = folder / f".partial-{step:08d}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.glob(".partial-*"):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(tensors, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "optimizers": settings, **state}))
@@ -63,7 +64,9 @@ def save_checkpoint(
             f"can't write the checkpoint {final}: {error}. Older checkpoints are untouched; make room or choose "
             "another output_dir, and start again with the same command."
         ) from error
-    for old in list_checkpoints(folder)[:-keep]:
+    # A run that went on from an older checkpoint meets later ones; what was just written stays all the same.
+    others = [path for path in list_checkpoints(folder) if path != final]
+    for old in others[: max(0, len(others) + 1 - keep)]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -100,7 +103,8 @@ def restore(
     """Put what :func:`read_checkpoint` gave into live networks and optimisers of the same names.
 
     Raises:
-        CheckpointError: if names or shapes are another network's; nothing is changed then.
+        CheckpointError: if names or shapes are another network's, or an optimiser's state is missing or
+            another's; nothing is changed then.
     """
     parts = {name: _under(tensors, f"modules.{name}.") for name in modules}
     for name, module in modules.items():
@@ -109,6 +113,10 @@ def restore(
         if live != stored:
             odd = sorted(key for key in live | stored if live.get(key) != stored.get(key))
             raise CheckpointError(f"the checkpoint's {name} is another network: {', '.join(odd[:4])} differ.")
+    for name, optimizer in optimizers.items():
+        expected = [len(group["params"]) for group in optimizer.param_groups]
+        if [len(group["params"]) for group in state["optimizers"].get(name, [])] != expected:
+            raise CheckpointError(f"the checkpoint's optimiser of the {name} is missing or another one's.")
     for name, module in modules.items():
         module.load_state_dict(parts[name])
     for name, optimizer in optimizers.items():
@@ -117,6 +125,10 @@ def restore(
             index, moment = key.split(".", 1)
             moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({"state": moments, "param_groups": state["optimizers"][name]})
+        for parameter, live_moments in optimizer.state.items():
+            for moment, value in live_moments.items():
+                if value.shape == parameter.shape:  # strides as the optimiser made them: fast kernels ask for it
+                    live_moments[moment] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _to_tensors(

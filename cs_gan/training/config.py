@@ -6,12 +6,12 @@ import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from cs_gan.errors import ConfigError
 
@@ -95,6 +95,10 @@ class TrainingConfig:
             _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "0 or more")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
+        _require(all(0 <= beta < 1 for beta in self.betas), "training.betas", self.betas, "in [0, 1)")
+        for key in ("generator_batch_size", "max_minutes"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, f"training.{key}", value, "above 0, or null")
 
 
 @dataclass
@@ -102,7 +106,8 @@ class CodedBlocksConfig:
     """Coded blocks of one network.
 
     Args:
-        blocks: names or patterns of blocks (a list, or names separated by commas); none is plain training.
+        blocks: names or patterns of blocks (a list, or names separated by commas); none is plain training. In a
+            list, "" is the whole network.
         weight: of the penalty.
     """
 
@@ -111,7 +116,7 @@ class CodedBlocksConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
-            self.blocks = [part.strip() for part in self.blocks.split(",")]
+            self.blocks = [name for part in self.blocks.split(",") if (name := part.strip())]
         _require(self.weight >= 0, "coded.*.weight", self.weight, "0 or more")
 
 
@@ -212,7 +217,9 @@ def parse_config(arguments: Sequence[str] | None = None) -> GanConfig:
     parser.add_argument("--config", action="config", help="a recipe, such as configs/gan/quickstart.yaml")
     parser.add_class_arguments(GanConfig)
     try:
-        values = parser.instantiate(parser.parse_args(arguments))
+        parsed = parser.parse_args(arguments)
+        _require_sections(parsed, GanConfig)
+        values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
         raise ConfigError(_explained(str(error))) from None
     return GanConfig(**{key.name: values[key.name] for key in fields(GanConfig)})
@@ -240,6 +247,16 @@ def _require(holds: bool, key: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{key} = {value!r} must be {expected}.")
 
 
+def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
+    """A section that a recipe leaves empty (``training:`` and nothing below it) arrives as None."""
+    for section in fields(kind):
+        # With postponed annotations a field's type is its name; the factory is the class.
+        if is_dataclass(section.default_factory):
+            name, value = prefix + section.name, values[section.name]
+            _require(isinstance(value, Namespace), name, value, "a section of keys; leave it out for its defaults")
+            _require_sections(value, section.default_factory, f"{name}.")
+
+
 _UNKNOWN_KEY = re.compile(
     r"unrecognized arguments: --(?P<flag>[\w.-]+)"
     r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<option>[\w.]+)'"
@@ -253,7 +270,10 @@ def _explained(message: str) -> str:
     if not unknown:
         return re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(message.split()))
     key = ".".join(part for part in unknown.groups() if part)
-    near = difflib.get_close_matches(key, list(_flat(asdict(GanConfig()))), n=2, cutoff=0.6)
+    valid = list(_flat(asdict(GanConfig())))
+    near = difflib.get_close_matches(key, valid, n=2, cutoff=0.6)
+    if not near and (names := difflib.get_close_matches(key, [name.split(".")[-1] for name in valid], n=1)):
+        near = [name for name in valid if name.split(".")[-1] == names[0]][:3]  # the section was left out
     hint = f"Did you mean {' or '.join(near)}?" if near else "See `python train_gan.py --help` for all keys."
     return f"unknown configuration key {key!r}. {hint}"
 

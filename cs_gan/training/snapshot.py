@@ -15,11 +15,22 @@ from cs_gan.errors import CheckpointError
 
 
 def save_snapshot(path: Path, generator: nn.Module, config: dict[str, Any], step: int) -> None:
-    """Write the generator's weights and, as metadata, the configuration and the step; whole or not at all."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
+    """Write the generator's weights and, as metadata, the configuration and the step; whole or not at all.
+
+    Raises:
+        CheckpointError: if it can't be written; an older snapshot stays.
+    """
+    # clone() unshares tied weights, which safetensors refuses.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in generator.state_dict().items()}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"config": json.dumps(config), "step": str(step)})
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, metadata={"config": json.dumps(config), "step": str(step)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"can't write the snapshot {path}: {error}. Make room or choose another folder."
+        ) from error
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

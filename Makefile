@@ -1,0 +1,41 @@
+# The only commands to remember. Each makes the environment first if it is missing or out of date.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install quickstart test lint format clean
+
+help:
+	@echo "make quickstart   train the digits recipe (at most five minutes) and say where the pictures are"
+	@echo "make test         run all tests"
+	@echo "make lint         ruff and mypy"
+	@echo "make format       let ruff format the code"
+	@echo "make clean        remove the environment"
+
+install: $(READY)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing (PyTorch is large; a few minutes the first time) ..."
+	$(BIN)/python -m pip install --quiet -e ".[gan,lite0,dev]"
+	@touch $@
+
+quickstart: install
+	$(BIN)/python train_gan.py --config configs/gan/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest -n 2 --durations=5
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Speed against the floor and against peers, one command each."""

@@ -1,0 +1,248 @@
+"""An attached model is the bare model, and nothing stays behind."""
+
+import copy
+import gc
+import io
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from cs_gan import CodedSmoothing, SplineCode
+from cs_gan.errors import BlockError
+from tests.core.helpers import Function, hook_count, mlp, observed
+from tests.core.oracles import naive_penalty
+
+
+class TestModelIsUntouched:
+    def test_outputs_inside_and_outside_are_bit_equal_to_the_bare_models(self):
+        model, x = mlp(), torch.randn(8, 3)
+        bare = model(x)
+        coded = CodedSmoothing(model, ["", "0"])
+        assert torch.equal(model(x), bare)
+        with coded.observe():
+            assert torch.equal(model(x), bare)
+        assert torch.equal(model(x), bare)
+        coded.detach()
+        assert torch.equal(model(x), bare)
+
+    def test_state_dict_keys_parameters_and_modules_stay_the_same_objects(self):
+        model = mlp()
+        keys = list(model.state_dict())
+        objects = [*map(id, model.parameters()), *map(id, model.modules())]
+        attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+        coded = CodedSmoothing(model, ["*"])
+
+        def same():
+            now = [*map(id, model.parameters()), *map(id, model.modules())]
+            here = {name: set(vars(module)) for name, module in model.named_modules()}
+            return list(model.state_dict()) == keys and now == objects and here == attributes
+
+        assert same()
+        with coded.observe():
+            model(torch.randn(4, 3))
+            assert same()
+        with coded.substitute():
+            model(torch.randn(4, 3))
+            assert same()
+        coded.detach()
+        assert same()
+
+    def test_no_hook_lives_outside_a_context(self):
+        model = mlp()
+        coded = CodedSmoothing(model, ["", "0"], share_dropout=True)
+        assert hook_count(model) == 0
+        for context in (coded.observe, coded.substitute):
+            with context():
+                model(torch.randn(4, 3))
+                assert hook_count(model) > 0
+            assert hook_count(model) == 0
+
+    def test_the_models_own_hooks_survive_in_their_order(self):
+        model, seen = mlp(), []
+        for mark in "ab":
+            model[0].register_forward_pre_hook(lambda *_, mark=mark: seen.append(mark))
+            model[0].register_forward_hook(lambda *_, mark=mark: seen.append(mark.upper()))
+        coded = CodedSmoothing(model, ["0"])
+        with coded.observe():
+            model(torch.randn(4, 3))
+        assert "".join(seen) == "abABabAB"  # plain pass, coded pass
+        seen.clear()
+        model(torch.randn(4, 3))
+        assert "".join(seen) == "abAB"
+
+    def test_a_hook_that_changes_inputs_or_outputs_belongs_to_the_block(self):
+        block, x = nn.Linear(3, 3).double(), torch.randn(6, 3).double()
+        block.register_forward_pre_hook(lambda _, args: args[0].square())
+        block.register_forward_hook(lambda _, __, output: output.tanh())
+        penalty = observed(CodedSmoothing(block, [""], 1.5), lambda: block(x))
+        torch.testing.assert_close(penalty, naive_penalty(SplineCode(6, 9), block, x), rtol=1e-9, atol=0)
+
+    @pytest.mark.parametrize("copy_of", ["deepcopy", "pickle", "torch.save"])
+    def test_an_attached_model_copies_as_if_nothing_were_there(self, copy_of):
+        model, x = mlp(), torch.randn(4, 3)
+        coded = CodedSmoothing(model, ["0"])
+        if copy_of == "deepcopy":
+            twin = copy.deepcopy(model)
+        elif copy_of == "pickle":
+            twin = pickle.loads(pickle.dumps(model))
+        else:
+            file = io.BytesIO()
+            torch.save(model, file)
+            file.seek(0)
+            twin = torch.load(file, weights_only=False)
+        assert torch.equal(twin(x), model(x))
+        theirs, ours = observed(CodedSmoothing(twin, ["0"]), lambda: twin(x)), observed(coded, lambda: model(x))
+        assert torch.equal(theirs, ours)
+
+
+class TestAttachment:
+    def test_second_attachment_is_refused_until_the_first_detaches(self):
+        model = mlp()
+        first = CodedSmoothing(model, ["0"])
+        with pytest.raises(BlockError, match=r"'0'.*detach"):
+            CodedSmoothing(model, ["2", "0"])
+        CodedSmoothing(model, ["2"]).detach()  # other blocks are free, also after the refusal
+        first.detach()
+        CodedSmoothing(model, ["0"])
+
+    def test_second_attachment_is_allowed_once_the_first_object_is_gone(self):
+        model = mlp()
+        first = CodedSmoothing(model, ["0"])
+        observed(first, lambda: model(torch.randn(4, 3)))
+        del first
+        gc.collect()
+        CodedSmoothing(model, ["0"])
+
+    def test_detach_twice_takes_nothing_from_the_next_owner(self):
+        model = mlp()
+        first = CodedSmoothing(model, ["0"])
+        first.detach()
+        second = CodedSmoothing(model, ["0"])
+        first.detach()
+        with pytest.raises(BlockError):
+            CodedSmoothing(model, ["0"])
+        assert list(second.blocks) == ["0"]
+
+    def test_an_attachment_does_not_keep_the_model_alive(self):
+        model = mlp()
+        reference, coded = weakref.ref(model), CodedSmoothing(model, ["0"])
+        coded.detach()
+        del model
+        gc.collect()
+        assert reference() is None
+
+    def test_contexts_after_detach_are_refused(self):
+        model = mlp()
+        coded = CodedSmoothing(model, ["0"])
+        coded.detach()
+        for context in (coded.observe, coded.substitute):
+            with pytest.raises(BlockError, match="detach"), context():
+                pass
+
+    @pytest.mark.parametrize("outer", ["observe", "substitute"])
+    @pytest.mark.parametrize("inner", ["observe", "substitute"])
+    def test_contexts_do_not_nest(self, outer, inner):
+        model, x = mlp(), torch.randn(4, 3)
+        coded = CodedSmoothing(model, ["0"])
+        with getattr(coded, outer)():
+            with pytest.raises(BlockError, match=rf"{inner}\(\) inside {outer}\(\)"), getattr(coded, inner)():
+                pass
+            with pytest.raises(BlockError, match="leave the context"):
+                coded.detach()
+            model(x)  # the outer context is whole
+        with getattr(coded, inner)():
+            model(x)
+
+    def test_repr_names_blocks_and_choices(self):
+        coded = CodedSmoothing(mlp(), ["0"], 1.25, spline="linear")
+        assert all(word in repr(coded) for word in ("'0'", "1.25", "linear", "chebyshev"))
+        coded.detach()
+        assert "detached" in repr(coded)
+
+
+class Failing(nn.Module):
+    """Batch norm, dropout and a parametrized layer around an exception raised at a chosen batch size."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.norm, self.dropout = nn.BatchNorm1d(3), nn.Dropout(0.5)
+        self.fail_at, self.error = 0, ZeroDivisionError
+
+    def forward(self, x):
+        x = self.dropout(self.norm(self.linear(x)))
+        if len(x) == self.fail_at:
+            raise self.error("on purpose")
+        return x
+
+    def state(self):
+        flags = [(m.training, getattr(m, "track_running_stats", None)) for m in self.modules()]
+        own = [set(vars(m)) for m in self.modules()]
+        return flags, own, hook_count(self), parametrize._cache_enabled, self.norm.running_mean is None
+
+
+@pytest.mark.parametrize("batch_norm", ["keep", "running", "update"])
+@pytest.mark.parametrize("fail_at", [6, 9])  # in the plain pass, in the coded pass
+class TestExceptions:
+    def build(self, batch_norm, fail_at):
+        model = nn.Sequential(Failing(), nn.Linear(3, 3))
+        coded = CodedSmoothing(model, ["", "0"], 1.5, batch_norm=batch_norm, share_dropout=True)
+        before = model[0].state()
+        model[0].fail_at = fail_at
+        return model, coded, before
+
+    @pytest.mark.parametrize("context", ["observe", "substitute"])
+    @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+    def test_an_exception_that_leaves_the_context_leaves_nothing_behind(self, batch_norm, fail_at, error, context):
+        model, coded, before = self.build(batch_norm, fail_at)
+        model[0].error = error
+        if context == "substitute":
+            model[0].fail_at = 9  # the only size that runs
+        with pytest.raises(error), getattr(coded, context)():
+            model(torch.randn(6, 3))
+        assert model[0].state() == before
+        with pytest.raises(BlockError, match="no penalty"):
+            coded.penalty()
+        model[0].fail_at = 0
+        assert observed(coded, lambda: model(torch.randn(6, 3))).isfinite()
+        with coded.substitute():
+            model(torch.randn(6, 3))
+        assert model[0].state() == before
+
+    def test_an_exception_caught_inside_the_context_spoils_no_later_call(self, batch_norm, fail_at):
+        model, coded, before = self.build(batch_norm, fail_at)
+        x = torch.randn(6, 3)
+        with coded.observe():
+            with pytest.raises(ZeroDivisionError):
+                model(x)
+            model[0].fail_at = 0
+            model(x)
+        assert set(coded.penalties) == {"", "0"}
+        assert coded.penalty().isfinite()
+        assert model[0].state() == before
+
+
+def test_an_exception_in_an_inner_call_that_the_model_catches_keeps_the_outer_call_paired():
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.risky = Function(self.fail)
+
+        def fail(self, x):
+            raise ZeroDivisionError
+
+        def forward(self, x):
+            try:
+                return self.risky(x)
+            except ZeroDivisionError:
+                return x.tanh()
+
+    model, x = Careful(), torch.randn(6, 3).double()
+    coded = CodedSmoothing(model, ["", "risky"], 1.5)
+    observed(coded, lambda: model(x))
+    assert set(coded.penalties) == {""}
+    torch.testing.assert_close(coded.penalty(), naive_penalty(SplineCode(6, 9), torch.tanh, x), rtol=1e-9, atol=0)

@@ -1,0 +1,234 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from cs_gan import CodedSmoothing
+from cs_gan.gan import CODED_ON, critic_step, generator_step
+from tests.gan.networks import (
+    TinyCritic,
+    TinyGenerator,
+    assert_same,
+    batches,
+    naive_coded_penalty,
+    naive_gradient_penalty,
+)
+
+# Gradients are O(0.1 to 10) sums of some hundred float32 terms; 1e-5 is two decimal places above their rounding.
+GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
+# Adam's first step is lr * g / (|g| + 1e-8): its error is at most the gradient's relative one times lr = 2e-4.
+PARAMETERS = {"rtol": 0.0, "atol": 1e-6}
+RATIO = 1.5
+
+
+def adam(network):
+    return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.0, 0.9))
+
+
+def gradients(network):
+    return [p.grad for p in network.parameters()]
+
+
+def stepped_by_hand(critic, real, fake, alpha, penalty_weight=10.0, coded_weights=None):
+    """The critic after one update, written out; coded_weights: batch name -> weight of its coded penalty."""
+    critic = copy.deepcopy(critic)
+    optimizer = adam(critic)
+    total = critic(fake).sum() / len(fake) - critic(real).sum() / len(real)
+    total = total + penalty_weight * naive_gradient_penalty(critic, real, fake, alpha)
+    for name, weight in (coded_weights or {}).items():
+        total = total + weight * naive_coded_penalty(critic.body, {"real": real, "fake": fake}[name], RATIO)
+    total.backward()
+    optimizer.step()
+    return critic, total.detach()
+
+
+class TestCriticStep:
+    @pytest.mark.parametrize("penalty_weight", [0.0, 10.0])
+    def test_equals_the_update_written_out(self, penalty_weight):
+        critic, batch = TinyCritic(), batches(8)
+        expected, total = stepped_by_hand(critic, *batch, penalty_weight)
+        losses = critic_step(critic, adam(critic), *batch, penalty_weight=penalty_weight)
+        assert_same(gradients(critic), gradients(expected), **GRADIENTS)
+        assert_same(critic.parameters(), expected.parameters(), **PARAMETERS)
+        torch.testing.assert_close(losses["critic_loss"], total, **GRADIENTS)
+
+    @pytest.mark.parametrize(("coded_on", "observed"), [("real", 1), ("fake", 1), ("both", 2)])
+    def test_adds_the_coded_penalty_of_the_chosen_scores(self, coded_on, observed):
+        critic, batch = TinyCritic(), batches(8)
+        weights = {name: 3.0 for name in ("real", "fake") if coded_on in (name, "both")}
+        assert len(weights) == observed
+        expected, total = stepped_by_hand(critic, *batch, coded_weights=weights)
+        parts = [naive_coded_penalty(critic.body, dict(real=batch[0], fake=batch[1])[name], RATIO) for name in weights]
+        coded = CodedSmoothing(critic, ["body"], RATIO, weight=3.0)
+        losses = critic_step(critic, adam(critic), *batch, coded=coded, coded_on=coded_on)
+        assert_same(gradients(critic), gradients(expected), **GRADIENTS)
+        assert_same(critic.parameters(), expected.parameters(), **PARAMETERS)
+        torch.testing.assert_close(losses["critic_loss"], total, **GRADIENTS)
+        torch.testing.assert_close(losses["critic_coded"], sum(parts).detach(), **GRADIENTS)
+
+    def test_every_choice_of_scores_is_told(self):
+        assert CODED_ON == ("real", "fake", "both")
+
+    def test_a_lazily_skipped_step_is_the_plain_step_to_the_bit(self):
+        critic, batch = TinyCritic(), batches(8)
+        plain = copy.deepcopy(critic)
+        coded = CodedSmoothing(critic, ["body"], RATIO, every=2)
+        coded.set_step(3, 10)
+        losses = critic_step(critic, adam(critic), *batch, coded=coded)
+        without = critic_step(plain, adam(plain), *batch)
+        assert_same(critic.parameters(), plain.parameters())
+        assert losses == without
+
+    def test_a_lazily_observed_step_weighs_the_penalty_by_every(self):
+        critic, batch = TinyCritic(), batches(8)
+        expected, _ = stepped_by_hand(critic, *batch, coded_weights={"real": 2 * 0.7})
+        coded = CodedSmoothing(critic, ["body"], RATIO, weight=0.7, every=2)
+        coded.set_step(4, 10)
+        critic_step(critic, adam(critic), *batch, coded=coded)
+        assert_same(gradients(critic), gradients(expected), **GRADIENTS)
+
+    def test_forgets_the_gradients_of_the_step_before(self):
+        critic, batch = TinyCritic(), batches(8)
+        fresh = copy.deepcopy(critic)
+        for p in critic.parameters():
+            p.grad = torch.full_like(p, 1e6)
+        critic_step(critic, adam(critic), *batch)
+        critic_step(fresh, adam(fresh), *batch)
+        assert_same(critic.parameters(), fresh.parameters())
+
+    def test_differentiates_once_through_the_function_it_is_given(self):
+        critic, given = TinyCritic(), []
+        critic_step(critic, adam(critic), *batches(8), backward=lambda loss: (given.append(loss), loss.backward()))
+        assert len(given) == 1
+
+    def test_gives_detached_scalars_by_name(self):
+        critic, (real, fake, alpha) = TinyCritic(), batches(8)
+        distance = (critic(real).mean() - critic(fake).mean()).detach()
+        slope = naive_gradient_penalty(critic, real, fake, alpha).detach()
+        losses = critic_step(critic, adam(critic), real, fake, alpha)
+        assert list(losses) == ["critic_loss", "gradient_penalty", "wasserstein"]
+        assert all(value.shape == () and not value.requires_grad for value in losses.values())
+        torch.testing.assert_close(losses["wasserstein"], distance, **GRADIENTS)
+        torch.testing.assert_close(losses["gradient_penalty"], slope, **GRADIENTS)
+
+    @pytest.mark.parametrize("coded_on", CODED_ON)
+    def test_in_bf16_keeps_the_gradient_penalty_in_float32(self, coded_on):
+        critic, batch, seen = TinyCritic(), batches(8), []
+        slope = naive_gradient_penalty(critic, *batch).detach()
+        critic.body[1].register_forward_hook(lambda _module, _args, y: seen.append((len(y), y.dtype)))
+        coded = CodedSmoothing(critic, ["body"], RATIO)
+        autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+        losses = critic_step(critic, adam(critic), *batch, coded=coded, coded_on=coded_on, autocast=autocast)
+        # Scores and coded passes in bf16, and one pass of 8, the last, in float32.
+        assert seen[-1] == (8, torch.float32)
+        assert {dtype for _, dtype in seen[:-1]} == {torch.bfloat16}
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+        torch.testing.assert_close(losses["gradient_penalty"], slope, **GRADIENTS)
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in critic.parameters())
+
+
+class TestGeneratorStep:
+    @pytest.mark.parametrize("weight", [None, 3.0])
+    def test_equals_the_update_written_out(self, weight):
+        generator, critic, z = TinyGenerator(), TinyCritic(), torch.randn(8, 5)
+        expected = copy.deepcopy(generator)
+        optimizer = adam(expected)
+        total = -critic(expected(z)).sum() / 8
+        if weight:
+            part = naive_coded_penalty(expected.body, z, RATIO)
+            total = total + weight * part
+        total.backward()
+        optimizer.step()
+        critic.zero_grad()
+
+        coded = CodedSmoothing(generator, ["body"], RATIO, weight=weight) if weight else None
+        losses = generator_step(generator, critic, adam(generator), z, coded=coded)
+        assert_same(gradients(generator), gradients(expected), **GRADIENTS)
+        assert_same(generator.parameters(), expected.parameters(), **PARAMETERS)
+        assert list(losses) == ["generator_loss"] + ["generator_coded"] * bool(weight)
+        assert all(value.shape == () and not value.requires_grad for value in losses.values())
+        torch.testing.assert_close(losses["generator_loss"], total.detach(), **GRADIENTS)
+        if weight:
+            torch.testing.assert_close(losses["generator_coded"], part.detach(), **GRADIENTS)
+
+    @staticmethod
+    def critic_with_a_frozen_layer_and_gradients():
+        critic = TinyCritic()
+        critic(batches(4)[0]).sum().backward()
+        critic.body[1].requires_grad_(False)
+        return critic
+
+    @staticmethod
+    def state_of(critic):
+        values = [p.detach().clone() for p in critic.parameters()]
+        return values, [p.grad.clone() for p in critic.parameters()], [p.requires_grad for p in critic.parameters()]
+
+    def assert_untouched(self, critic, before):
+        after = self.state_of(critic)
+        assert_same(after[0], before[0])
+        assert_same(after[1], before[1])
+        assert after[2] == before[2]
+
+    def test_leaves_the_critic_as_it_was(self):
+        critic, generator = self.critic_with_a_frozen_layer_and_gradients(), TinyGenerator()
+        before = self.state_of(critic)
+        generator_step(generator, critic, adam(generator), torch.randn(8, 5))
+        self.assert_untouched(critic, before)
+
+    @pytest.mark.parametrize("where", ["generator", "critic", "backward", "optimizer"])
+    def test_leaves_the_critic_as_it_was_when_it_fails(self, where, monkeypatch):
+        critic, generator = self.critic_with_a_frozen_layer_and_gradients(), TinyGenerator()
+        optimizer, z, backward = adam(generator), torch.randn(8, 5), torch.Tensor.backward
+        before = self.state_of(critic)
+
+        def fail(*_args, **_kwargs):
+            raise RuntimeError("out of memory")
+
+        if where == "backward":
+            backward = fail
+        elif where == "optimizer":
+            monkeypatch.setattr(optimizer, "step", fail)
+        else:
+            monkeypatch.setattr({"generator": generator, "critic": critic}[where], "forward", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            generator_step(generator, critic, optimizer, z, backward=backward)
+        self.assert_untouched(critic, before)
+
+    def test_computes_no_gradient_for_the_critic(self):
+        generator, critic, wanted = TinyGenerator(), TinyCritic(), []
+        critic.head.register_forward_hook(lambda head, _args, _y: wanted.append(head.weight.requires_grad))
+        generator_step(generator, critic, adam(generator), torch.randn(8, 5))
+        assert wanted == [False]
+        assert all(p.grad is None for p in critic.parameters())
+
+    def test_in_bf16_gives_finite_float32_losses_and_weights(self):
+        generator, critic, seen = TinyGenerator(), TinyCritic(), []
+        critic.head.register_forward_hook(lambda _module, _args, y: seen.append(y.dtype))
+        coded = CodedSmoothing(generator, ["body"], RATIO)
+        autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+        losses = generator_step(generator, critic, adam(generator), torch.randn(8, 5), coded=coded, autocast=autocast)
+        assert seen == [torch.bfloat16]
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in generator.parameters())
+
+
+def test_the_two_steps_alternate_on_batch_normed_generators():
+    """Batch statistics, coded blocks in both networks, channels-last images: losses stay finite."""
+    generator = nn.Sequential(
+        nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 12), nn.Unflatten(1, (3, 2, 2))
+    )
+    critic = TinyCritic()
+    coded = [CodedSmoothing(generator, ["0"], 1.5, weight=0.1), CodedSmoothing(critic, ["body"], 1.5, weight=0.1)]
+    optimizers = [adam(generator), adam(critic)]
+    for seed in range(3):
+        real, _, alpha = batches(8, seed)
+        z = torch.randn(8, 5)
+        losses = critic_step(critic, optimizers[1], real, generator(z).detach(), alpha, coded=coded[1])
+        losses |= generator_step(generator, critic, optimizers[0], z, coded=coded[0])
+        assert all(value.isfinite() for value in losses.values())
+        assert set(losses) == {
+            "critic_loss", "gradient_penalty", "wasserstein", "critic_coded", "generator_loss", "generator_coded",
+        }  # fmt: skip
+    assert generator[1].num_batches_tracked == 6  # the coded pass counts no batch

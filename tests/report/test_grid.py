@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cs_gan.report import save_grid
+
+
+def pictures(count, channels, height, width):
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
+
+
+def pasted(images, columns, scale):
+    """The grid pixel by pixel: (H, W, C)."""
+    count, channels, height, width = images.shape
+    grid = np.zeros((count // columns * height * scale, columns * width * scale, channels), np.uint8)
+    for index, image in enumerate(images.numpy()):
+        top, left = index // columns * height, index % columns * width
+        for y in range(height * scale):
+            for x in range(width * scale):
+                grid[top * scale + y, left * scale + x] = image[:, y // scale, x // scale]
+    return grid
+
+
+def read(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture), picture.mode
+
+
+class TestSaveGrid:
+    # 64 pixels and more are shown as they are, smaller ones at the largest factor that stays within 64.
+    @pytest.mark.parametrize(("size", "scale"), [(64, 1), (40, 1), (33, 1), (32, 2), (16, 4), (70, 1)])
+    @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+    def test_puts_every_pixel_in_its_place(self, size, scale, channels, mode, tmp_path):
+        images = pictures(6, channels, size, size)
+        save_grid(tmp_path / "grid.png", images, columns=3)
+        found, found_mode = read(tmp_path / "grid.png")
+        assert found_mode == mode
+        np.testing.assert_array_equal(found.reshape(*found.shape[:2], channels), pasted(images, 3, scale))
+
+    def test_images_need_not_be_square(self, tmp_path):
+        images = pictures(4, 3, 24, 32)
+        save_grid(tmp_path / "grid.png", images)
+        np.testing.assert_array_equal(read(tmp_path / "grid.png")[0], pasted(images, 2, 2))
+
+    @pytest.mark.parametrize(("count", "shape"), [(1, (64, 64)), (9, (192, 192)), (6, (192, 128)), (64, (512, 512))])
+    def test_is_square_by_default_where_it_can_be(self, count, shape, tmp_path):
+        save_grid(tmp_path / "grid.png", pictures(count, 1, 64, 64))
+        assert read(tmp_path / "grid.png")[0].shape == shape
+
+    def test_memory_layout_does_not_matter(self, tmp_path):
+        images = pictures(4, 3, 64, 64)
+        for name, given in (("a", images), ("b", images.contiguous(memory_format=torch.channels_last))):
+            save_grid(tmp_path / f"{name}.png", given)
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+    @pytest.mark.parametrize(("count", "columns"), [(7, 3), (5, None), (3, 4)])
+    def test_refuses_a_ragged_grid_and_writes_nothing(self, count, columns, tmp_path):
+        with pytest.raises(ValueError, match=f"{count} images don't fill rows of"):
+            save_grid(tmp_path / "grid.png", pictures(count, 3, 8, 8), columns)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_replaces_the_grid_before_and_leaves_no_partial_file(self, tmp_path):
+        path = tmp_path / "grid.png"
+        save_grid(path, pictures(4, 3, 64, 64))
+        images = pictures(4, 3, 64, 64)
+        save_grid(path, images)
+        assert list(tmp_path.iterdir()) == [path]
+        np.testing.assert_array_equal(read(path)[0], pasted(images, 2, 1))

@@ -1,0 +1,96 @@
+"""The benchmarks run and keep their form; what coding costs is held in FLOPs, which no other process disturbs."""
+
+import csv
+
+import pytest
+import torch
+
+from benchmarks import coding
+from benchmarks.timing import Row, Timing, measure, table
+from cs_gan import CodedSmoothing
+from models import build_gan
+
+
+@pytest.fixture
+def tiny():
+    critic = build_gan("dcgan16", width=8)[1]
+    return critic, torch.randn(8, *critic.image_shape)
+
+
+def test_measure_takes_turns_after_a_warm_up():
+    called = []
+    ticks = iter(range(1000))  # every reading a second later: each call is slow enough to be made once
+    variants = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
+    timings = measure(variants, 3, clock=lambda: next(ticks))
+    assert called == ["a", "b"] * 4
+    assert timings == {"a": Timing((1.0,) * 3), "b": Timing((1.0,) * 3)}
+
+
+def test_measure_repeats_a_fast_call_and_gives_seconds_per_call():
+    now = 0.0
+
+    def run():
+        nonlocal now
+        now += 0.001
+
+    timing = measure({"run": run}, 2, clock=lambda: now)["run"]
+    assert timing.rounds == pytest.approx((0.001, 0.001))
+    assert now == pytest.approx(0.001 * (2 + 2 * 20), abs=0.003)  # LEAST is 20 such calls
+
+
+def test_ratios_are_taken_round_by_round():
+    base, timing = Timing((1.0, 10.0, 2.0)), Timing((2.0, 20.0, 6.0))
+    assert timing.relative_to(base).rounds == (2.0, 2.0, 3.0)
+    assert timing.relative_to(base).quartiles == (2.0, 2.0, 2.5)
+    assert table([Row("x", timing, base)])[1] == ["x", "6000", "4000", "1.3e+04", "2.0000", "2.0000", "2.5000"]
+
+
+def test_every_measurement_gives_positive_times(tiny):
+    shared = *tiny, 2, coding.time.process_time
+    rows = coding.step_rows(shared[0], "blocks.1", *shared[1:])
+    assert [row.base is None for row in rows] == [True] + [False] * 7
+    rows += coding.fitting_rows(shared[0], "blocks.1", *shared[1:])
+    rows += coding.construction_rows(8, 12, *shared[2:])
+    assert len(rows) == 12
+    assert all(len(row.timing.rounds) == 2 and min(row.timing.rounds) > 0 for row in rows)
+    built, cached = rows[-2:]
+    assert cached.timing.median < built.timing.median / 10  # about 1/400: the build was no cache hit
+
+
+def test_an_attached_critic_computes_the_same_bits(tiny):
+    rows = coding.outside_rows(tiny[0], "blocks.1", tiny[1], 2, coding.time.process_time)
+    assert [row.base is None for row in rows] == [True, False, False]
+
+
+@pytest.mark.parametrize("observing", [False, True])
+def test_a_coding_that_changes_the_critic_is_noticed(tiny, monkeypatch, observing):
+    def attach(critic, blocks):
+        coded = CodedSmoothing(critic, blocks)
+        block = critic.get_submodule(blocks[0])
+        block.register_forward_hook(lambda _m, _a, out: out * 1.001 if bool(coded._inside) == observing else None)
+        return coded
+
+    monkeypatch.setattr(coding, "CodedSmoothing", attach)
+    with pytest.raises(AssertionError, match="changed"):
+        coding.outside_rows(tiny[0], "blocks.1", tiny[1], 1, coding.time.process_time)
+
+
+@pytest.mark.parametrize("ratio", coding.RATIOS)
+def test_encode_and_decode_are_under_one_percent_of_a_critic_step(ratio):
+    critic = build_gan("paper32")[1]
+    coded, forwards = coding.flops(critic, "blocks.2", torch.randn(64, *critic.image_shape), ratio)
+    # Two products forward and two backward, each of N x 64 by 64 x (128 * 8 * 8), and two FLOPs a multiply-add.
+    assert coded == 4 * 2 * round(ratio * 64) * 64 * 128 * 8 * 8
+    assert coded < 0.01 * forwards  # of the forwards alone; the whole step is several times that
+
+
+def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
+    path = tmp_path / "coding.csv"
+    tiny = ["--network=dcgan16", "--width=8", "--block=blocks.1", "--batch=8", "--repeats=2"]
+    coding.main([*tiny, f"--csv={path}"])
+    with path.open() as file:
+        lines = list(csv.reader(file))
+    printed = capsys.readouterr().out
+    assert len(lines) == 16
+    assert all(line[0] in printed for line in lines)
+    assert "FLOPs of encode + decode" in printed

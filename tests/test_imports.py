@@ -1,0 +1,108 @@
+"""Imports go one way: scripts -> {models, cs_gan.*}; the subpackages of cs_gan -> core -> errors."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = {"cs_gan.core", "cs_gan.errors", "cs_gan.randomness"}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate"}
+FILES = sorted(path for folder in ("cs_gan", "models") for path in (ROOT / folder).rglob("*.py"))
+# What `pip install cs-gan` does without; jsonargparse and accelerate come with the extra [gan].
+HEAVY = ("torchvision", "torch_fidelity", "accelerate", "sklearn", "matplotlib", "jsonargparse")
+
+
+def imported(source: str, package: str) -> set[str]:
+    """Every module that the source imports anywhere in it, absolute; ``from a import b`` gives a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part(module: str) -> str:
+    """``cs_gan.core.code`` -> ``cs_gan.core``; what is not of this project -> its first name."""
+    names = module.split(".")
+    return ".".join(names[:2]) if names[0] == "cs_gan" else names[0]
+
+
+def violations(path: str, source: str) -> set[str]:
+    """The imports that a file at ``path`` (relative, with slashes) may not have."""
+    *package, name = path.removesuffix(".py").split("/")
+    modules = imported(source, ".".join(package))
+    home = part(".".join([*package, name]))
+    inside = {part(module) for module in modules if module.split(".")[0] == "cs_gan"} - {"cs_gan"}
+    bad = {module for module in modules if part(module) in SCRIPTS}
+    if package[0] == "models":
+        return bad | inside | {module for module in modules if module == "cs_gan"}
+    bad |= {module for module in modules if part(module) == "models"}
+    if home == "cs_gan.__init__":
+        allowed = SHARED
+    elif home in SHARED - {"cs_gan.core"}:  # errors and randomness stand alone
+        allowed = {home}
+    else:
+        allowed = SHARED | {home}
+    # From within the package `import cs_gan` would be circular; only its version is worth asking for.
+    names = {module.split(".")[1] for module in modules if module.startswith("cs_gan.") and module.count(".") == 1}
+    return (
+        bad
+        | {f"cs_gan.{name}" for name in names if f"cs_gan.{name}" not in allowed | {"cs_gan.__version__"}}
+        | {module for module in inside if module not in allowed | {"cs_gan.__version__"}}
+    )
+
+
+@pytest.mark.parametrize("path", [str(file.relative_to(ROOT).as_posix()) for file in FILES])
+def test_imports_go_one_way(path):
+    assert violations(path, (ROOT / path).read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("cs_gan/core/a.py", "from cs_gan.gan import b"),
+        ("cs_gan/core/a.py", "from cs_gan import metrics"),
+        ("cs_gan/core/a.py", "from ..data import b"),
+        ("cs_gan/core/a.py", "def f():\n    import cs_gan.training.run"),
+        ("cs_gan/gan/a.py", "from cs_gan.training.checkpoint import save"),
+        ("cs_gan/data/a.py", "import cs_gan.metrics as m"),
+        ("cs_gan/gan/a.py", "import models"),
+        ("cs_gan/gan/a.py", "from models.gan import build_gan"),
+        ("cs_gan/report/a.py", "import train_gan"),
+        ("cs_gan/errors.py", "from cs_gan.core import code"),
+        ("cs_gan/__init__.py", "from cs_gan.gan import b"),
+        ("models/a.py", "from cs_gan import CodedSmoothing"),
+        ("models/a.py", "from cs_gan.errors import ConfigError"),
+        ("models/a.py", "from evaluate import main"),
+    ],
+)
+def test_the_rule_sees_a_wrong_import(path, source):
+    assert violations(path, source)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("cs_gan/core/a.py", "from cs_gan.core.code import b\nimport numpy\nfrom .nodes import c"),
+        ("cs_gan/core/a.py", "from ..errors import CodeError\nfrom cs_gan import errors"),
+        ("cs_gan/gan/a.py", "from cs_gan.core import b\nfrom cs_gan.randomness import c\nfrom . import losses"),
+        ("cs_gan/__init__.py", "from cs_gan.core import b"),
+        ("models/a.py", "from models.blocks import b\nimport torch"),
+    ],
+)
+def test_the_rule_passes_a_right_import(path, source):
+    assert violations(path, source) == set()
+
+
+def test_import_cs_gan_loads_no_optional_dependency():
+    code = f"import sys, cs_gan; print([name for name in {HEAVY!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

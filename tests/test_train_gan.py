@@ -1,0 +1,277 @@
+"""train_gan.py from the command line's point of view: what it writes, resumes, refuses and survives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train_gan
+from cs_gan.training import list_checkpoints, read_checkpoint, read_rows, read_snapshot
+
+ROOT = Path(__file__).parents[1]
+CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    tiny = {
+        "output_dir": folder,
+        "model.name": "dcgan16",
+        "model.width": 4,
+        "data.limit": 40,
+        "training.steps": 4,
+        "training.batch_size": 8,
+        "training.n_critic": 2,
+        "training.log_every": 1,
+        "training.checkpoint_every": 2,
+        "metrics.extractor": "none",
+    }
+    return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers_as_before():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run(folder: Path, *more: str) -> int:
+    return train_gan.main(arguments(folder, *more))
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str:
+    """The one line that a refused run prints; it must not have made a step."""
+    assert run(folder, *more) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert not (folder / "log.csv").exists()
+    return error
+
+
+def states_equal(first: Path, second: Path) -> bool:
+    """Whether two checkpoints hold the same bits: weights, averages and optimiser moments."""
+    one, other = read_checkpoint(first)[0], read_checkpoint(second)[0]
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# -- what it writes --------------------------------------------------------------------------------
+
+
+def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
+    assert run(tmp_path / "run", "--training.sample_every=2", *scored, *CODED) == 0
+    folder = tmp_path / "run"
+    assert [row["step"] for row in read_rows(folder / "metrics.csv")] == ["0", "2", "4"]
+    assert [row["step"] for row in read_rows(folder / "log.csv")] == ["1", "2", "3", "4"]
+    assert all(float(row["FD, digits classifier"]) > 0 for row in read_rows(folder / "metrics.csv"))
+    row = read_rows(folder / "log.csv")[-1]
+    assert float(row["critic_coded"]) > 0
+    assert float(row["generator_coded"]) > 0
+    assert float(row["ratio"]) == pytest.approx(1.0 + 0.5 * 3 / 4)  # linear from 1.0 to 1.5, at the fourth step of 4
+    for name in ("grid.png", "curve.png"):
+        with Image.open(folder / name) as picture:
+            assert np.asarray(picture).std() > 0
+    assert len(list((folder / "grids").iterdir())) == 3
+    weights, about = read_snapshot(folder / "snapshot.safetensors")
+    assert about["step"] == 4
+    assert about["config"]["model"]["name"] == "dcgan16"
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    out = capsys.readouterr().out
+    for name in ("grid.png", "curve.png", "FD, digits classifier"):
+        assert name in out
+    assert "FID" not in out
+
+
+def test_training_on_coloured_folder_with_flips_and_paper_net(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(images / f"{i}.png")
+    data = ["--data.name=folder", f"--data.root={images}", "--data.image_size=32", "--data.flip=true"]
+    assert run(tmp_path / "run", *data, "--model.name=paper32", "--training.steps=1", "--training.decay=linear") == 0
+
+
+# -- resume ----------------------------------------------------------------------------------------
+
+
+def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
+    assert run(tmp_path / "whole", *CODED) == 0
+    assert run(tmp_path / "parts", *CODED) == 0
+    # Go back to the checkpoint of step 2 as if the rest had never been.
+    last = list_checkpoints(tmp_path / "parts" / "checkpoints")[-1]
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    assert run(tmp_path / "parts", *CODED) == 0
+    assert states_equal(*(list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")))
+
+    def losses(name: str) -> list[list[str]]:
+        with (tmp_path / name / "log.csv").open() as file:
+            return [row[:-1] for row in csv.reader(file)]  # all but the speed
+
+    assert losses("whole") == losses("parts")
+
+
+def test_other_seed_gives_another_run(tmp_path):
+    assert run(tmp_path / "0") == 0
+    assert run(tmp_path / "1", "--seed=1") == 0
+    assert not states_equal(*(list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in "01"))
+
+
+def test_resume_with_another_recipe_is_refused_with_the_difference(tmp_path, capsys):
+    assert run(tmp_path / "run") == 0
+    assert run(tmp_path / "run", "--training.learning_rate=0.1") == 2
+    assert "training.learning_rate: 0.0002 -> 0.1" in capsys.readouterr().err
+
+
+def test_resume_never_refuses_to_overwrite(tmp_path, capsys):
+    assert run(tmp_path / "run") == 0
+    assert run(tmp_path / "run", "--resume=never") == 2
+    assert "output_dir" in capsys.readouterr().err
+
+
+def test_damaged_checkpoint_is_refused_and_the_one_before_offered(tmp_path, capsys):
+    assert run(tmp_path / "run") == 0
+    first, last = list_checkpoints(tmp_path / "run" / "checkpoints")
+    tensors = last / "tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-100] ^= 1
+    tensors.write_bytes(data)
+    assert run(tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert str(tensors) in error
+    assert f"--resume={first}" in error
+
+
+# -- what it refuses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--training.stepz=3", ["training.stepz", "training.steps"]),
+        ("--training.steps=many", ["training.steps", "int", "many"]),
+        ("--config=/nowhere/recipe.yaml", ["/nowhere/recipe.yaml"]),
+        ("--model.name=dcgan17", ["dcgan17", "dcgan16"]),
+        ("--model.name=dcgan32", ["--data.image_size=32", "dcgan32"]),
+        ("--data.name=mnist", ["mnist", "digits"]),
+        ("--coded.critic.blocks=blocks.7", ["blocks.7", "blocks.1"]),
+        ("--metrics.extractor=inception_v9", ["inception_v9", "efficientnet_lite0"]),
+    ],
+)
+def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argument, words):
+    error = refused(capsys, tmp_path / "run", argument)
+    assert all(word in error for word in words), error
+
+
+def test_too_small_a_ratio_is_refused_before_the_first_step(tmp_path, capsys):
+    assert "N must be at least 2" in refused(capsys, tmp_path / "run", *CODED, "--coded.ratio_start=0.1")
+
+
+def test_batch_of_one_is_refused_where_blocks_are_coded(tmp_path, capsys):
+    assert "K = 2" in refused(capsys, tmp_path / "run", *CODED, "--training.batch_size=1")
+
+
+def test_missing_inception_weights_are_named_and_nothing_else_is_scored(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    error = refused(capsys, tmp_path / "run", "--metrics.extractor=inception")
+    assert "weights-inception-2015-12-05-6726825d.pth" in error
+    assert "efficientnet_lite0" in error
+
+
+def test_missing_folder_empty_folder_and_truncated_jpeg_are_named(tmp_path, capsys):
+    images = tmp_path / "images"
+    folder = ["--data.name=folder", "--data.image_size=16", f"--data.root={images}"]
+    assert str(images) in refused(capsys, tmp_path / "run", *folder)
+    images.mkdir()
+    assert ".jpg" in refused(capsys, tmp_path / "run", *folder)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(images / "good.jpg")
+    whole = (images / "good.jpg").read_bytes()
+    (images / "broken.jpg").write_bytes(whole[: len(whole) // 2])
+    assert "broken.jpg" in refused(capsys, tmp_path / "run", *folder)
+
+
+def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
+    step = train_gan.train_step
+
+    def poisoned(live, number):
+        losses = step(live, number)
+        return losses | {"critic_loss": losses["critic_loss"] * float("nan")} if number == 2 else losses
+
+    monkeypatch.setattr(train_gan, "train_step", poisoned)
+    assert run(tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "step 3" in error
+    assert "critic_loss" in error
+    kept = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in kept] == ["step-00000002"]
+    assert str(kept[0]) in error
+    assert all(torch.isfinite(value).all() for value in read_checkpoint(kept[0])[0].values())
+
+
+def test_weights_that_overflow_are_never_checkpointed(tmp_path, capsys):
+    # Adam's step is about the learning rate, so 1e30 overflows float32 within two steps.
+    assert run(tmp_path / "run", "--training.learning_rate=1e30", "--training.checkpoint_every=1") == 2
+    assert "not finite" in capsys.readouterr().err
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        assert all(torch.isfinite(value).all() for value in read_checkpoint(path)[0].values())
+
+
+# -- processes and signals -------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def test_interrupt_ends_with_a_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    more = ["--training.steps=100000", "--training.checkpoint_every=0"]
+    command = [sys.executable, "train_gan.py", *arguments(folder, *more)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(read_rows(folder / "log.csv")) < 2:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "Ended early: SIGINT" in out
+    (kept,) = list_checkpoints(folder / "checkpoints")
+    assert read_checkpoint(kept)[1]["step"] >= 2
+
+
+def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
+    assert run(tmp_path / "run", "--training.steps=100000", "--training.max_minutes=0.02") == 0
+    assert "time limit" in capsys.readouterr().out
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_two_processes_train_and_only_the_first_writes(tmp_path):
+    folder = tmp_path / "run"
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=50", "--training.evaluate_every=2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, "train_gan.py", *arguments(folder, *CODED, *scored)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 x cpu" in done.stderr + done.stdout
+    assert done.stdout.count("Done.") == 1
+    # Two writers would double the lines.
+    assert [row["step"] for row in read_rows(folder / "log.csv")] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in read_rows(folder / "metrics.csv")] == ["0", "2", "4"]
+    # Resuming in one process loads what two have written.
+    tensors, _ = read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    assert all(torch.isfinite(value).all() for value in tensors.values())

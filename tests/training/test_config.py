@@ -1,0 +1,279 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cs_gan.errors import ConfigError
+from cs_gan.training import GanConfig, as_plain, differences, parse_config, save_config
+
+RECIPES = Path(__file__).parents[2] / "configs" / "gan"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe and gives the argument that reads it."""
+
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return f"--config={path}"
+
+    return write
+
+
+class TestParsing:
+    def test_an_empty_command_line_gives_the_defaults(self):
+        assert parse_config([]) == GanConfig()
+
+    def test_later_arguments_win_over_earlier_ones_and_over_the_recipe(self, recipe):
+        config = recipe("seed: 5\ntraining:\n  steps: 7\n  n_critic: 2\n")
+        parsed = parse_config([config, "--training.steps=8", "--training.steps=9"])
+        assert (parsed.seed, parsed.training.steps, parsed.training.n_critic) == (5, 9, 2)
+        assert parsed.training.batch_size == GanConfig().training.batch_size
+
+    def test_a_recipe_after_an_argument_wins_over_it(self, recipe):
+        assert parse_config(["--training.steps=8", recipe("training:\n  steps: 7\n")]).training.steps == 7
+
+    @pytest.mark.parametrize("given", ["[0.5, 0.99]", "[0.5,0.99]"])
+    def test_betas_are_a_tuple_wherever_they_come_from(self, given, recipe):
+        by_recipe = parse_config([recipe(f"training:\n  betas: {given}\n")])
+        by_argument = parse_config([f"--training.betas={given}"])
+        assert by_recipe.training.betas == by_argument.training.betas == (0.5, 0.99)
+
+    @pytest.mark.parametrize("written", ["2e-4", "2.0e-4", "0.0002", "2E-4"])
+    def test_a_number_in_scientific_notation_is_a_number(self, written, recipe):
+        """YAML 1.1 itself reads 2e-4 as a string."""
+        assert parse_config([recipe(f"training:\n  learning_rate: {written}\n")]).training.learning_rate == 2e-4
+
+    @pytest.mark.parametrize(
+        ("given", "blocks"),
+        [
+            ("blocks.1", ["blocks.1"]),
+            ("blocks.0,blocks.1", ["blocks.0", "blocks.1"]),
+            ("blocks.0, blocks.1 ", ["blocks.0", "blocks.1"]),
+            ("[blocks.0,blocks.1]", ["blocks.0", "blocks.1"]),
+            ("[blocks.*]", ["blocks.*"]),
+            ("blocks.0,", ["blocks.0"]),  # "" would be the whole network
+            ("", []),
+            ("[]", []),
+            ('[""]', [""]),
+        ],
+    )
+    def test_blocks_are_a_list_or_names_separated_by_commas(self, given, blocks):
+        assert parse_config([f"--coded.critic.blocks={given}"]).coded.critic.blocks == blocks
+
+    def test_blocks_of_a_recipe_may_be_separated_by_commas_too(self, recipe):
+        parsed = parse_config([recipe("coded:\n  generator:\n    blocks: blocks.0, blocks.1\n")])
+        assert parsed.coded.generator.blocks == ["blocks.0", "blocks.1"]
+
+    def test_an_argument_replaces_the_recipes_blocks(self, recipe):
+        config = recipe("coded:\n  critic:\n    blocks: [blocks.0, blocks.1]\n    weight: 0.5\n")
+        critic = parse_config([config, "--coded.critic.blocks=blocks.2"]).coded.critic
+        assert (critic.blocks, critic.weight) == (["blocks.2"], 0.5)
+
+    def test_null_means_unset(self, recipe):
+        assert parse_config([recipe("data:\n  root: null\n"), "--training.max_minutes=null"]) == GanConfig()
+
+    def test_two_configurations_share_nothing(self):
+        parse_config([]).coded.critic.blocks.append("blocks.1")
+        assert parse_config([]).coded.critic.blocks == []
+
+    def test_help_is_no_error(self, capsys):
+        with pytest.raises(SystemExit) as exit_:
+            parse_config(["--help"])
+        assert exit_.value.code == 0
+        assert "--training.steps" in capsys.readouterr().out
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("argument", "nearest"),
+        [
+            ("--training.stpes=5", "training.steps"),
+            ("--trainig.steps=5", "training.steps"),
+            ("--coded.critic.wieght=1", "coded.critic.weight"),
+            ("--metrics.num_sample=9", "metrics.num_samples"),
+            ("--sead=3", "seed"),
+            ("--output-dir=here", "output_dir"),
+            ("--steps=5", "training.steps"),  # the section left out
+        ],
+    )
+    def test_an_unknown_argument_names_the_nearest_key(self, argument, nearest):
+        with pytest.raises(ConfigError, match="unknown configuration key") as error:
+            parse_config([argument])
+        assert repr(argument[2:].split("=")[0]) in str(error.value)
+        assert nearest in str(error.value).split("Did you mean")[1]
+
+    @pytest.mark.parametrize(
+        ("text", "unknown", "nearest"),
+        [
+            ("training:\n  stpes: 5\n", "training.stpes", "training.steps"),
+            ("trainig:\n  steps: 5\n", "trainig.steps", "training.steps"),
+            ("coded:\n  critic:\n    wieght: 1\n", "coded.critic.wieght", "coded.critic.weight"),
+            ("coded:\n  critc:\n    weight: 1\n", "coded.critc.weight", "coded.critic.weight"),
+            ("sead: 3\n", "sead", "seed"),
+        ],
+    )
+    def test_an_unknown_key_of_a_recipe_names_the_nearest_key(self, text, unknown, nearest, recipe):
+        with pytest.raises(ConfigError, match="unknown configuration key") as error:
+            parse_config([recipe(text)])
+        assert repr(unknown) in str(error.value)
+        assert nearest in str(error.value).split("Did you mean")[1]
+
+    def test_an_unknown_key_with_no_neighbour_points_to_the_help(self):
+        with pytest.raises(ConfigError, match="--help"):
+            parse_config(["--zzzzzzzz=1"])
+
+    @pytest.mark.parametrize(
+        ("key", "value", "expected"),
+        [
+            ("training.steps", "many", "int"),
+            ("training.steps", "1.5", "int"),
+            ("seed", "abc", "int"),
+            ("training.learning_rate", "fast", "float"),
+            ("data.flip", "maybe", "bool"),
+            ("training.betas", "0.5", "tuple"),
+            ("training.betas", "[0.5]", "2 elements"),
+            ("training.decay", "cosine", "'constant', 'linear'"),
+            ("training.mixed_precision", "fp16", "'bf16'"),
+            ("coded.critic.observe", "all", "'real', 'fake', 'both'"),
+        ],
+    )
+    def test_a_wrong_type_names_key_type_and_value(self, key, value, expected, recipe):
+        *sections, last = key.split(".")
+        nested = {last: yaml.safe_load(value)}
+        for section in reversed(sections):
+            nested = {section: nested}
+        for argument in (f"--{key}={value}", recipe(yaml.safe_dump(nested))):
+            with pytest.raises(ConfigError) as error:
+                parse_config([argument])
+            assert all(part in str(error.value) for part in (key, value, expected))
+            assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("training.steps", "0"),
+            ("training.batch_size", "0"),
+            ("training.n_critic", "-1"),
+            ("training.log_every", "0"),
+            ("training.keep_checkpoints", "0"),
+            ("training.checkpoint_every", "-1"),
+            ("training.sample_every", "-5"),
+            ("training.evaluate_every", "-5"),
+            ("training.gradient_penalty", "-0.5"),
+            ("training.learning_rate", "0.0"),
+            ("training.ema_decay", "1.0"),
+            ("training.betas", "[0.0, 1.0]"),
+            ("training.generator_batch_size", "0"),
+            ("training.max_minutes", "-1.0"),
+            ("metrics.num_samples", "1"),
+        ],
+    )
+    def test_an_impossible_value_names_key_and_value(self, key, value):
+        with pytest.raises(ConfigError, match="must be") as error:
+            parse_config([f"--{key}={value}"])
+        assert key in str(error.value)
+        assert value.strip("[]") in str(error.value)
+
+    @pytest.mark.parametrize("part", ["generator", "critic"])
+    def test_a_negative_coded_weight_is_refused(self, part):
+        with pytest.raises(ConfigError, match=r"weight = -1\.0 must be 0 or more"):
+            parse_config([f"--coded.{part}.weight=-1"])
+
+    def test_a_missing_recipe_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"does not exist.*nowhere\.yaml"):
+            parse_config([f"--config={tmp_path / 'nowhere.yaml'}"])
+
+    def test_a_folder_is_no_recipe(self, tmp_path):
+        with pytest.raises(ConfigError, match="not a file"):
+            parse_config([f"--config={tmp_path}"])
+
+    @pytest.mark.parametrize("text", ["training: [\n", "- a\n- b\n", "just words\n", "a: b: c\n", ""])
+    def test_what_is_no_mapping_is_no_recipe(self, text, recipe):
+        with pytest.raises(ConfigError):
+            parse_config([recipe(text)])
+
+    @pytest.mark.parametrize(
+        ("text", "section"),
+        [
+            ("seed: 1\ntraining:\n", "training"),
+            ("seed: 1\ntraining: 5\n", "training"),
+            ("seed: 1\ncoded:\n  critic:\n", "coded.critic"),
+        ],
+    )
+    def test_a_section_without_keys_is_named(self, text, section, recipe):
+        with pytest.raises(ConfigError) as error:
+            parse_config([recipe(text)])
+        assert section in str(error.value)
+
+    @pytest.mark.parametrize("arguments", [["quickstart"], ["--training.steps"], ["--training=5"]])
+    def test_what_is_no_key_and_value_is_refused(self, arguments):
+        with pytest.raises(ConfigError):
+            parse_config(arguments)
+
+
+class TestSaving:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [],
+            ["--training.betas=[0.5,0.99]", "--training.learning_rate=1e-5", "--training.max_minutes=0.25"],
+            ["--coded.critic.blocks=blocks.0,blocks.*", '--coded.generator.blocks=[""]', "--seed=123456789012"],
+            ["--data.root=/a path/with: colons", "--model.width=8", "--coded.smoothing=1e-12"],
+        ],
+    )
+    def test_a_saved_configuration_is_a_recipe_of_itself(self, arguments, tmp_path):
+        config, path = parse_config(arguments), tmp_path / "config.yaml"
+        save_config(config, path)
+        assert parse_config([f"--config={path}"]) == config
+
+    def test_every_recipe_survives_saving(self, tmp_path):
+        for recipe in RECIPES.glob("*.yaml"):
+            config = parse_config([f"--config={recipe}"])
+            save_config(config, tmp_path / "config.yaml")
+            assert parse_config([f"--config={tmp_path / 'config.yaml'}"]) == config
+
+    def test_as_plain_holds_nothing_but_what_yaml_and_json_know(self):
+        def kinds(value):
+            if isinstance(value, dict):
+                return {dict} | {kind for item in value.values() for kind in kinds(item)}
+            if isinstance(value, list):
+                return {list} | {kind for item in value for kind in kinds(item)}
+            return {type(value)}
+
+        assert kinds(as_plain(GanConfig())) <= {dict, list, str, int, float, bool, type(None)}
+
+
+class TestDifferences:
+    def test_of_equal_configurations_are_none(self):
+        assert differences(as_plain(GanConfig()), as_plain(GanConfig())) == []
+
+    def test_name_the_dotted_key_and_both_values(self):
+        old, new = GanConfig(), parse_config(["--seed=3", "--coded.critic.blocks=blocks.1"])
+        lines = differences(as_plain(old), as_plain(new))
+        assert lines == ["coded.critic.blocks: [] -> ['blocks.1']", "seed: 0 -> 3"]
+
+    def test_tell_keys_that_one_side_lacks(self):
+        assert differences({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 -> None", "a.c: None -> 2"]
+
+
+class TestRecipes:
+    def test_there_are_some(self):
+        assert {"quickstart", "cifar10_small", "celeba64_small"} <= {path.stem for path in RECIPES.glob("*.yaml")}
+
+    @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+    def test_parses_and_writes_to_a_folder_of_its_name(self, path):
+        assert parse_config([f"--config={path}"]).output_dir == f"samples/{path.stem}"
+
+    @pytest.mark.parametrize("path", sorted(RECIPES.glob("*_coded.yaml")), ids=lambda path: path.stem)
+    def test_a_coded_recipe_differs_from_its_plain_twin_in_the_coded_section_alone(self, path):
+        plain = parse_config([f"--config={path.with_name(path.name.replace('_coded', ''))}"])
+        coded = parse_config([f"--config={path}"])
+        changed = [line.split(":")[0] for line in differences(as_plain(plain), as_plain(coded))]
+        assert [key for key in changed if not key.startswith("coded.")] == ["output_dir"]
+        assert coded.coded.critic.blocks or coded.coded.generator.blocks
+        assert not plain.coded.critic.blocks
+        assert not plain.coded.generator.blocks
+        assert replace(coded, output_dir=plain.output_dir, coded=plain.coded) == plain
