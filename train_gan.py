@@ -32,6 +32,7 @@ from cs_gan.training import (
     Progress,
     RunFolder,
     StopRequest,
+    abandon_after,
     append_row,
     as_plain,
     differences,
@@ -308,6 +309,9 @@ def resume(run: Run) -> int:
     if changed:
         raise ConfigError(f"{path} belongs to another recipe; changed since: {'; '.join(changed)}.")
     restore(tensors, state, run.modules, run.optimizers)
+    run.accelerator.wait_for_everyone()  # all have read before anything moves
+    if run.main:
+        abandon_after(path)
     return int(state["step"])
 
 
@@ -408,7 +412,7 @@ def main(arguments: list[str] | None = None) -> int:
         run = build(parse_config(arguments))
         ended = train(run)
         run.accelerator.end_training()
-    except CsGanError as error:
+    except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
         print(f"error: {error}", file=sys.stderr)
         return 2
     return {"": 0, "SIGINT received": 130}.get(ended, 143)

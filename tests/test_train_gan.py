@@ -153,6 +153,10 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_offered(tmp_path, caps
     error = capsys.readouterr().err
     assert str(tensors) in error
     assert f"--resume={first}" in error
+    # The run goes on as offered, and the damaged checkpoint is out of the way of the next resume.
+    assert run(tmp_path / "run", f"--resume={first}", "--training.steps=3") == 0
+    assert [path.name for path in list_checkpoints(first.parent)] == ["step-00000002", "step-00000003"]
+    assert run(tmp_path / "run") == 0
 
 
 # -- what it refuses -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ def averaged(generator: nn.Module, decay: float = 0.999) -> AveragedModel:
     """An exponential moving average of a generator's weights and of its batch-norm statistics.
 
     Early averages would be dominated by the initial weights, so the decay after t updates is
-    min(decay, (1 + t) / (10 + t)), as in TensorFlow's ``ExponentialMovingAverage``. Call
+    min(decay, (1 + t) / (10 + t)), as in TensorFlow's ``ExponentialMovingAverage``; the first update copies. Call
     ``update_parameters`` after each step; the averaged network is its ``module``.
 
     Raises:

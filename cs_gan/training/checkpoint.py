@@ -76,6 +76,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
 
 
+def abandon_after(checkpoint: Path) -> None:
+    """Rename the checkpoints later than this one in its folder, so that no resume takes them for the newest."""
+    for later in list_checkpoints(checkpoint.parent):
+        if later.name > checkpoint.name:
+            target = later.with_name(f"abandoned-{later.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            later.rename(target)
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the state of a checkpoint, verified before anything is loaded.
 
@@ -88,7 +97,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if _sha256(path / name) != manifest[name]:
                 raise CheckpointError(f"{path / name} is damaged (its sha256 is not the manifest's). {_others(path)}")
         return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is no whole checkpoint: {error}. {_others(path)}") from error

@@ -213,7 +213,12 @@ def parse_config(arguments: Sequence[str] | None = None) -> GanConfig:
             missing file.
         SystemExit: after ``--help``.
     """
-    parser = ArgumentParser(prog="train_gan.py", exit_on_error=False, description="Train a WGAN-GP with coded blocks.")
+    parser = ArgumentParser(
+        prog="train_gan.py",
+        exit_on_error=False,
+        allow_abbrev=False,  # --training.step would pass for --training.steps
+        description="Train a WGAN-GP with coded blocks.",
+    )
     parser.add_argument("--config", action="config", help="a recipe, such as configs/gan/quickstart.yaml")
     parser.add_class_arguments(GanConfig)
     try:

@@ -65,5 +65,9 @@ def run(rank, folder):
         generator, critic = (copy.deepcopy(network) for network in networks())
         coded = [code(network, case) for network in (generator, critic)]
         wrapped = [DistributedDataParallel(network) for network in (generator, critic)]
+        passes = []
+        wrapped[1].register_forward_hook(lambda _module, _args, y, passes=passes: passes.append(len(y)))
         torch.save(train(case, *wrapped, critic, coded, *half(rank)), f"{folder}/{case}-{rank}.pt")
+        # Real and fake of two steps; the gradient penalty's passes went to the bare critic.
+        assert passes == [HALF] * 4, passes
     torch.distributed.destroy_process_group()

@@ -93,7 +93,8 @@ class TestRefusals:
             ("--training.stpes=5", "training.steps"),
             ("--trainig.steps=5", "training.steps"),
             ("--coded.critic.wieght=1", "coded.critic.weight"),
-            ("--metrics.num_sample=9", "metrics.num_samples"),
+            ("--metrics.num_sample=9", "metrics.num_samples"),  # no abbreviations
+            ("--training.step=9", "training.steps"),
             ("--sead=3", "seed"),
             ("--output-dir=here", "output_dir"),
             ("--steps=5", "training.steps"),  # the section left out
