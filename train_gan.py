@@ -5,6 +5,7 @@ Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -71,7 +72,7 @@ class Run:
     coded_generator: CodedSmoothing | None
     coded_critic: CodedSmoothing | None
     evaluator: Evaluator | None
-    losses: dict[str, list[float]] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line of log.csv
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -240,7 +241,7 @@ def _autocast(config: GanConfig, device: torch.device) -> partial[AbstractContex
 def record(run: Run, done: int, losses: dict[str, Tensor], progress: Progress) -> None:
     """Keep the losses of a step; refuse to go on from one that is not finite; every so often a line of log."""
     values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         kept = list_checkpoints(run.folder.checkpoints)
         raise DivergedError(
@@ -289,7 +290,8 @@ def checkpoint(run: Run, done: int) -> None:
             f"step {done}: weights are not finite, and no checkpoint is written over the last good one."
         )
     keep = run.config.training.keep_checkpoints
-    save_checkpoint(run.folder.checkpoints, done, run.modules, run.optimizers, {"config": config}, keep)
+    state = {"config": config, "losses": run.losses}
+    save_checkpoint(run.folder.checkpoints, done, run.modules, run.optimizers, state, keep)
     save_snapshot(run.folder.snapshot, run.ema.module, config, done)
 
 
@@ -309,6 +311,7 @@ def resume(run: Run) -> int:
     if changed:
         raise ConfigError(f"{path} belongs to another recipe; changed since: {'; '.join(changed)}.")
     restore(tensors, state, run.modules, run.optimizers)
+    run.losses = state["losses"]
     run.accelerator.wait_for_everyone()  # all have read before anything moves
     if run.main:
         abandon_after(path)
@@ -333,7 +336,7 @@ def train(run: Run) -> str:
     first = resume(run)
     if run.main:
         for table in (folder.log, folder.metrics):
-            drop_rows_from(table, first + 1)
+            drop_rows_from(table, first + 1 if first else 0)  # what this run writes again
         save_config(run.config, folder.config)
     stop = StopRequest(training.max_minutes)
     progress = Progress(first, training.steps, shown=run.main)

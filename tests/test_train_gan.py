@@ -124,6 +124,24 @@ def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
     assert losses("whole") == losses("parts")
 
 
+def test_log_lines_that_span_a_resume_average_all_their_steps(tmp_path):
+    more = ["--training.log_every=3", "--training.steps=6", "--training.keep_checkpoints=9"]
+    assert run(tmp_path / "run", *more) == 0
+    before = read_rows(tmp_path / "run" / "log.csv")
+    assert run(tmp_path / "run", *more, f"--resume={tmp_path}/run/checkpoints/step-00000004") == 0
+    after = read_rows(tmp_path / "run" / "log.csv")
+    assert [row["step"] for row in after] == ["3", "6"]
+    assert [row["critic_loss"] for row in after] == [row["critic_loss"] for row in before]
+
+
+def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    assert run(tmp_path / "run", "--training.steps=2") == 0
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        (path / "manifest.json").unlink()
+    assert run(tmp_path / "run", "--training.steps=2") == 0
+    assert [row["step"] for row in read_rows(tmp_path / "run" / "log.csv")] == ["1", "2"]
+
+
 def test_other_seed_gives_another_run(tmp_path):
     assert run(tmp_path / "0") == 0
     assert run(tmp_path / "1", "--seed=1") == 0
