@@ -5,11 +5,13 @@ Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -50,7 +52,7 @@ from cs_gan.training import (
 from models import build_gan
 
 # What a resumed run may do differently without becoming another run.
-FREE_ON_RESUME = ("resume", "output_dir", "data.root", "training.steps", "training.max_minutes", "metrics.weights")
+FREE_ON_RESUME = ("resume", "output_dir", "data.root", "training.max_minutes", "metrics.weights")
 FREE_ON_RESUME += tuple(f"training.{name}" for name in ("checkpoint_every", "keep_checkpoints", "log_every"))
 SAMPLES = 64
 
@@ -72,6 +74,7 @@ class Run:
     coded_generator: CodedSmoothing | None
     coded_critic: CodedSmoothing | None
     evaluator: Evaluator | None
+    precision: str
     losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line of log.csv
 
     @property
@@ -80,20 +83,30 @@ class Run:
         return {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes."""
         return self.accelerator.is_main_process
 
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What a step depends on beside the configuration, so that a resume can hold it to the same."""
+        return {
+            "processes": self.accelerator.num_processes,
+            "images": self.store.fingerprint,
+            "precision": self.precision,
+        }
 
-def build(config: GanConfig) -> Run:
-    """Data, networks, coded blocks and scores, all checked before the first step."""
-    # One rank scores while the others wait, for longer than the default time-out.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+
+def build(config: GanConfig, stack: ExitStack) -> Run:
+    """Data, networks, coded blocks and scores, all checked before the first step.
+
+    The run folder is held until ``stack`` closes.
+    """
+    accelerator = _accelerator()
     folder = RunFolder(Path(config.output_dir))
     if accelerator.is_main_process:
-        folder.create()
-    with accelerator.main_process_first():  # one process downloads
+        stack.enter_context(folder.occupied())
+    with accelerator.local_main_process_first():  # one process downloads
         data = config.data
         store = load_images(
             data.name,
@@ -134,17 +147,40 @@ def build(config: GanConfig) -> Run:
         ema=averaged(generator, config.training.ema_decay),
         coded_generator=_coded(config, generator, "generator"),
         coded_critic=_coded(config, critic, "critic"),
+        precision=_precision(config),
         evaluator=_evaluator(config, store, accelerator),
     )
 
 
+def _accelerator() -> Accelerator:
+    # One rank scores while the others wait, for longer than the default time-out.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])  # precision is set in train_step
+    kind, compiler = accelerator.distributed_type.value, accelerator.state.dynamo_plugin.backend.value
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU") or compiler.upper() != "NO":
+        raise ConfigError(
+            f"accelerate is set to {kind} with compiler {compiler}: the gradient penalty's second derivatives need "
+            "plain data parallelism. Run `accelerate config` without DeepSpeed, FSDP and dynamo."
+        )
+    return accelerator
+
+
+def _precision(config: GanConfig) -> str:
+    """The forward passes' precision: the recipe's, else what ``accelerate launch`` was told."""
+    asked = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it; use bf16 or no.")
+    return asked
+
+
 def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
     choice, coded = getattr(config.coded, part), config.coded
-    if not choice.blocks or choice.weight == 0:
+    if not choice.blocks or not (choice.weight or choice.weight_end):
         return None
     ratio = Linear(coded.ratio_start, coded.ratio_end)
     seed = derive_seed(config.seed, part)
-    smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=choice.weight, seed=seed, **coded.options())
+    weight = choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
+    smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=weight, seed=seed, **coded.options())
     training = config.training
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
     for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
@@ -177,7 +213,8 @@ def train_step(run: Run, step: int) -> dict[str, Tensor]:
     """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank)."""
     config, training = run.config, run.config.training
     rank, device = run.accelerator.process_index, run.accelerator.device
-    shared: dict[str, Any] = {"autocast": _autocast(config, device), "backward": run.accelerator.backward}
+    autocast = _autocast(run)
+    shared: dict[str, Any] = {"autocast": autocast, "backward": run.accelerator.backward}
     torch.manual_seed(derive_seed(config.seed, "step", step, rank))  # for networks that draw, such as dropout
     factor = 1 - step / training.steps if training.decay == "linear" else 1.0
     for optimizer in run.optimizers.values():
@@ -189,7 +226,7 @@ def train_step(run: Run, step: int) -> dict[str, Tensor]:
 
     for draw in range(step * training.n_critic, (step + 1) * training.n_critic):
         real = real_batch(run, draw)
-        with torch.no_grad(), shared["autocast"]():
+        with torch.no_grad(), autocast():
             fake = run.bare_generator(latents(run, len(real), "critic", draw))
         alpha = torch.rand(len(real), generator=stream(config.seed, "alpha", draw, rank)).to(device)
         losses = critic_step(
@@ -227,12 +264,10 @@ def latents(run: Run, count: int, purpose: str, draw: int) -> Tensor:  # -> (cou
     return torch.randn(count, run.ema.module.latent_dim, generator=generator).to(run.accelerator.device)
 
 
-def _autocast(config: GanConfig, device: torch.device) -> partial[AbstractContextManager[Any]]:
-    """The forward passes' precision: the recipe's, else what ``accelerate launch`` was told."""
-    asked = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", "bf16"):
-        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it; use bf16 or no.")
-    return partial(torch.autocast, device.type, torch.bfloat16) if asked == "bf16" else partial(nullcontext)
+def _autocast(run: Run) -> Callable[[], AbstractContextManager[Any]]:
+    if run.precision == "no":
+        return nullcontext
+    return partial(torch.autocast, run.accelerator.device.type, torch.bfloat16)
 
 
 # -- what happens between steps --------------------------------------------------------------------
@@ -258,7 +293,7 @@ def record(run: Run, done: int, losses: dict[str, Tensor], progress: Progress) -
         coded = run.coded_critic or run.coded_generator
         if coded:
             means["ratio"] = coded.ratio
-        if run.main:
+        if run.is_main:
             append_row(run.folder.log, {"step": done, **means, "images_per_second": round(speed, 1)})
 
 
@@ -278,19 +313,23 @@ def evaluate(run: Run, done: int, progress: Progress) -> None:
     scores = run.evaluator(run.ema.module, seed=run.config.seed)
     row = {"step": done, **{name: f"{value:.6g}" for name, value in scores.values.items()}}
     append_row(run.folder.metrics, row | {"seconds": round(scores.provenance["seconds"], 1)})
+    run.folder.provenance.write_text(json.dumps(scores.provenance, indent=2))
     save_curve(run.folder.curve, {run.folder.path.name: run.folder.metrics})
-    progress.say(f"step {done}: {scores.primary} = {scores.values[scores.primary]:.4g}")
+    notes = "".join(f" ({note})" for note in scores.provenance["notes"])
+    progress.say(f"step {done}: {scores.primary} = {scores.values[scores.primary]:.4g}{notes}")
 
 
 def checkpoint(run: Run, done: int) -> None:
     """Write what a resume needs, and the generator for use."""
     config = as_plain(run.config)
-    if not all(bool(torch.isfinite(p).all()) for m in run.modules.values() for p in m.parameters()):
+    kept = [value for module in run.modules.values() for value in module.state_dict().values()]
+    kept += [value for optimizer in run.optimizers.values() for s in optimizer.state.values() for value in s.values()]
+    if not all(bool(torch.isfinite(value).all()) for value in kept):
         raise DivergedError(
             f"step {done}: weights are not finite, and no checkpoint is written over the last good one."
         )
     keep = run.config.training.keep_checkpoints
-    state = {"config": config, "losses": run.losses}
+    state = {"config": config, "circumstances": run.circumstances, "losses": run.losses}
     save_checkpoint(run.folder.checkpoints, done, run.modules, run.optimizers, state, keep)
     save_snapshot(run.folder.snapshot, run.ema.module, config, done)
 
@@ -305,16 +344,17 @@ def resume(run: Run) -> int:
         return 0
     path = found[-1] if asked == "auto" else Path(asked)
     tensors, state = read_checkpoint(path)
-    changed = [
-        line for line in differences(state["config"], as_plain(run.config)) if line.split(":")[0] not in FREE_ON_RESUME
-    ]
+    free = FREE_ON_RESUME if run.config.scheduled else (*FREE_ON_RESUME, "training.steps")
+    changed = [line for line in differences(state["config"], as_plain(run.config)) if line.split(":")[0] not in free]
+    before, now = state["circumstances"], run.circumstances
+    changed += [f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key]]
     if changed:
         raise ConfigError(f"{path} belongs to another recipe; changed since: {'; '.join(changed)}.")
     restore(tensors, state, run.modules, run.optimizers)
     run.losses = state["losses"]
     run.accelerator.wait_for_everyone()  # all have read before anything moves
-    if run.main:
-        abandon_after(path)
+    if run.is_main:
+        abandon_after(folder.checkpoints, int(state["step"]))
     return int(state["step"])
 
 
@@ -334,14 +374,14 @@ def train(run: Run) -> str:
     """All steps, from the checkpoint on if there is one; returns why it ended early, or nothing."""
     training, folder = run.config.training, run.folder
     first = resume(run)
-    if run.main:
+    if run.is_main:
         for table in (folder.log, folder.metrics):
             drop_rows_from(table, first + 1 if first else 0)  # what this run writes again
         save_config(run.config, folder.config)
     stop = StopRequest(training.max_minutes)
-    progress = Progress(first, training.steps, shown=run.main)
+    progress = Progress(first, training.steps, shown=run.is_main)
     progress.say(_opening(run, first))
-    if run.main and first == 0:
+    if run.is_main and first == 0:
         sample(run, 0)
         evaluate(run, 0, progress)
     progress.pause()
@@ -349,27 +389,28 @@ def train(run: Run) -> str:
     for step in range(first, training.steps):
         losses = train_step(run, step)
         done = step + 1
-        record(run, done, losses, progress)
         progress.step(training.batch_size * training.n_critic * run.accelerator.num_processes)
+        record(run, done, losses, progress)
 
         stopping = _stopping(run, stop)
         last = done == training.steps or (stopping and not stop.signal)
         due = {name: last or _due(done, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
-        if run.main and not stop.signal:
+        if run.is_main and not stop.signal:
             if due["sample"]:
                 sample(run, done)
             if due["evaluate"]:
                 evaluate(run, done, progress)
-        if run.main and (last or stopping or _due(done, training.checkpoint_every)):
+        due["checkpoint"] = last or stopping or _due(done, training.checkpoint_every)
+        if run.is_main and due["checkpoint"]:
             checkpoint(run, done)
-        run.accelerator.wait_for_everyone()
         if any(due.values()):
+            run.accelerator.wait_for_everyone()
             progress.pause()
         if stopping:
             ended = stop.reason or "another process was stopped"
             break
     progress.close()
-    if run.main:
+    if run.is_main:
         print(_closing(run, ended))
     return "" if not stop.signal else ended
 
@@ -385,7 +426,7 @@ def _opening(run: Run, first: int) -> str:
     lines = [
         run.store.description,
         f"{run.config.model.name}: generator {count(run.bare_generator)}, critic {count(run.bare_critic)} parameters; "
-        f"{run.accelerator.num_processes} x {run.accelerator.device.type}",
+        f"{run.accelerator.num_processes} x {_device(run.accelerator)}",
     ]
     for part, coded in (("generator", run.coded_generator), ("critic", run.coded_critic)):
         if coded:
@@ -394,9 +435,18 @@ def _opening(run: Run, first: int) -> str:
     return "\n".join(lines)
 
 
+def _device(accelerator: Accelerator) -> str:
+    device, used, cores = accelerator.device.type, torch.get_num_threads(), os.cpu_count() or 1
+    if device != "cpu" or accelerator.num_processes * used >= cores:
+        return device
+    # accelerate launch sets OMP_NUM_THREADS=1 unless it is told that there is no GPU
+    return f"cpu, {used} of {cores} cores each (`accelerate launch --cpu` gives one process all of them)"
+
+
 def _closing(run: Run, ended: str) -> str:
     folder, rows = run.folder, read_rows(run.folder.metrics)
-    lines = [f"Ended early: {ended}. The same command goes on from here." if ended else "Done."]
+    auto = "" if run.config.resume == "auto" else " with --resume=auto"
+    lines = [f"Ended early: {ended}. The same command{auto} goes on from here." if ended else "Done."]
     if folder.grid.exists():
         lines.append(f"  samples    {folder.grid}")
     if rows:
@@ -412,9 +462,13 @@ def _closing(run: Run, ended: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     try:
-        run = build(parse_config(arguments))
-        ended = train(run)
-        run.accelerator.end_training()
+        with ExitStack() as stack:
+            run = build(parse_config(arguments), stack)
+            ended = train(run)
+            run.accelerator.end_training()
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint stands.", file=sys.stderr)
+        return 130
     except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
         print(f"error: {error}", file=sys.stderr)
         return 2

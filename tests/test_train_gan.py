@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 import train_gan
-from cs_gan.training import list_checkpoints, read_checkpoint, read_rows, read_snapshot
+from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_rows, read_snapshot
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -91,6 +92,9 @@ def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys)
     for name in ("grid.png", "curve.png", "FD, digits classifier"):
         assert name in out
     assert "FID" not in out
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["extractor"] == "digits"
+    assert provenance["num_samples"] == 100
 
 
 def test_training_on_coloured_folder_with_flips_and_paper_net(tmp_path):
@@ -101,6 +105,10 @@ def test_training_on_coloured_folder_with_flips_and_paper_net(tmp_path):
         Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(images / f"{i}.png")
     data = ["--data.name=folder", f"--data.root={images}", "--data.image_size=32", "--data.flip=true"]
     assert run(tmp_path / "run", *data, "--model.name=paper32", "--training.steps=1", "--training.decay=linear") == 0
+
+
+def test_bf16_run_has_finite_losses(tmp_path):
+    assert run(tmp_path / "run", *CODED, "--training.mixed_precision=bf16", "--training.steps=2") == 0
 
 
 # -- resume ----------------------------------------------------------------------------------------
@@ -154,6 +162,32 @@ def test_resume_with_another_recipe_is_refused_with_the_difference(tmp_path, cap
     assert "training.learning_rate: 0.0002 -> 0.1" in capsys.readouterr().err
 
 
+def test_resume_on_other_images_is_refused(tmp_path, capsys):
+    roots = [tmp_path / name for name in ("one", "two")]
+    for value, root in enumerate(roots):
+        root.mkdir()
+        Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(root / "image.png")
+    data = ["--data.name=folder", "--training.steps=2"]
+    assert run(tmp_path / "run", *data, f"--data.root={roots[0]}") == 0
+    assert run(tmp_path / "run", *data, f"--data.root={roots[1]}") == 2
+    assert "images:" in capsys.readouterr().err
+
+
+def test_more_steps_are_a_resume_unless_a_schedule_depends_on_them(tmp_path, capsys):
+    assert run(tmp_path / "plain") == 0
+    assert run(tmp_path / "plain", "--training.steps=6") == 0
+    assert run(tmp_path / "coded", *CODED) == 0
+    assert run(tmp_path / "coded", *CODED, "--training.steps=6") == 2
+    assert "training.steps: 4 -> 6" in capsys.readouterr().err
+
+
+def test_second_run_in_one_folder_is_refused(tmp_path, capsys):
+    with RunFolder(tmp_path / "run").occupied():
+        assert run(tmp_path / "run") == 2
+    assert "still writing" in capsys.readouterr().err
+    assert run(tmp_path / "run") == 0
+
+
 def test_resume_never_refuses_to_overwrite(tmp_path, capsys):
     assert run(tmp_path / "run") == 0
     assert run(tmp_path / "run", "--resume=never") == 2
@@ -196,6 +230,11 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_offered(tmp_path, caps
 def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argument, words):
     error = refused(capsys, tmp_path / "run", argument)
     assert all(word in error for word in words), error
+
+
+def test_fp16_from_the_launcher_is_refused_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert "bf16" in refused(capsys, tmp_path / "run")
 
 
 def test_too_small_a_ratio_is_refused_before_the_first_step(tmp_path, capsys):

@@ -16,7 +16,7 @@ Discrepancy = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """The default discrepancy. The gradient goes through both sides (METHOD.md says why)."""
+    """The default discrepancy. The gradient goes through both sides (docs/method.md says why)."""
     return (decoded - output).square().mean()
 
 

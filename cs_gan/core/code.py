@@ -49,7 +49,7 @@ class SplineCode:
         CodeError: for K or N below 2, an unknown choice, or too few nodes for the spline.
 
     Source: arXiv 2510.00253, section 3 (encode, decode); the matrix form, the other splines, nodes and
-    the zero-forcing decoder are ours (METHOD.md).
+    the zero-forcing decoder are ours (docs/method.md).
     """
 
     K: int

@@ -45,8 +45,9 @@ def critic_step(
         backward: what differentiates the loss (``accelerator.backward``).
 
     Returns:
-        Detached scalars: critic_loss, gradient_penalty, wasserstein (the estimate of the distance), and
-        critic_coded (the coded penalty before its weight) where it was observed.
+        Detached scalars: critic_loss (with the gradient penalty, without the coded one, so that plain and
+        coded runs compare), gradient_penalty, wasserstein (the estimate of the distance), and critic_coded
+        (the coded penalty before its weight) where it was observed.
     """
     optimizer.zero_grad(set_to_none=True)
     batches = {"real": real, "fake": fake}
@@ -60,9 +61,7 @@ def critic_step(
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
     slope = gradient_penalty(bare, real, fake, alpha)
     total = loss + penalty_weight * slope
-    if coded:
-        total = total + coded.penalty()
-    backward(total)
+    backward(total + coded.penalty() if coded else total)
     optimizer.step()
     return _detached({"critic_loss": total, "gradient_penalty": slope, "wasserstein": -loss}, "critic_coded", coded)
 
@@ -87,7 +86,7 @@ def generator_step(
         autocast, backward: as in :func:`critic_step`.
 
     Returns:
-        Detached scalars: generator_loss, and generator_coded where it was observed.
+        Detached scalars: generator_loss (without the coded penalty), and generator_coded where it was observed.
     """
     optimizer.zero_grad(set_to_none=True)
     trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
@@ -98,13 +97,12 @@ def generator_step(
             with coded.observe() if coded else nullcontext():
                 fake = generator(latents)
             loss = generator_loss(critic(fake).float())
-        total = loss + coded.penalty() if coded else loss
-        backward(total)
+        backward(loss + coded.penalty() if coded else loss)
         optimizer.step()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    return _detached({"generator_loss": total}, "generator_coded", coded)
+    return _detached({"generator_loss": loss}, "generator_coded", coded)
 
 
 def _detached(losses: Losses, name: str, coded: CodedSmoothing | None) -> Losses:

@@ -85,7 +85,9 @@ def locate_weights(cache_dir: Path | None = None) -> Path:
     path = (cache_dir or default_cache_dir()) / f"digits-{key_digest(RECIPE)}.safetensors"
     load_or_compute(path, train)
     if not path.is_file():
-        raise MetricError(f"the digits classifier can't be stored at {path}; pass a cache_dir that can be written")
+        raise MetricError(
+            f"the digits classifier can't be stored at {path}; set XDG_CACHE_HOME to a folder that can be written"
+        )
     return path
 
 

@@ -48,7 +48,7 @@ def locate_weights(weights: Path | None = None, download: bool = False) -> Path:
 
 def _advice(path: Path) -> str:
     return (
-        f"Download {URL_INCEPTION_V3} and put it at {path} (or pass its path as `weights`, or allow the download "
-        "with download=True). Offline, --metrics.extractor=efficientnet_lite0 works without a download, under "
+        f"Download {URL_INCEPTION_V3} and put it at {path} (or give its path: --metrics.weights). "
+        "Without it, --metrics.extractor=efficientnet_lite0 works offline, under "
         "its own name."
     )

@@ -55,7 +55,7 @@ def save_checkpoint(
         (partial / "manifest.json").write_text(json.dumps(manifest))
         for path in (*partial.iterdir(), partial):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)  # only ever a broken one: a resume abandons later steps
         partial.rename(final)
         _sync(folder)
     except Exception as error:  # safetensors raises its own kind for a full disk
@@ -76,10 +76,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
 
 
-def abandon_after(checkpoint: Path) -> None:
-    """Rename the checkpoints later than this one in its folder, so that no resume takes them for the newest."""
-    for later in list_checkpoints(checkpoint.parent):
-        if later.name > checkpoint.name:
+def abandon_after(folder: Path, step: int) -> None:
+    """Rename a run's checkpoints later than ``step``, so that no resume takes them for the newest."""
+    for later in list_checkpoints(folder):
+        if later.name > f"step-{step:08d}":
             target = later.with_name(f"abandoned-{later.name}")
             shutil.rmtree(target, ignore_errors=True)
             later.rename(target)

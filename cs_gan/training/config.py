@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ class DataConfig:
         image_size: pixels a side; null takes the data set's own.
         flip: mirror half of the images.
         dequantize: add noise below one grey level, U(0, 1/128) on [-1, 1].
-        limit: use the first so many images only.
+        limit: use only so many images, evenly spaced over the data set.
     """
 
     name: str = "digits"
@@ -62,7 +63,7 @@ class TrainingConfig:
         gradient_penalty: its weight.
         learning_rate: of Adam, for both networks.
         betas: of Adam.
-        decay: constant, or linear to 0 at the last step.
+        decay: of the learning rate: constant, or linear towards 0 over training.
         ema_decay: of the averaged generator.
         mixed_precision: no or bf16; null asks ``accelerate launch``. The gradient penalty stays in float32.
         checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end.
@@ -109,15 +110,19 @@ class CodedBlocksConfig:
         blocks: names or patterns of blocks (a list, or names separated by commas); none is plain training. In a
             list, "" is the whole network.
         weight: of the penalty.
+        weight_end: grow or shrink the weight linearly towards this over training; null keeps it.
     """
 
     blocks: list[str] | str = field(default_factory=list)
     weight: float = 0.1
+    weight_end: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
             self.blocks = [name for part in self.blocks.split(",") if (name := part.strip())]
-        _require(self.weight >= 0, "coded.*.weight", self.weight, "0 or more")
+        for key in ("weight", "weight_end"):
+            value = getattr(self, key)
+            _require(value is None or value >= 0, f"coded.*.{key}", value, "0 or more")
 
 
 @dataclass
@@ -125,8 +130,7 @@ class CodedCriticConfig(CodedBlocksConfig):
     """Coded blocks of the critic.
 
     Args:
-        blocks: as for the generator.
-        weight: of the penalty.
+        blocks, weight, weight_end: as for the generator.
         observe: the scores during which they do: real, fake or both.
     """
 
@@ -139,7 +143,7 @@ class CodedConfig:
 
     Args:
         generator, critic: blocks and weight of each.
-        ratio_start, ratio_end: N/K at the first and at the last step, a straight line between.
+        ratio_start, ratio_end: N/K at the first step and towards the end, a straight line between.
         every: observe on every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
@@ -204,6 +208,19 @@ class GanConfig:
     coded: CodedConfig = field(default_factory=CodedConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
+    def __post_init__(self) -> None:
+        self.output_dir, self.resume = os.path.expanduser(self.output_dir), os.path.expanduser(self.resume)
+        if self.metrics.weights:
+            self.metrics.weights = os.path.expanduser(self.metrics.weights)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a step depends on how many there will be."""
+        coded = self.coded
+        parts = [part for part in (coded.generator, coded.critic) if part.blocks]
+        changing = coded.ratio_start != coded.ratio_end or any(part.weight_end is not None for part in parts)
+        return self.training.decay != "constant" or (bool(parts) and changing)
+
 
 def parse_config(arguments: Sequence[str] | None = None) -> GanConfig:
     """The configuration of ``--config <file>`` and ``--key=value`` arguments, later ones winning.
@@ -242,8 +259,12 @@ def as_plain(config: GanConfig) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines ``key: old -> new`` for what two nested configurations don't share."""
+    """Lines ``key: old -> new`` for what two nested configurations don't share.
+
+    A key that ``old`` lacks, since it is younger than that run, counts as its default.
+    """
     before, after = _flat(old), _flat(new)
+    before = {key: value for key, value in _flat(as_plain(GanConfig())).items() if key in after} | before
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in sorted(before | after) if before.get(k) != after.get(k)]
 
 

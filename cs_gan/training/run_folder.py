@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
+
 
 class RunFolder:
-    """Paths and tables of one run.
+    """Where everything of one run lies.
 
     ::
 
         config.yaml         the resolved recipe
         log.csv             losses and speed by step
         metrics.csv         scores by step;  curve.png  their picture
+        provenance.json     what the scores were computed from
         grid.png            the newest samples;  grids/step-<step>.png  all of them
         snapshot.safetensors    the averaged generator, its configuration inside
         checkpoints/        what a resume needs
-
-    Raises:
-        ConfigError: if the folder can't be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,19 +37,33 @@ class RunFolder:
         self.log = path / "log.csv"
         self.metrics = path / "metrics.csv"
         self.curve = path / "curve.png"
+        self.provenance = path / "provenance.json"
         self.grid = path / "grid.png"
         self.snapshot = path / "snapshot.safetensors"
         self.checkpoints = path / "checkpoints"
 
-    def create(self) -> None:
-        """Make the folder, and see that it can be written."""
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Make the folder and hold it: no second run writes to it meanwhile. A kill frees it.
+
+        Raises:
+            ConfigError: if it can't be written, or another process holds it.
+        """
         try:
             (self.path / "grids").mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise ConfigError(f"output_dir={self.path} can't be written: {error}. Choose another folder.") from error
+        with lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise ConfigError(
+                        f"another process is still writing to {self.path}: wait for it to end, or give another "
+                        "--output_dir."
+                    ) from None
+            yield
 
     def grid_at(self, step: int) -> Path:
         """Where the sample grid of a step goes."""

@@ -65,7 +65,7 @@ class TestCriticStep:
         losses = critic_step(critic, adam(critic), *batch, coded=coded, coded_on=coded_on)
         assert_same(gradients(critic), gradients(expected), **GRADIENTS)
         assert_same(critic.parameters(), expected.parameters(), **PARAMETERS)
-        torch.testing.assert_close(losses["critic_loss"], total, **GRADIENTS)
+        torch.testing.assert_close(losses["critic_loss"] + 3.0 * losses["critic_coded"], total, **GRADIENTS)
         torch.testing.assert_close(losses["critic_coded"], sum(parts).detach(), **GRADIENTS)
 
     def test_every_choice_of_scores_is_told(self):
@@ -149,7 +149,8 @@ class TestGeneratorStep:
         assert_same(generator.parameters(), expected.parameters(), **PARAMETERS)
         assert list(losses) == ["generator_loss"] + ["generator_coded"] * bool(weight)
         assert all(value.shape == () and not value.requires_grad for value in losses.values())
-        torch.testing.assert_close(losses["generator_loss"], total.detach(), **GRADIENTS)
+        coded_part = weight * losses["generator_coded"] if weight else 0
+        torch.testing.assert_close(losses["generator_loss"] + coded_part, total.detach(), **GRADIENTS)
         if weight:
             torch.testing.assert_close(losses["generator_coded"], part.detach(), **GRADIENTS)
 

@@ -259,6 +259,10 @@ class TestDifferences:
     def test_tell_keys_that_one_side_lacks(self):
         assert differences({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 -> None", "a.c: None -> 2"]
 
+    def test_a_key_younger_than_the_old_run_counts_as_its_default(self):
+        assert differences({"seed": 0}, {"seed": 0, "training": {"n_critic": 5}}) == []
+        assert differences({"seed": 0}, {"seed": 0, "training": {"n_critic": 4}}) == ["training.n_critic: 5 -> 4"]
+
 
 class TestRecipes:
     def test_there_are_some(self):

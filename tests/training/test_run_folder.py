@@ -6,24 +6,34 @@ from cs_gan.training import RunFolder, append_row, drop_rows_from, read_rows
 
 
 class TestRunFolder:
-    def test_is_made_with_its_parents_and_left_empty_of_probes(self, tmp_path):
+    def test_is_made_with_its_parents(self, tmp_path):
         folder = RunFolder(tmp_path / "a" / "b")
-        folder.create()
-        folder.create()
-        assert [path.name for path in folder.path.iterdir()] == ["grids"]
+        with folder.occupied():
+            assert {path.name for path in folder.path.iterdir()} == {"grids", ".lock"}
 
-    def test_creating_it_keeps_what_it_holds(self, tmp_path):
+    def test_occupying_it_anew_keeps_what_it_holds(self, tmp_path):
         folder = RunFolder(tmp_path)
-        folder.create()
-        append_row(folder.log, {"step": 1})
-        folder.create()
-        assert read_rows(folder.log) == [{"step": "1"}]
+        with folder.occupied():
+            append_row(folder.log, {"step": 1})
+        with folder.occupied():
+            assert read_rows(folder.log) == [{"step": "1"}]
+
+    def test_is_held_by_one_at_a_time_and_freed_after_an_exception(self, tmp_path):
+        def twice():
+            with RunFolder(tmp_path).occupied(), RunFolder(tmp_path).occupied():
+                raise AssertionError("held twice")
+
+        with pytest.raises(ConfigError, match="another process"):
+            twice()
+        with RunFolder(tmp_path).occupied():
+            pass
 
     @pytest.mark.parametrize("below", ["file", "file/run"])
     def test_that_cannot_be_written_is_named(self, below, tmp_path):
         (tmp_path / "file").write_text("")  # as root no permission would stop it
-        with pytest.raises(ConfigError, match=f"output_dir=.*{below} can't be written"):
-            RunFolder(tmp_path / below).create()
+        with pytest.raises(ConfigError, match=f"output_dir=.*{below} can't be written"):  # noqa: SIM117
+            with RunFolder(tmp_path / below).occupied():
+                pass
 
     def test_grids_sort_by_step(self, tmp_path):
         folder = RunFolder(tmp_path)
