@@ -152,8 +152,10 @@ class CodedSmoothing:
     def observe(self) -> Iterator[None]:
         """Inside, each coded block also runs on coded samples, and what it costs in smoothness is kept.
 
-        Outputs stay what they were, to the bit. Each entry starts anew: calls that should add up, such
-        as D(real) and D(fake), belong in one context. On a step that ``every`` skips nothing happens.
+        Outputs stay what they were, to the bit (a block with dropout draws for its coded pass too, so that
+        draws after it are other ones, unless ``share_dropout`` is set). Each entry starts anew: calls that
+        should add up, such as D(real) and D(fake), belong in one context. On a step that ``every`` skips
+        nothing happens.
         """
         with self._entered("observe"):
             self._penalties = {}

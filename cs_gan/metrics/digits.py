@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
+from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
 from cs_gan.metrics.state import isolated_rng
 from cs_gan.randomness import derive_seed, stream
@@ -136,7 +136,7 @@ def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
     return network.eval().requires_grad_(False)
 
 
-class DigitsExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
+class DigitsExtractor(ClassifierExtractor):
     """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``.
 
     Args:
@@ -148,6 +148,9 @@ class DigitsExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fide
     Raises:
         MetricError: weights that can't be loaded or trained.
     """
+
+    title = "the digits classifier"
+    layer = "64"
 
     def __init__(
         self,
@@ -166,27 +169,7 @@ class DigitsExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fide
         self.requires_grad_(False)
         self.eval()
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """The names of the two outputs."""
-        return "64", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """``"logits"`` for the Inception-Score-like score, ``"64"`` for every distance."""
-        return {"isc": "logits", "fid": "64", "kid": "64", "prc": "64"}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """Compilation isn't tested, so it isn't offered."""
-        return False
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # uint8 (B, 3, H, W) -> (B, 64), (B, 10)
-        """The requested features of images of any size."""
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-            raise MetricError(
-                f"the digits classifier got {images.dtype} {tuple(images.shape)}; it takes uint8 (B, 3, H, W)"
-            )
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, 64), (B, 10)
+        """Features and logits of images of any size."""
         features, logits = self.network(preprocess(images))
-        provided = {"64": features, "logits": logits}
-        return tuple(provided[layer] for layer in self.features_list)
+        return features, logits

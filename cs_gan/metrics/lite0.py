@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from cs_gan.errors import MetricError
+from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
 
 IMAGE_SIZE = 224
@@ -153,7 +153,7 @@ def preprocess(images: Tensor) -> Tensor:  # uint8 (B, 3, H, W) -> (B, 3, 224, 2
     return ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
+class EfficientNetLite0Extractor(ClassifierExtractor):
     """torch-fidelity extractor: uint8 RGB images -> ``"1280"`` pooled features and ``"logits"``.
 
     Args:
@@ -165,6 +165,9 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]  #
     Raises:
         MetricError: weights that are missing, damaged or of another network.
     """
+
+    title = "EfficientNet-Lite0"
+    layer = "1280"
 
     def __init__(
         self,
@@ -185,29 +188,9 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):  # type: ignore[misc]  #
         self.requires_grad_(False)
         self.eval()
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """The names of the two outputs."""
-        return "1280", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """``"logits"`` for the Inception-Score-like score, ``"1280"`` for every distance."""
-        return {"isc": "logits", "fid": "1280", "kid": "1280", "prc": "1280"}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """Compilation isn't tested, so it isn't offered."""
-        return False
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # uint8 (B, 3, H, W) -> (B, 1280), (B, 1000)
-        """The requested features of images of any size."""
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-            raise MetricError(
-                f"EfficientNet-Lite0 got {images.dtype} {tuple(images.shape)}; it takes uint8 (B, 3, H, W)"
-            )
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, 1280), (B, 1000)
+        """Features and logits of images of any size."""
         size = CPU_BATCH if images.device.type == "cpu" else len(images)
         parts = [self.network(preprocess(part)) for part in batches_of(images, size)]
         features, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-        provided = {"1280": features, "logits": logits}
-        return tuple(provided[layer] for layer in self.features_list)
+        return features, logits

@@ -1,0 +1,54 @@
+"""What the extractors of our own share: features of one layer, logits, and torch-fidelity's interface."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from cs_gan.errors import MetricError
+
+
+class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
+    """A torch-fidelity extractor that gives a classifier's penultimate features and its logits.
+
+    Attributes:
+        title: what error messages call it.
+        layer: torch-fidelity's name of the features, their count.
+    """
+
+    title: ClassVar[str]
+    layer: ClassVar[str]
+
+    @abstractmethod
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, d), (B, classes)
+        """Features and logits of images of any size."""
+
+    @classmethod
+    def get_provided_features_list(cls) -> tuple[str, ...]:
+        """The names of the two outputs."""
+        return cls.layer, "logits"
+
+    @classmethod
+    def get_default_feature_layer_for_metric(cls, metric: str) -> str:
+        """``"logits"`` for the Inception-Score-like score, the features for every distance."""
+        return {"isc": "logits", "fid": cls.layer, "kid": cls.layer, "prc": cls.layer}[metric]
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """Compilation isn't tested, so it isn't offered."""
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The requested features of images of any size.
+
+        Raises:
+            MetricError: if the images are not uint8 (B, 3, H, W).
+        """
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise MetricError(f"{self.title} got {images.dtype} {tuple(images.shape)}; it takes uint8 (B, 3, H, W)")
+        provided = dict(zip(self.get_provided_features_list(), self.outputs(images), strict=True))
+        return tuple(provided[layer] for layer in self.features_list)
