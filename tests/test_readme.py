@@ -37,3 +37,12 @@ def test_readme_block_runs(number):
         assert all(p.grad is not None for p in critic.parameters())
     if "logits" in given:
         assert given["logits"].shape == (1, 10)
+
+
+@pytest.mark.parametrize("page", ["README.md", "samples/gallery/README.md", "docs/method.md", "CONTRIBUTING.md"])
+def test_linked_files_exist_and_no_placeholder_is_left(page):
+    path = README.parent / page
+    text = path.read_text()
+    assert "@@" not in text
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (path.parent / link).exists(), link

@@ -6,13 +6,17 @@ import math
 import os
 from pathlib import Path
 
-from einops import rearrange
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
+
+GAP = 2  # pixels of grey between images, without which strokes seem to run on from one to the next
+GREY = 128
 
 
 def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
-    """Write images as one PNG, row by row, whole or not at all.
+    """Write images as one PNG, row by row with a thin gap, whole or not at all.
 
     Args:
         path: a ``.png`` file.
@@ -27,9 +31,10 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
         raise ValueError(f"{len(images)} images don't fill rows of {columns}.")
     # Small images are shown at twice or more their size: a grid is for looking at.
     scale = max(1, 64 // images.shape[-1])
-    tiled = rearrange(images, "(r c) ch h w -> (r h) (c w) ch", c=columns).cpu().numpy()
+    enlarged = repeat(images, "n ch h w -> n ch (h a) (w b)", a=scale, b=scale)
+    spaced = functional.pad(enlarged, (0, GAP, 0, GAP), value=GREY)
+    tiled = rearrange(spaced, "(r c) ch h w -> (r h) (c w) ch", c=columns)[:-GAP, :-GAP].cpu().numpy()
     picture = Image.fromarray(tiled.squeeze(-1) if tiled.shape[-1] == 1 else tiled)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     partial = path.with_suffix(".partial")
     picture.save(partial, format="PNG", optimize=True)
     os.replace(partial, path)
