@@ -439,8 +439,11 @@ def _device(accelerator: Accelerator) -> str:
     device, used, cores = accelerator.device.type, torch.get_num_threads(), os.cpu_count() or 1
     if device != "cpu" or accelerator.num_processes * used >= cores:
         return device
-    # accelerate launch sets OMP_NUM_THREADS=1 unless it is told that there is no GPU
-    return f"cpu, {used} of {cores} cores each (`accelerate launch --cpu` gives one process all of them)"
+    # accelerate launch sets OMP_NUM_THREADS=1 unless it is told otherwise
+    share = cores // accelerator.num_processes
+    return (
+        f"cpu, {used} of {cores} cores each (`accelerate launch --num_cpu_threads_per_process {share}` uses them all)"
+    )
 
 
 def _closing(run: Run, ended: str) -> str:
