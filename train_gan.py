@@ -5,120 +5,216 @@ Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A 
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import copy
 import sys
-import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
-from datetime import timedelta
+import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import ImageStore, batch_indices, load_images
-from cs_gan.errors import ConfigError, CsGanError, DivergedError
+from cs_gan.data import BatchStream, ImageStore, batch_indices, load_images
+from cs_gan.errors import ConfigError
 from cs_gan.gan import averaged, critic_step, generator_step
 from cs_gan.metrics import Evaluator, to_uint8
 from cs_gan.randomness import derive_seed, stream
-from cs_gan.report import save_curve, save_grid
-from cs_gan.training import (
-    GanConfig,
-    Progress,
-    RunFolder,
-    StopRequest,
-    abandon_after,
-    append_row,
-    as_plain,
-    differences,
-    drop_rows_from,
-    list_checkpoints,
-    parse_config,
-    read_checkpoint,
-    read_rows,
-    restore,
-    save_checkpoint,
-    save_config,
-    save_snapshot,
-)
+from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
+from cs_gan.training import GanConfig, Session, Task, as_plain, read_snapshot, run_script, save_snapshot
 from models import build_gan
 
-# What a resumed run may do differently without becoming another run.
-FREE_ON_RESUME = ("resume", "output_dir", "data.root", "training.max_minutes", "metrics.weights")
-FREE_ON_RESUME += tuple(f"training.{name}" for name in ("checkpoint_every", "keep_checkpoints", "log_every"))
 SAMPLES = 64
 
 
-@dataclass
-class Run:
-    """Everything a step uses. ``generator`` and ``critic`` may be wrapped; ``bare_*`` are the networks."""
+class GanTask(Task):
+    """Generator and critic, everything they are trained with, and a step of it.
 
-    config: GanConfig
-    accelerator: Accelerator
-    folder: RunFolder
-    store: ImageStore
-    generator: nn.Module
-    critic: nn.Module
-    bare_generator: nn.Module
-    bare_critic: nn.Module
-    optimizers: dict[str, torch.optim.Optimizer]
-    ema: AveragedModel
-    coded_generator: CodedSmoothing | None
-    coded_critic: CodedSmoothing | None
-    evaluator: Evaluator | None
-    precision: str
-    losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line of log.csv
+    ``generator`` and ``critic`` may be wrapped for several processes; ``bare_*`` are the networks themselves.
+    All is checked while it is built, before the first step.
+    """
 
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks a checkpoint holds."""
-        return {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes."""
-        return self.accelerator.is_main_process
-
-    @property
-    def circumstances(self) -> dict[str, Any]:
-        """What a step depends on beside the configuration, so that a resume can hold it to the same."""
-        return {
-            "processes": self.accelerator.num_processes,
+    def __init__(self, config: GanConfig, session: Session) -> None:
+        self.config, self.session = config, session
+        self.store = _images(config, session)
+        self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
+        self.bare_generator, self.bare_critic = _networks(config, self.model, self.store, session.device)
+        adam = partial(torch.optim.Adam, lr=config.training.learning_rate, betas=config.training.betas)
+        self.optimizers = {
+            "generator": adam(self.bare_generator.parameters()),
+            "critic": adam(self.bare_critic.parameters()),
+        }
+        self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
+        self.ema = averaged(self.bare_generator, config.training.ema_decay)
+        self.modules = {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
+        self.coded_generator = _coded(config, self.bare_generator, "generator")
+        self.coded_critic = _coded(config, self.bare_critic, "critic")
+        self.evaluator = _evaluator(config, self.store, session)
+        self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
+        self.circumstances = {
+            "processes": session.processes,
             "images": self.store.fingerprint,
-            "precision": self.precision,
+            "precision": session.precision,
+        }
+        self.images_per_step = config.training.batch_size * config.training.n_critic * session.processes
+
+    # -- one step ----------------------------------------------------------------------------------
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank)."""
+        config, training, session = self.config, self.config.training, self.session
+        shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
+        torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
+        factor = 1 - step / training.steps if training.decay == "linear" else 1.0
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate * factor
+        for coded in (self.coded_generator, self.coded_critic):
+            if coded:
+                coded.set_step(step, training.steps)
+
+        for draw in range(step * training.n_critic, (step + 1) * training.n_critic):
+            real = self.batches[draw].to(session.device, memory_format=torch.channels_last, non_blocking=True)
+            with torch.no_grad(), session.autocast():
+                fake = self.bare_generator(self._latents(len(real), "critic", draw))
+            alpha = torch.rand(len(real), generator=stream(config.seed, "alpha", draw, session.rank))
+            losses = critic_step(
+                self.critic,
+                self.optimizers["critic"],
+                real,
+                fake.float(),
+                alpha.to(session.device),
+                penalty_weight=training.gradient_penalty,
+                coded=self.coded_critic,
+                coded_on=config.coded.critic.observe,
+                **shared,
+            )
+        z = self._latents(training.generator_batch_size or training.batch_size, "generator", step)
+        losses |= generator_step(
+            self.generator, self.bare_critic, self.optimizers["generator"], z, coded=self.coded_generator, **shared
+        )
+        self.ema.update_parameters(self.bare_generator)
+        return losses
+
+    def _batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
+        """The ``draw``-th batch of this rank."""
+        data, seed, size = self.config.data, self.config.seed, self.config.training.batch_size
+        rank, world = self.session.rank, self.session.processes
+        indices = batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
+        return self.store.batch(indices, augmentation=(seed, draw), flip=data.flip, dequantize=data.dequantize)
+
+    def _latents(self, count: int, purpose: str, draw: int) -> Tensor:  # -> (count, latent_dim)
+        """Standard normal latents of this rank."""
+        generator = stream(self.config.seed, "latents", purpose, draw, self.session.rank)
+        return torch.randn(count, self.bare_generator.latent_dim, generator=generator).to(self.session.device)
+
+    # -- between steps -----------------------------------------------------------------------------
+
+    def sample(self, done: int) -> None:
+        """A grid from latents that are the same at every step."""
+        z = torch.randn(SAMPLES, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
+        with torch.no_grad():
+            images = to_uint8(self.ema.module(z.to(self.session.device)))
+        folder = self.session.folder
+        for path in (folder.grid_at(done), folder.grid):
+            save_grid(path, images)
+        self.session.track_image("samples", folder.grid, done)
+
+    def evaluate(
+        self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
+    ) -> dict[str, Any] | None:
+        """Score the averaged generator, or that of a snapshot."""
+        if self.evaluator is None:
+            return None
+        network = self.ema.module
+        if snapshot is not None:
+            network = copy.deepcopy(network)
+            network.load_state_dict(read_snapshot(snapshot).tensors)
+        metrics = self.config.metrics
+        count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
+        found = self.evaluator(network, self.config.seed, count, {**about, "network": "EMA"})
+        return {
+            "scores": found.values,
+            "primary": found.primary,
+            "better": "lower",
+            "provenance": found.provenance,
         }
 
+    def evaluation_seconds(self) -> float:
+        """Timed on one batch of images."""
+        if self.evaluator is None:
+            return 0.0
+        metrics = self.config.metrics
+        start = time.perf_counter()
+        with torch.no_grad():
+            z = self._latents(metrics.batch_size, "timing", 0)
+            self.evaluator.features(to_uint8(self.ema.module(z)))
+        return (time.perf_counter() - start) * metrics.num_samples / metrics.batch_size / self.session.processes
 
-def build(config: GanConfig, stack: ExitStack) -> Run:
-    """Data, networks, coded blocks and scores, all checked before the first step.
+    def draw(self) -> None:
+        """Table, curve and report of the run."""
+        folder = self.session.folder
+        save_metrics_csv(folder.table, folder.metrics)
+        save_curve(folder.curve, folder.metrics)
+        save_report(folder.report, folder.path)
 
-    The run folder is held until ``stack`` closes.
-    """
-    accelerator = _accelerator()
-    folder = RunFolder(Path(config.output_dir))
-    if accelerator.is_main_process:
-        stack.enter_context(folder.occupied())
-    with accelerator.local_main_process_first():  # one process downloads
-        data = config.data
-        store = load_images(
+    def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
+        """The averaged generator with its recipe."""
+        found = None if scores is None else dict(scores)
+        config = as_plain(self.config)
+        save_snapshot(path, self.ema.module, kind="gan", model=self.model, config=config, step=done, scores=found)
+
+    def extras(self) -> dict[str, float]:
+        """Where the schedule of N/K stands."""
+        coded = self.coded_critic or self.coded_generator
+        return {"ratio": coded.ratio} if coded else {}
+
+    def describe(self) -> list[str]:
+        """Data, networks, coded blocks."""
+
+        def count(network: nn.Module) -> str:
+            return f"{sum(p.numel() for p in network.parameters()):,}"
+
+        lines = [self.store.description]
+        lines.append(
+            f"{self.config.model.name}: generator {count(self.bare_generator)}, critic {count(self.bare_critic)} "
+            "parameters"
+        )
+        for part, coded in (("generator", self.coded_generator), ("critic", self.coded_critic)):
+            if coded:
+                weight = getattr(self.config.coded, part).weight
+                lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
+        return lines
+
+    def close(self) -> None:
+        """End the threads that prepare batches."""
+        self.batches.close()
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def _images(config: GanConfig, session: Session) -> ImageStore:
+    data = config.data
+    with session.accelerator.local_main_process_first():  # one process downloads
+        return load_images(
             data.name,
             data.root,
             image_size=data.image_size,
+            channels=data.channels,
             limit=data.limit,
-            progress=accelerator.is_main_process and sys.stderr.isatty(),
+            progress=session.is_main and sys.stderr.isatty(),
         )
 
+
+def _networks(
+    config: GanConfig, model: dict[str, Any], store: ImageStore, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(derive_seed(config.seed, "weights"))
     try:
-        generator, critic = build_gan(config.model.name, channels=store.image_shape[0], **config.model.overrides())
+        generator, critic = build_gan(**model)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if generator.image_shape != store.image_shape:
@@ -127,50 +223,9 @@ def build(config: GanConfig, stack: ExitStack) -> Run:
             f"{store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
         )
     # channels_last is worth 20 to 30 % of a step on CPU, and tensor cores want it too.
-    generator.to(accelerator.device, memory_format=torch.channels_last)
-    critic.to(accelerator.device, memory_format=torch.channels_last)
-    adam = partial(torch.optim.Adam, lr=config.training.learning_rate, betas=config.training.betas)
-    optimizers = {"generator": adam(generator.parameters()), "critic": adam(critic.parameters())}
-    # Distributed buckets lay 1x1 weights out otherwise; copying them is nothing worth a warning.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    wrapped_generator, wrapped_critic = accelerator.prepare(generator, critic)
-    return Run(
-        config,
-        accelerator,
-        folder,
-        store,
-        generator=wrapped_generator,
-        critic=wrapped_critic,
-        bare_generator=generator,
-        bare_critic=critic,
-        optimizers=optimizers,
-        ema=averaged(generator, config.training.ema_decay),
-        coded_generator=_coded(config, generator, "generator"),
-        coded_critic=_coded(config, critic, "critic"),
-        precision=_precision(config),
-        evaluator=_evaluator(config, store, accelerator),
-    )
-
-
-def _accelerator() -> Accelerator:
-    # One rank scores while the others wait, for longer than the default time-out.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])  # precision is set in train_step
-    kind, compiler = accelerator.distributed_type.value, accelerator.state.dynamo_plugin.backend.value
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU") or compiler.upper() != "NO":
-        raise ConfigError(
-            f"accelerate is set to {kind} with compiler {compiler}: the gradient penalty's second derivatives need "
-            "plain data parallelism. Run `accelerate config` without DeepSpeed, FSDP and dynamo."
-        )
-    return accelerator
-
-
-def _precision(config: GanConfig) -> str:
-    """The forward passes' precision: the recipe's, else what ``accelerate launch`` was told."""
-    asked = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", "bf16"):
-        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it; use bf16 or no.")
-    return asked
+    generator.to(device, memory_format=torch.channels_last)
+    critic.to(device, memory_format=torch.channels_last)
+    return generator, critic
 
 
 def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
@@ -189,293 +244,27 @@ def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing |
     return smoothing
 
 
-def _evaluator(config: GanConfig, store: ImageStore, accelerator: Accelerator) -> Evaluator | None:
+def _evaluator(config: GanConfig, store: ImageStore, session: Session) -> Evaluator | None:
     metrics = config.metrics
-    if metrics.extractor == "none" or not accelerator.is_main_process:
+    if metrics.extractor == "none":
         return None
+    about = {"data": store.name, "split": store.split, "preparation": store.preparation}
     return Evaluator(
         metrics.extractor,
         store.images,
-        reference_name=store.fingerprint,
+        reference_about={**about, "fingerprint": store.fingerprint},
         num_samples=metrics.num_samples,
         num_reference=metrics.num_reference,
         batch_size=metrics.batch_size,
-        device=accelerator.device,
+        device=session.device,
         weights=Path(metrics.weights) if metrics.weights else None,
-        progress=sys.stderr.isatty(),
+        progress=session.is_main and sys.stderr.isatty(),
     )
-
-
-# -- one step --------------------------------------------------------------------------------------
-
-
-def train_step(run: Run, step: int) -> dict[str, Tensor]:
-    """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank)."""
-    config, training = run.config, run.config.training
-    rank, device = run.accelerator.process_index, run.accelerator.device
-    autocast = _autocast(run)
-    shared: dict[str, Any] = {"autocast": autocast, "backward": run.accelerator.backward}
-    torch.manual_seed(derive_seed(config.seed, "step", step, rank))  # for networks that draw, such as dropout
-    factor = 1 - step / training.steps if training.decay == "linear" else 1.0
-    for optimizer in run.optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * factor
-    for coded in (run.coded_generator, run.coded_critic):
-        if coded:
-            coded.set_step(step, training.steps)
-
-    for draw in range(step * training.n_critic, (step + 1) * training.n_critic):
-        real = real_batch(run, draw)
-        with torch.no_grad(), autocast():
-            fake = run.bare_generator(latents(run, len(real), "critic", draw))
-        alpha = torch.rand(len(real), generator=stream(config.seed, "alpha", draw, rank)).to(device)
-        losses = critic_step(
-            run.critic,
-            run.optimizers["critic"],
-            real,
-            fake.float(),
-            alpha,
-            penalty_weight=training.gradient_penalty,
-            coded=run.coded_critic,
-            coded_on=config.coded.critic.observe,
-            **shared,
-        )
-    z = latents(run, training.generator_batch_size or training.batch_size, "generator", step)
-    losses |= generator_step(
-        run.generator, run.bare_critic, run.optimizers["generator"], z, coded=run.coded_generator, **shared
-    )
-    run.ema.update_parameters(run.bare_generator)
-    return losses
-
-
-def real_batch(run: Run, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1]
-    """The ``draw``-th batch of this rank, on its device."""
-    data, seed, rank = run.config.data, run.config.seed, run.accelerator.process_index
-    size, world = run.config.training.batch_size, run.accelerator.num_processes
-    indices = batch_indices(len(run.store), size, draw, seed=seed, rank=rank, world_size=world)
-    noise = stream(seed, "augmentation", draw, rank)
-    batch = run.store.batch(indices, generator=noise, flip=data.flip, dequantize=data.dequantize)
-    return batch.to(run.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
-
-
-def latents(run: Run, count: int, purpose: str, draw: int) -> Tensor:  # -> (count, latent_dim)
-    """Standard normal latents of this rank."""
-    generator = stream(run.config.seed, "latents", purpose, draw, run.accelerator.process_index)
-    return torch.randn(count, run.ema.module.latent_dim, generator=generator).to(run.accelerator.device)
-
-
-def _autocast(run: Run) -> Callable[[], AbstractContextManager[Any]]:
-    if run.precision == "no":
-        return nullcontext
-    return partial(torch.autocast, run.accelerator.device.type, torch.bfloat16)
-
-
-# -- what happens between steps --------------------------------------------------------------------
-
-
-def record(run: Run, done: int, losses: dict[str, Tensor], progress: Progress) -> None:
-    """Keep the losses of a step; refuse to go on from one that is not finite; every so often a line of log."""
-    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        kept = list_checkpoints(run.folder.checkpoints)
-        raise DivergedError(
-            f"step {done}: {', '.join(bad)} is not finite. "
-            + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was written yet. ")
-            + "Try a smaller training.learning_rate or coded weight."
-        )
-    for name, value in values.items():
-        run.losses.setdefault(name, []).append(value)
-    if done % run.config.training.log_every == 0:
-        means = {name: sum(kept) / len(kept) for name, kept in run.losses.items()}
-        run.losses.clear()
-        speed = progress.show(means)
-        coded = run.coded_critic or run.coded_generator
-        if coded:
-            means["ratio"] = coded.ratio
-        if run.is_main:
-            append_row(run.folder.log, {"step": done, **means, "images_per_second": round(speed, 1)})
-
-
-def sample(run: Run, done: int) -> None:
-    """A grid from latents that are the same at every step."""
-    z = torch.randn(SAMPLES, run.ema.module.latent_dim, generator=stream(run.config.seed, "grid"))
-    with torch.no_grad():
-        images = to_uint8(run.ema.module(z.to(run.accelerator.device)))
-    for path in (run.folder.grid_at(done), run.folder.grid):
-        save_grid(path, images)
-
-
-def evaluate(run: Run, done: int, progress: Progress) -> None:
-    """Score the averaged generator and redraw the curve."""
-    if run.evaluator is None:
-        return
-    scores = run.evaluator(run.ema.module, seed=run.config.seed)
-    row = {"step": done, **{name: f"{value:.6g}" for name, value in scores.values.items()}}
-    append_row(run.folder.metrics, row | {"seconds": round(scores.provenance["seconds"], 1)})
-    run.folder.provenance.write_text(json.dumps(scores.provenance, indent=2))
-    save_curve(run.folder.curve, {run.folder.path.name: run.folder.metrics})
-    notes = "".join(f" ({note})" for note in scores.provenance["notes"])
-    progress.say(f"step {done}: {scores.primary} = {scores.values[scores.primary]:.4g}{notes}")
-
-
-def checkpoint(run: Run, done: int) -> None:
-    """Write what a resume needs, and the generator for use."""
-    config = as_plain(run.config)
-    kept = [value for module in run.modules.values() for value in module.state_dict().values()]
-    kept += [value for optimizer in run.optimizers.values() for s in optimizer.state.values() for value in s.values()]
-    if not all(bool(torch.isfinite(value).all()) for value in kept):
-        raise DivergedError(
-            f"step {done}: weights are not finite, and no checkpoint is written over the last good one."
-        )
-    keep = run.config.training.keep_checkpoints
-    state = {"config": config, "circumstances": run.circumstances, "losses": run.losses}
-    save_checkpoint(run.folder.checkpoints, done, run.modules, run.optimizers, state, keep)
-    save_snapshot(run.folder.snapshot, run.ema.module, config, done)
-
-
-def resume(run: Run) -> int:
-    """The step to go on from: that of the checkpoint asked for, or 0."""
-    asked, folder = run.config.resume, run.folder
-    found = list_checkpoints(folder.checkpoints)
-    if asked == "never" and found:
-        raise ConfigError(f"{folder.path} holds a run: give another --output_dir, or --resume=auto to go on with it.")
-    if asked == "never" or (asked == "auto" and not found):
-        return 0
-    path = found[-1] if asked == "auto" else Path(asked)
-    tensors, state = read_checkpoint(path)
-    free = FREE_ON_RESUME if run.config.scheduled else (*FREE_ON_RESUME, "training.steps")
-    changed = [line for line in differences(state["config"], as_plain(run.config)) if line.split(":")[0] not in free]
-    before, now = state["circumstances"], run.circumstances
-    changed += [f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key]]
-    if changed:
-        raise ConfigError(f"{path} belongs to another recipe; changed since: {'; '.join(changed)}.")
-    restore(tensors, state, run.modules, run.optimizers)
-    run.losses = state["losses"]
-    run.accelerator.wait_for_everyone()  # all have read before anything moves
-    if run.is_main:
-        abandon_after(folder.checkpoints, int(state["step"]))
-    return int(state["step"])
-
-
-def _stopping(run: Run, stop: StopRequest) -> bool:
-    """Whether any process wants to stop; all of them agree on the step."""
-    asked = bool(stop)
-    if run.accelerator.num_processes == 1:
-        return asked
-    votes = run.accelerator.reduce(torch.tensor(float(asked), device=run.accelerator.device), "sum")
-    return bool(votes.item())
-
-
-# -- the run ---------------------------------------------------------------------------------------
-
-
-def train(run: Run) -> str:
-    """All steps, from the checkpoint on if there is one; returns why it ended early, or nothing."""
-    training, folder = run.config.training, run.folder
-    first = resume(run)
-    if run.is_main:
-        for table in (folder.log, folder.metrics):
-            drop_rows_from(table, first + 1 if first else 0)  # what this run writes again
-        save_config(run.config, folder.config)
-    stop = StopRequest(training.max_minutes)
-    progress = Progress(first, training.steps, shown=run.is_main)
-    progress.say(_opening(run, first))
-    if run.is_main and first == 0:
-        sample(run, 0)
-        evaluate(run, 0, progress)
-    progress.pause()
-    ended = ""
-    for step in range(first, training.steps):
-        losses = train_step(run, step)
-        done = step + 1
-        progress.step(training.batch_size * training.n_critic * run.accelerator.num_processes)
-        record(run, done, losses, progress)
-
-        stopping = _stopping(run, stop)
-        last = done == training.steps or (stopping and not stop.signal)
-        due = {name: last or _due(done, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
-        if run.is_main and not stop.signal:
-            if due["sample"]:
-                sample(run, done)
-            if due["evaluate"]:
-                evaluate(run, done, progress)
-        due["checkpoint"] = last or stopping or _due(done, training.checkpoint_every)
-        if run.is_main and due["checkpoint"]:
-            checkpoint(run, done)
-        if any(due.values()):
-            run.accelerator.wait_for_everyone()
-            progress.pause()
-        if stopping:
-            ended = stop.reason or "another process was stopped"
-            break
-    progress.close()
-    if run.is_main:
-        print(_closing(run, ended))
-    return "" if not stop.signal else ended
-
-
-def _due(done: int, every: int) -> bool:
-    return every > 0 and done % every == 0
-
-
-def _opening(run: Run, first: int) -> str:
-    def count(network: nn.Module) -> str:
-        return f"{sum(p.numel() for p in network.parameters()):,}"
-
-    lines = [
-        run.store.description,
-        f"{run.config.model.name}: generator {count(run.bare_generator)}, critic {count(run.bare_critic)} parameters; "
-        f"{run.accelerator.num_processes} x {_device(run.accelerator)}",
-    ]
-    for part, coded in (("generator", run.coded_generator), ("critic", run.coded_critic)):
-        if coded:
-            lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {getattr(run.config.coded, part).weight}")
-    lines.append(f"Going on from step {first}." if first else f"Writing to {run.folder.path}")
-    return "\n".join(lines)
-
-
-def _device(accelerator: Accelerator) -> str:
-    device, used, cores = accelerator.device.type, torch.get_num_threads(), os.cpu_count() or 1
-    if device != "cpu" or accelerator.num_processes * used >= cores:
-        return device
-    # accelerate launch sets OMP_NUM_THREADS=1 unless it is told otherwise
-    share = cores // accelerator.num_processes
-    return (
-        f"cpu, {used} of {cores} cores each (`accelerate launch --num_cpu_threads_per_process {share}` uses them all)"
-    )
-
-
-def _closing(run: Run, ended: str) -> str:
-    folder, rows = run.folder, read_rows(run.folder.metrics)
-    auto = "" if run.config.resume == "auto" else " with --resume=auto"
-    lines = [f"Ended early: {ended}. The same command{auto} goes on from here." if ended else "Done."]
-    if folder.grid.exists():
-        lines.append(f"  samples    {folder.grid}")
-    if rows:
-        name = next(key for key in rows[0] if key != "step")
-        lines.append(f"  curve      {folder.curve}")
-        lines.append(
-            f"  score      {name}: {rows[0][name]} at step {rows[0]['step']}, {rows[-1][name]} at {rows[-1]['step']}"
-        )
-    lines += [f"  losses     {folder.log}", f"  generator  {folder.snapshot}", f"  checkpoint {folder.checkpoints}"]
-    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    try:
-        with ExitStack() as stack:
-            run = build(parse_config(arguments), stack)
-            ended = train(run)
-            run.accelerator.end_training()
-    except KeyboardInterrupt:
-        print("stopped at once; the last checkpoint stands.", file=sys.stderr)
-        return 130
-    except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return {"": 0, "SIGINT received": 130}.get(ended, 143)
+    return run_script(GanConfig, GanTask, arguments, "Train a WGAN-GP with coded blocks.")
 
 
 if __name__ == "__main__":

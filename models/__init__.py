@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from models.base import Critic, Generator
 from models.gan import GAN_NAMES, build_gan
 
-__all__ = ["GAN_NAMES", "Critic", "Generator", "build_gan"]
+if TYPE_CHECKING:
+    from models.pretrained import PretrainedGenerator
+
+__all__ = ["GAN_NAMES", "Critic", "Generator", "PretrainedGenerator", "build_gan"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up late: it needs huggingface_hub, and the networks themselves need torch alone.
+    if name == "PretrainedGenerator":
+        from models.pretrained import PretrainedGenerator
+
+        return PretrainedGenerator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 
 import train_gan
-from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_rows, read_snapshot
+from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot, write_lines
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -35,6 +34,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
         "training.log_every": 1,
         "training.checkpoint_every": 2,
         "metrics.extractor": "none",
+        "tracking.trackers": "none",
     }
     return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
 
@@ -56,7 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
     assert run(folder, *more) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert not (folder / "log.csv").exists()
+    assert not (folder / "log.jsonl").exists()
     return error
 
 
@@ -66,17 +66,30 @@ def states_equal(first: Path, second: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def losses(folder: Path) -> list[dict[str, float]]:
+    """The log without the speed."""
+    rows = read_lines(folder / "log.jsonl")
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
 # -- what it writes --------------------------------------------------------------------------------
 
 
 def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
-    assert run(tmp_path / "run", "--training.sample_every=2", *scored, *CODED) == 0
+    scored += ["--tracking.trackers=tensorboard", "--training.sample_every=2"]
+    assert run(tmp_path / "run", *scored, *CODED) == 0
     folder = tmp_path / "run"
-    assert [row["step"] for row in read_rows(folder / "metrics.csv")] == ["0", "2", "4"]
-    assert [row["step"] for row in read_rows(folder / "log.csv")] == ["1", "2", "3", "4"]
-    assert all(float(row["FD, digits classifier"]) > 0 for row in read_rows(folder / "metrics.csv"))
-    row = read_rows(folder / "log.csv")[-1]
+    assert [row["step"] for row in read_lines(folder / "metrics.jsonl")] == [0, 2, 4]
+    assert [row["step"] for row in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4]
+    rows = read_lines(folder / "metrics.jsonl")
+    assert all(row["scores"][row["primary"]] > 0 for row in rows)
+    for row in rows:
+        about = row["provenance"]
+        assert (about["step"], about["network"], about["num_samples"]) == (row["step"], "EMA", 100)
+        assert (about["extractor"], about["reference"]["split"]) == ("digits", "train")
+        assert {"weights_sha256", "seconds", "seed", "num_reference"} <= about.keys()
+    row = read_lines(folder / "log.jsonl")[-1]
     assert float(row["critic_coded"]) > 0
     assert float(row["generator_coded"]) > 0
     assert float(row["ratio"]) == pytest.approx(1.0 + 0.5 * 3 / 4)  # linear from 1.0 to 1.5, at the fourth step of 4
@@ -84,17 +97,68 @@ def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys)
         with Image.open(folder / name) as picture:
             assert np.asarray(picture).std() > 0
     assert len(list((folder / "grids").iterdir())) == 3
-    weights, about = read_snapshot(folder / "snapshot.safetensors")
-    assert about["step"] == 4
-    assert about["config"]["model"]["name"] == "dcgan16"
-    assert all(torch.isfinite(value).all() for value in weights.values())
+    best = min(rows, key=lambda row: row["scores"][row["primary"]])
+    snapshots = {name: read_snapshot(folder / f"{name}.safetensors") for name in ("snapshot", "best")}
+    assert {name: found.step for name, found in snapshots.items()} == {"snapshot": 4, "best": best["step"]}
+    assert snapshots["best"].scores == best["scores"]
+    assert snapshots["snapshot"].config["model"]["name"] == "dcgan16"
     out = capsys.readouterr().out
     for name in ("grid.png", "curve.png", "FD, digits classifier"):
         assert name in out
     assert "FID" not in out
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["extractor"] == "digits"
-    assert provenance["num_samples"] == 100
+    assert "<html" in (folder / "report.html").read_text()
+    assert (folder / "metrics.csv").read_text().startswith("step,")
+    assert list((folder / "tracking").rglob("events.out.tfevents.*"))
+
+
+def test_final_and_best_are_scored_in_full_at_the_end(tmp_path):
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=60", "--metrics.final_samples=100"]
+    assert run(tmp_path / "run", *scored, "--training.evaluate_every=1") == 0
+    folder = tmp_path / "run"
+    rows, full = read_lines(folder / "metrics.jsonl"), json.loads((folder / "scores.json").read_text())
+    best = min(rows, key=lambda row: row["scores"][row["primary"]])
+    assert (full["final"]["step"], full["best"]["step"]) == (4, best["step"])
+    assert {row["provenance"]["num_samples"] for row in rows} == {60}
+    assert {row["provenance"]["num_samples"] for row in full.values()} == {100}
+    # A second start of a finished run computes nothing anew.
+    before = (folder / "scores.json").stat().st_mtime_ns
+    assert run(tmp_path / "run", *scored, "--training.evaluate_every=1") == 0
+    assert (folder / "scores.json").stat().st_mtime_ns == before
+
+
+def test_evaluation_that_a_kill_left_out_is_made_up_for(tmp_path):
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=60", "--training.evaluate_every=2"]
+    assert run(tmp_path / "run", *scored) == 0
+    folder = RunFolder(tmp_path / "run")
+    whole = [(row["step"], row["scores"]) for row in read_lines(folder.metrics)]
+    # As if the kill had come in the evaluation of step 4: the checkpoint is there, the line and what follows isn't.
+    write_lines(folder.metrics, read_lines(folder.metrics)[:-1])
+    folder.scores.unlink()
+    assert run(tmp_path / "run", *scored) == 0
+    assert [(row["step"], row["scores"]) for row in read_lines(folder.metrics)] == whole
+    assert folder.scores.exists()
+
+
+def test_a_report_that_cannot_be_drawn_does_not_end_the_run(tmp_path, monkeypatch):
+    def broken(*_args):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(train_gan, "save_curve", broken)
+    with pytest.warns(UserWarning, match="no font"):
+        assert run(tmp_path / "run", "--metrics.extractor=digits", "--metrics.num_samples=60") == 0
+
+
+def test_dry_run_prints_sizes_and_times_and_writes_nothing(tmp_path, capsys):
+    assert run(tmp_path / "run", "--dry-run", "--metrics.extractor=digits", "--training.steps=1000") == 0
+    out = capsys.readouterr().out
+    for word in ("generator 16,985", "critic 717", "FLOPs", "memory", "1,000 steps take", "evaluations"):
+        assert word in out, word
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_and_missing_trackers_are_named(tmp_path, capsys):
+    assert "tensorbord" in refused(capsys, tmp_path / "run", "--tracking.trackers=tensorbord")
+    assert "pip install wandb" in refused(capsys, tmp_path / "run", "--tracking.trackers=wandb")
 
 
 def test_training_on_coloured_folder_with_flips_and_paper_net(tmp_path):
@@ -125,20 +189,16 @@ def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
     assert run(tmp_path / "parts", *CODED) == 0
     assert states_equal(*(list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")))
 
-    def losses(name: str) -> list[list[str]]:
-        with (tmp_path / name / "log.csv").open() as file:
-            return [row[:-1] for row in csv.reader(file)]  # all but the speed
-
-    assert losses("whole") == losses("parts")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
 def test_log_lines_that_span_a_resume_average_all_their_steps(tmp_path):
     more = ["--training.log_every=3", "--training.steps=6", "--training.keep_checkpoints=9"]
     assert run(tmp_path / "run", *more) == 0
-    before = read_rows(tmp_path / "run" / "log.csv")
+    before = read_lines(tmp_path / "run" / "log.jsonl")
     assert run(tmp_path / "run", *more, f"--resume={tmp_path}/run/checkpoints/step-00000004") == 0
-    after = read_rows(tmp_path / "run" / "log.csv")
-    assert [row["step"] for row in after] == ["3", "6"]
+    after = read_lines(tmp_path / "run" / "log.jsonl")
+    assert [row["step"] for row in after] == [3, 6]
     assert [row["critic_loss"] for row in after] == [row["critic_loss"] for row in before]
 
 
@@ -147,7 +207,7 @@ def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
         (path / "manifest.json").unlink()
     assert run(tmp_path / "run", "--training.steps=2") == 0
-    assert [row["step"] for row in read_rows(tmp_path / "run" / "log.csv")] == ["1", "2"]
+    assert [row["step"] for row in read_lines(tmp_path / "run" / "log.jsonl")] == [1, 2]
 
 
 def test_other_seed_gives_another_run(tmp_path):
@@ -265,13 +325,13 @@ def test_missing_folder_empty_folder_and_truncated_jpeg_are_named(tmp_path, caps
 
 
 def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
-    step = train_gan.train_step
+    step = train_gan.GanTask.step
 
     def poisoned(live, number):
         losses = step(live, number)
         return losses | {"critic_loss": losses["critic_loss"] * float("nan")} if number == 2 else losses
 
-    monkeypatch.setattr(train_gan, "train_step", poisoned)
+    monkeypatch.setattr(train_gan.GanTask, "step", poisoned)
     assert run(tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "step 3" in error
@@ -303,7 +363,7 @@ def test_interrupt_ends_with_a_checkpoint(tmp_path):
     command = [sys.executable, "train_gan.py", *arguments(folder, *more)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while len(read_rows(folder / "log.csv")) < 2:
+    while len(read_lines(folder / "log.jsonl")) < 2:
         assert process.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -331,8 +391,8 @@ def test_two_processes_train_and_only_the_first_writes(tmp_path):
     assert "2 x cpu" in done.stderr + done.stdout
     assert done.stdout.count("Done.") == 1
     # Two writers would double the lines.
-    assert [row["step"] for row in read_rows(folder / "log.csv")] == ["1", "2", "3", "4"]
-    assert [row["step"] for row in read_rows(folder / "metrics.csv")] == ["0", "2", "4"]
+    assert [row["step"] for row in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4]
+    assert [row["step"] for row in read_lines(folder / "metrics.jsonl")] == [0, 2, 4]
     # Resuming in one process loads what two have written.
     tensors, _ = read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
     assert all(torch.isfinite(value).all() for value in tensors.values())

@@ -6,26 +6,38 @@ import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CelebA
+from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
 
+from cs_gan.data.archives import zip_source
 from cs_gan.data.decode import decode_images
+from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
-from cs_gan.data.sources import ImageSource, array_source, files_source, folder_source, has_images, zip_source
+from cs_gan.data.sources import ImageSource, array_source, files_source, folder_source, has_images
 from cs_gan.data.store import ImageStore
 from cs_gan.errors import DataError
 
-DATASET_NAMES = ("digits", "cifar10", "celeba", "folder")
+DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
 DOWNLOAD_ROOT = Path("data")
 """Where torchvision's downloads go unless a root is given: below the working directory."""
 
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts the four IDX files."""
+
+_CIFAR_BY_HAND = (
+    "Get {archive} from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that {{root}}/{folder} exists; "
+    "or give --data.root a folder or zip with train/<class>/*.jpg."
+)
 _BY_HAND = {
-    "cifar10": "Get cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that "
-    "{root}/cifar-10-batches-py exists; or give --data.root a folder or zip with train/<class>/*.jpg.",
+    "cifar10": _CIFAR_BY_HAND.format(archive=CIFAR10.filename, folder=CIFAR10.base_folder),
+    "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
+    "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
+    "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
     "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
     "often refuses programs) and give its path as --data.root, or that of the unpacked folder.",
 }
@@ -43,22 +55,28 @@ def load_images(
 ) -> ImageStore:
     """Load a data set by name and decode it once.
 
-    ======== ========================================================== ========== ========
-    name     images                                                     image_size channels
-    ======== ========================================================== ========== ========
-    digits   scikit-learn's 1,797 digits, 8x8, all of them ``train``    16         1
-    cifar10  torchvision's, or a folder or zip of its images            32         3
-    celeba   torchvision's, or a folder or zip; centre crop 178         64         3
-    folder   any folder or zip of images                                as stored  3
-    ======== ========================================================== ========== ========
+    ============= ===================================================== ========== ========
+    name          images                                                image_size channels
+    ============= ===================================================== ========== ========
+    digits        scikit-learn's 1,797 digits, 8x8, all ``train``       16         1
+    cifar10       torchvision's, or a folder or zip of its images       32         3
+    cifar100      the same, with its 100 fine classes                   32         3
+    fashion_mnist the four IDX files, or a folder or zip; 28x28 in a    32         1
+                  black border of 2, which at other sizes is left out
+    celeba        torchvision's, or a folder or zip; centre crop 178    64         3
+    folder        any folder or zip of images                           as stored  3
+    ============= ===================================================== ========== ========
 
     A folder or zip is read below ``<split>/`` where it has such a folder, else whole. Images below several
-    class folders get labels. cifar10 and celeba are downloaded if ``root`` is None or an existing folder
-    without images; with several processes, let one of them come here first.
+    class folders get labels. All but digits and folder are downloaded if ``root`` is None (and, for
+    fashion_mnist, Debian's package isn't installed) or an existing folder without images; with several
+    processes, let one of them come here first. IDX files may be packed, and lie in ``root`` or as torchvision
+    puts them.
 
     Args:
         name: one of :data:`DATASET_NAMES`.
-        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory.
+        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory. Links in
+            it that lead out of it are refused, as are links in a zip.
         image_size: side of the square result in pixels.
         channels: 1 or 3; transparency is laid over white.
         split: ``train``, ``test``, or what else the source has; ``all`` for everything in a folder or zip.
@@ -102,8 +120,12 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
     match name:
         case "digits":
             return Preparation(channels or 1, image_size or 16)
-        case "cifar10":
+        case "cifar10" | "cifar100":
             return Preparation(channels or 3, image_size or 32, stored_size=(32, 32))
+        case "fashion_mnist" if image_size in (None, 32):
+            return Preparation(channels or 1, None, stored_size=(28, 28), border=2)
+        case "fashion_mnist":
+            return Preparation(channels or 1, image_size, stored_size=(28, 28))
         case "celeba":
             return Preparation(channels or 3, image_size or CELEBA_SIZE, crop=CELEBA_CROP)
     return Preparation(channels or 3, image_size)
@@ -132,15 +154,28 @@ def _folder(root: Path | None, split: str) -> ImageSource:
     raise DataError(f"--data.root={root} is neither a folder nor a zip.")
 
 
-def _cifar10(root: Path | None, split: str) -> ImageSource:
-    if root is not None and root.name == CIFAR10.base_folder:
+def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> ImageSource:
+    if root is not None and root.name == dataset.base_folder:
         root = root.parent
 
     def load(folder: Path, download: bool) -> ImageSource:
-        data = CIFAR10(folder, train=split == "train", download=download)
-        return array_source(data.data, data.targets, name="cifar10", split=split)
+        data = dataset(folder, train=split == "train", download=download)
+        return array_source(data.data, data.targets, name=name, split=split)
 
-    return _from_torchvision("cifar10", root, split, ("train", "test"), CIFAR10.base_folder, load)
+    present = ((root or DOWNLOAD_ROOT) / dataset.base_folder).exists()
+    return _from_torchvision(name, root, split, ("train", "test"), present, load)
+
+
+def _fashion_mnist(root: Path | None, split: str) -> ImageSource:
+    found = find_idx(root or DOWNLOAD_ROOT)
+    if found is None and root is None:
+        found = find_idx(DEBIAN_FASHION_MNIST)
+
+    def load(folder: Path, download: bool) -> ImageSource:
+        raw = Path(FashionMNIST(folder, download=True).raw_folder) if found is None else found
+        return idx_source(raw, name="fashion_mnist", split=split)
+
+    return _from_torchvision("fashion_mnist", root, split, ("train", "test"), found is not None, load)
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
@@ -149,8 +184,8 @@ def _celeba(root: Path | None, split: str) -> ImageSource:
         images = folder / CelebA.base_folder / "img_align_celeba"
         return files_source([images / name for name in data.filename], split=split)
 
-    layout = f"{CelebA.base_folder}/list_eval_partition.txt"
-    return _from_torchvision("celeba", root, split, ("train", "valid", "test", "all"), layout, load)
+    present = ((root or DOWNLOAD_ROOT) / CelebA.base_folder / "list_eval_partition.txt").exists()
+    return _from_torchvision("celeba", root, split, ("train", "valid", "test", "all"), present, load)
 
 
 def _from_torchvision(
@@ -158,12 +193,11 @@ def _from_torchvision(
     root: Path | None,
     split: str,
     splits: tuple[str, ...],
-    layout: str,
+    present: bool,
     load: Callable[[Path, bool], ImageSource],
 ) -> ImageSource:
-    """torchvision's files if ``root / layout`` says that they are there, else plain images, else a download."""
+    """The published files where they are ``present``, else plain images, else a download by torchvision."""
     folder = DOWNLOAD_ROOT if root is None else root
-    present = (folder / layout).exists()
     # Plain images are looked for only where the user points: data/ may well hold another data set.
     if not present and root is not None and not _may_download_to(root):
         return _folder(root, split)
@@ -171,6 +205,8 @@ def _from_torchvision(
         raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
     try:
         return load(folder, not present)
+    except DataError:  # names the file itself
+        raise
     except Exception as error:  # urllib's, gdown's, tarfile's, torchvision's RuntimeError on a wrong checksum
         problem = "are damaged or incomplete" if present else "couldn't be downloaded"
         raise DataError(
@@ -190,7 +226,9 @@ def _may_download_to(root: Path) -> bool:
 
 _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
     "digits": _digits,
-    "cifar10": _cifar10,
+    "cifar10": partial(_cifar, "cifar10", CIFAR10),
+    "cifar100": partial(_cifar, "cifar100", CIFAR100),
+    "fashion_mnist": _fashion_mnist,
     "celeba": _celeba,
     "folder": _folder,
 }

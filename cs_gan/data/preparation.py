@@ -25,25 +25,28 @@ class Preparation:
     """Turns a picture into a (C, H, W) uint8 array.
 
     In order: the EXIF rotation is applied, transparency is laid over white, channels are converted, then
-    ``crop`` is cut from the centre, then the shorter side is resized to ``image_size`` (bilinear, antialiased)
-    and the centre square taken.
+    ``crop`` is cut from the centre, ``border`` added, the shorter side resized to ``image_size`` (bilinear,
+    antialiased) and the centre square taken.
 
     Attributes:
         channels: 1 (grey) or 3 (RGB).
         image_size: side of the result in pixels; None leaves the size alone.
         crop: side of the square cut out first; None for no crop.
         stored_size: (width, height) that every picture must have; None for any.
+        border: black pixels to add on each side.
     """
 
     channels: int
     image_size: int | None
     crop: int | None = None
     stored_size: tuple[int, int] | None = None
+    border: int = 0
 
     def __str__(self) -> str:
         crop = f"centre crop {self.crop}, " if self.crop else ""
         size = f"resize {self.image_size} bilinear antialiased, " if self.image_size else ""
-        return f"{crop}{size}{'RGB' if self.channels == 3 else 'grey'}"
+        border = f"border {self.border} black, " if self.border else ""
+        return f"{crop}{border}{size}{'RGB' if self.channels == 3 else 'grey'}"
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
         """The training image; DataError if the picture is too large, too small or not the kind expected."""
@@ -52,6 +55,8 @@ class Preparation:
         image = _convert(image, self.channels)
         if self.crop is not None:
             image = TF.center_crop(image, [self.crop, self.crop])
+        if self.border:
+            image = ImageOps.expand(image, self.border)
         if self.image_size is not None and image.size != (self.image_size, self.image_size):
             image = TF.resize(image, [self.image_size], InterpolationMode.BILINEAR)
             image = TF.center_crop(image, [self.image_size, self.image_size])

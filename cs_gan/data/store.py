@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cs_gan.data.augmentation import image_words
 from cs_gan.errors import DataError
 
 DEQUANTISATION_WIDTH = 1 / 128
@@ -72,31 +75,49 @@ class ImageStore:
         self,
         indices: Tensor | Sequence[int],
         *,
-        generator: torch.Generator | None = None,
+        augmentation: tuple[int, int] | None = None,
         flip: bool = False,
         dequantize: bool = False,
     ) -> Tensor:  # indices (B,) -> (B, C, H, W) float32
         """The chosen images as float32 on the CPU, ``x / 127.5 - 1``, so in [-1, 1].
 
+        What is drawn for an image is a pure function of (seed, draw, its index) and, where a batch holds it
+        twice, of the occurrence: neighbours, order, rank and the number of processes don't matter.
+
         Args:
-            indices: (B,) positions in the store.
-            generator: a CPU generator, the source of all draws; required with ``flip`` or ``dequantize``.
+            indices: (B,) positions in the store, from 0.
+            augmentation: (seed, draw), the key of all that is drawn; required with ``flip`` or ``dequantize``.
             flip: mirror each image left to right with probability 1/2.
-            dequantize: add U(0, 1/128) to each pixel, after scaling; values then reach 1 + 1/128.
+            dequantize: add U(0, 1/128) to each pixel, in 65,536 steps, after scaling; values then reach 1 + 1/128.
 
         Raises:
-            DataError: if a draw is asked for without a generator.
+            DataError: if a draw is asked for without ``augmentation``, or an index isn't in the store.
         """
-        if generator is None and (flip or dequantize):
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
             raise DataError(
-                f"ImageStore.batch({flip=}, {dequantize=}) draws, so it needs a generator: "
-                'pass generator=cs_gan.randomness.stream(seed, "images", step, rank).'
+                f"ImageStore.batch: indices reach from {rows.min()} to {rows.max()}; give 0 ... {len(self) - 1}."
             )
-        chosen = self.images[torch.as_tensor(indices, dtype=torch.int64)]
-        batch = chosen.to(torch.float32).div_(127.5).sub_(1)
+        chosen = self.images[rows]
+        if not (flip or dequantize):
+            return _scaled(chosen)
+        if augmentation is None:
+            raise DataError(
+                f"ImageStore.batch({flip=}, {dequantize=}) draws, so it needs a key: pass augmentation=(seed, draw)."
+            )
+        # The first word is the flip's, whether or not there is noise; of the others each serves four values.
+        values = math.prod(self.image_shape)
+        words = image_words(*augmentation, rows.tolist(), 1 + (math.ceil(values / 4) if dequantize else 0))
         if flip:
-            mirrored = torch.rand(len(batch), generator=generator) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+            pixels, mirrored = chosen.numpy(), words[:, 0] >> np.uint64(63) == 1
+            pixels[mirrored] = pixels[mirrored][..., ::-1]  # numpy mirrors bytes in a quarter of torch's time
+        batch = _scaled(chosen)
         if dequantize:
-            batch += torch.rand(batch.shape, generator=generator) * DEQUANTISATION_WIDTH
+            steps = words[:, 1:].view(np.uint16)[:, :values]  # each uniform in 0 ... 65535
+            noise = np.multiply(steps, np.float32(DEQUANTISATION_WIDTH / 2**16), dtype=np.float32)
+            batch += torch.from_numpy(noise).view(batch.shape)
         return batch
+
+
+def _scaled(images: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
+    return images.to(torch.float32).div_(127.5).sub_(1)

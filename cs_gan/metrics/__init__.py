@@ -1,12 +1,19 @@
 """Scores for GANs through torch-fidelity, each under an honest name.
 
-``Evaluator(extractor, reference, reference_name=..., num_samples=...)(generator, seed=0)`` gives ``Scores``.
+``Evaluator(extractor, reference, reference_about=..., num_samples=...)(generator, seed=0)`` gives ``Scores``.
 """
 
 from cs_gan.metrics.evaluator import Evaluator
 from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor
 from cs_gan.metrics.images import to_uint8
-from cs_gan.metrics.scores import Scores, feature_statistics, frechet_distance, inception_score
+from cs_gan.metrics.scores import (
+    Scores,
+    feature_statistics,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
 
 __all__ = [
     "EXTRACTORS",
@@ -16,6 +23,8 @@ __all__ = [
     "feature_statistics",
     "frechet_distance",
     "inception_score",
+    "kernel_distance",
     "load_extractor",
+    "precision_recall",
     "to_uint8",
 ]

@@ -1,4 +1,4 @@
-"""A private cache of small tensors: reference statistics and the digits classifier.
+"""A private cache of arrays: what is known of the real images, and the digits classifier.
 
 torch-fidelity's own cache is unpickled and keyed by names alone. This one is safetensors, keyed by everything
 that changes the result, written atomically, and each payload carries its own sha256: a file that doesn't verify
@@ -40,22 +40,34 @@ def key_digest(key: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays in ``path``, or those of ``compute()``, which are then stored there.
+def load(path: Path) -> Arrays | None:
+    """The arrays in ``path``; None where there is no such file, or a damaged one, which a warning reports."""
+    if not path.exists():
+        return None
+    try:
+        return _read_verified(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        warnings.warn(f"the cache file {path} is damaged ({error}); computing it again", stacklevel=2)
+        return None
 
-    A file that is damaged is reported by a warning and computed again. A folder that can't be written costs the
-    time of the next computation and nothing else, so it is a warning too.
+
+def store(path: Path, arrays: Arrays) -> None:
+    """Keep ``arrays`` in ``path``.
+
+    A folder that can't be written costs the time of the next computation and nothing else, so it is a warning.
     """
-    if path.exists():
-        try:
-            return _read_verified(path)
-        except (SafetensorError, ValueError, OSError) as error:
-            warnings.warn(f"the cache file {path} is damaged ({error}); computing it again", stacklevel=2)
-    arrays = compute()
     try:
         _write_atomically(path, arrays)
     except OSError as error:
         warnings.warn(f"can't write the cache file {path} ({error}); the next run computes it again", stacklevel=2)
+
+
+def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
+    """The arrays in ``path``, or those of ``compute()``, which are then stored there."""
+    arrays = load(path)
+    if arrays is None:
+        arrays = compute()
+        store(path, arrays)
     return arrays
 
 

@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cs_gan.errors import MetricError
-from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
+from cs_gan.metrics.cache import Arrays, default_cache_dir
+from cs_gan.metrics.extraction import FeatureReader
 from cs_gan.metrics.extractors import load_extractor
-from cs_gan.metrics.images import as_rgb, batches_of, check_uint8, generated_images
+from cs_gan.metrics.images import batches_of, check_uint8, generated_images
+from cs_gan.metrics.reference import Reference
 from cs_gan.metrics.scores import (
+    KID_SUBSETS,
+    MANIFOLD_LIMIT,
+    MIN_SAMPLES,
+    NEIGHBOURS,
     Scores,
-    Statistics,
     feature_statistics,
     frechet_distance,
     inception_score,
+    kernel_distance,
+    kid_subset_size,
     num_splits,
+    precision_recall,
 )
-from cs_gan.randomness import stream
+from cs_gan.metrics.sharding import Processes
+
+CHUNK = 10_000  # reference features compared at a time
 
 
 class Evaluator:
     """Scores of a generator, reproducible from (generator, seed) alone.
 
     uint8 images go in at their native size and each extractor resizes them in its own way, so a score belongs to
-    one image size: 32 x 32 and 64 x 64 versions of a data set have different scores.
+    one image size: 32 x 32 and 64 x 64 versions of a data set have different scores. Every distance, precision
+    and recall use the same extractor's features, and their names say which; torch-fidelity by itself takes VGG16's
+    for precision and recall.
+
+    Where torch.distributed has several processes, each builds an evaluator and all of them call it: each reads its
+    share of the images, the first computes the scores and all return them. Scores don't depend on how many there
+    are, beyond what different processors round differently.
 
     Args:
         extractor: a name in ``EXTRACTORS``: inception, efficientnet_lite0 or digits.
         reference: real images, uint8 (n, C, H, W), C = 1 or 3.
-        reference_name: the data's fingerprint: name, split, size, preprocessing. Part of the cache's key.
-        num_samples: how many images to generate, at least 2. Few samples bias a distance upwards; with no more
-            samples than features the covariance is rank-deficient and the provenance says so. Compare only
+        reference_about: what they are, in JSON values: fingerprint, name, split, crop and other preparation. Part
+            of the cache's key and of every provenance.
+        num_samples: how many images to generate, at least 4. Few samples bias a Fréchet distance upwards; with no
+            more samples than features the covariance is rank-deficient and the provenance says so. Compare only
             scores of equal counts; published FIDs use 50,000.
         num_reference: how many real images to use, a fixed random subset; default: all.
-        batch_size: images per forward pass; it doesn't change the score beyond rounding.
+        batch_size: images per forward pass; it doesn't change the score beyond rounding, nor beyond the noise that
+            a generator draws for itself.
         device: where the extractor runs.
-        cache_dir: reference statistics and the digits classifier; default ``~/.cache/cs_gan/metrics``.
+        cache_dir: reference features and the digits classifier; default ``~/.cache/cs_gan/metrics``.
         weights: an explicit weight file for the extractor.
-        download: allow fetching missing Inception weights.
-        progress: show a bar.
+        progress: show a bar; of several processes only the first does.
 
     Raises:
         MetricError: unknown extractor, missing or damaged weights, images of the wrong type, bad counts.
@@ -58,154 +74,165 @@ class Evaluator:
         extractor: str,
         reference: Tensor,
         *,
-        reference_name: str,
+        reference_about: Mapping[str, object],
         num_samples: int,
         num_reference: int | None = None,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
         cache_dir: Path | None = None,
         weights: Path | None = None,
-        download: bool = False,
         progress: bool = False,
     ) -> None:
         check_uint8(reference, "reference")
-        for what, count in (("num_samples", num_samples), ("num_reference", num_reference or len(reference))):
-            if count < 2:
-                raise MetricError(f"{what} = {count}: a covariance needs at least 2 images")
+        _check_count("num_samples", num_samples)
+        _check_count("num_reference", len(reference) if num_reference is None else num_reference)
         if num_reference is not None and num_reference > len(reference):
             raise MetricError(f"num_reference = {num_reference}, but there are {len(reference)} reference images")
         if batch_size < 1:
             raise MetricError(f"batch_size = {batch_size}; it must be at least 1")
         self.num_samples = num_samples
-        self.batch_size = batch_size
         self.device = torch.device(device)
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
-        self.progress = progress
-        self.reference_name = reference_name
-        self._reference = reference
-        self._subset = _reference_subset(len(reference), num_reference)
-        self._statistics: Statistics | None = None
-        self._extractor = load_extractor(
-            extractor, device=self.device, weights=weights, cache_dir=self.cache_dir, download=download
-        )
+        self._about = _json_values("reference_about", reference_about)
+        folder = Path(cache_dir) if cache_dir else default_cache_dir()
+        self._extractor = load_extractor(extractor, device=self.device, weights=weights, cache_dir=folder)
+        self._reader = FeatureReader(self._extractor, self.device, tuple(reference.shape[2:]), batch_size, progress)
+        self._reference = Reference(reference, self._about, num_reference, self._reader, folder)
 
-    def __call__(self, generator: nn.Module, seed: int = 0) -> Scores:
-        """Score ``generator``: latents (B, latent_dim) -> images in [-1, 1], (B, 1 or 3, H, W).
+    def __call__(
+        self,
+        generator: nn.Module,
+        seed: int = 0,
+        num_samples: int | None = None,
+        about: Mapping[str, object] | None = None,
+    ) -> Scores:
+        """Score ``generator``: latents (B, latent_dim) -> images in [-1, 1], (B, 1 or 3, H, W). Collective.
 
         Latents come from ``stream(seed, "evaluation")``. The global RNG and every submodule's training mode are
         afterwards what they were before.
 
+        Args:
+            generator: the network to score, the same in every process.
+            seed: what its latents and its own noise are drawn from.
+            num_samples: how many images to generate; default: the evaluator's.
+            about: what the generator is, in JSON values, such as ``{"step": 500, "network": "EMA"}``; added to the
+                provenance.
+
         Raises:
-            MetricError: no ``latent_dim``, images that aren't finite or of another size, a score that isn't finite.
+            MetricError: no ``latent_dim``, images that aren't finite or of another size, a score that isn't finite,
+                or a failure in any process.
         """
-        batches = generated_images(generator, self.num_samples, self.batch_size, seed, self.device)
-        scores = self._score(batches, self.num_samples)
-        scores.provenance["seed"] = seed
-        return scores
+        start = time.perf_counter()
+        count = self.num_samples if num_samples is None else num_samples
+        _check_count("num_samples", count)
+        processes = Processes(self.device)
+        provenance = self._provenance(count) | {"seed": seed, "processes": processes.size, "seconds": 0.0}
+        described = _json_values("about", about or {})
+        if clash := sorted(described.keys() & provenance.keys()):
+            raise MetricError(f"about = {described} would replace the provenance's own {', '.join(clash)}; rename them")
+        real = self._reference.statistics(processes)
+        generated = self._reader.read_together(
+            processes,
+            lambda share: generated_images(generator, count, self._reader.batch_size, seed, self.device, share),
+            count,
+            "Scoring",
+        )
+        values, provenance["seconds"] = processes.on_first(
+            lambda: (self._values(generated, real), time.perf_counter() - start)
+        )
+        return Scores(values, self._extractor.spec.distance, provenance | described)
 
-    def score_images(self, images: Tensor) -> Scores:
-        """Score images that exist already, uint8 (n, C, H, W) with n >= 2; ``num_samples`` plays no part.
+    def features(self, images: Tensor) -> Tensor:  # uint8 (n, C, H, W) -> (n, d)
+        """What the distances are measured on, on the CPU. Not collective.
 
         Raises:
-            MetricError: images of the wrong type, size or count; a score that isn't finite.
+            MetricError: images of the wrong type or size.
         """
         check_uint8(images, "images")
-        if len(images) < 2:
-            raise MetricError(f"{len(images)} image: a covariance needs at least 2")
-        return self._score(batches_of(images, self.batch_size), len(images))
+        return self._reader.read(batches_of(images, self._reader.batch_size), len(images), "Features")[0]
 
-    def reference_statistics(self) -> Statistics:
-        """Mean (d,) and covariance (d, d) of the real images' features, from memory, disk or scratch."""
-        if self._statistics is None:
-            spec = self._extractor.spec
-            path = self.cache_dir / f"reference-{spec.name}-{key_digest(self._cache_key())}.safetensors"
-            self._statistics = dict(load_or_compute(path, self._compute_reference))
-        return self._statistics
+    def nearest(self, images: Tensor, k: int) -> tuple[Tensor, Tensor]:  # uint8 (n, C, H, W) -> (n, k), (n, k)
+        """The ``k`` real images nearest to each image in feature space, out of all of them. Not collective.
 
-    def _score(self, batches: Iterable[Tensor], count: int) -> Scores:
-        start = time.perf_counter()
-        reference = self.reference_statistics()
-        spec = self._extractor.spec
-        features, logits = self._extract(batches, count, "Scoring")
-        splits = num_splits(count)
-        values = {spec.distance: frechet_distance(feature_statistics(features), reference)}
+        Returns:
+            Euclidean distances, ascending, and indices into ``reference``.
+
+        Raises:
+            MetricError: images of the wrong type or size, or ``k`` beyond the number of real images.
+        """
+        if not 1 <= k <= len(self._reference.images):
+            raise MetricError(f"k = {k} nearest of {len(self._reference.images)} reference images: choose 1 or more")
+        found = self.features(images)
+        distances, indices = found.new_empty(len(found), 0), torch.empty(len(found), 0, dtype=torch.long)
+        for number, part in enumerate(batches_of(self._reference.all_features(), CHUNK)):
+            # The faster way through a matrix product can't tell a copy from a near neighbour.
+            new = torch.cdist(found, part, compute_mode="donot_use_mm_for_euclid_dist")
+            new_indices = (torch.arange(len(part)) + number * CHUNK).expand(len(found), -1)
+            candidates = torch.cat([indices, new_indices], 1)
+            # The k best so far, and this chunk's.
+            distances, order = torch.cat([distances, new], 1).topk(min(k, candidates.shape[1]), largest=False)
+            indices = candidates.gather(1, order)
+        return distances, indices
+
+    def _values(self, generated: tuple[Tensor, Tensor] | None, real: Arrays | None) -> dict[str, float]:
+        assert generated is not None  # of the first process, which alone comes here
+        assert real is not None
+        (features, logits), spec = generated, self._extractor.spec
+        some_real = torch.from_numpy(real["features"])
+        splits = num_splits(len(features))
+        values = {spec.distance: frechet_distance(feature_statistics(features), real)}
         values[spec.inception_score], deviation = inception_score(logits, splits)
         if splits > 1:  # the deviation over one split is 0 by construction and says nothing
             values[f"{spec.inception_score} std"] = deviation
-        provenance = self._provenance(count, splits)
-        provenance["seconds"] = time.perf_counter() - start
-        return Scores(values, spec.distance, provenance)
+        values[spec.kernel_distance], deviation = kernel_distance(features, some_real)
+        if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
+            values[f"{spec.kernel_distance} std"] = deviation
+        values[spec.precision], values[spec.recall] = precision_recall(features, some_real)
+        return values
 
-    def _provenance(self, count: int, splits: int) -> dict[str, Any]:
+    def _provenance(self, count: int) -> dict[str, Any]:
+        reference, spec = self._reference, self._extractor.spec
         notes = []
-        for what, number in (("samples", count), ("reference images", self._num_reference)):
-            if number <= self._extractor.spec.num_features:
+        for what, number in (("samples", count), ("reference images", reference.count)):
+            if number <= spec.num_features:
                 notes.append(f"biased: fewer {what} than features")
         return {
-            "extractor": self._extractor.spec.name,
+            "extractor": spec.name,
             "weights": str(self._extractor.weights),
             "weights_sha256": self._extractor.weights_sha256,
             "torch_fidelity": version("torch-fidelity"),
             "num_samples": count,
-            "num_reference": self._num_reference,
-            "reference": self.reference_name,
-            "image_size": list(self._reference.shape[1:]),
-            "is_splits": splits,
+            "num_reference": reference.count,
+            "reference": self._about,
+            "image_size": list(reference.images.shape[1:]),
+            "is_splits": num_splits(count),
+            "kid": {
+                "generated": count,
+                "reference": reference.num_features_kept,
+                "subsets": KID_SUBSETS,
+                "subset_size": kid_subset_size(count, reference.num_features_kept),
+            },
+            "precision_recall": {
+                "generated": min(count, MANIFOLD_LIMIT),
+                "reference": min(reference.num_features_kept, MANIFOLD_LIMIT),
+                "neighbours": NEIGHBOURS,
+                "features": f"those of {spec.name}, where torch-fidelity's default is VGG16",
+            },
             "notes": notes,
         }
 
-    @property
-    def _num_reference(self) -> int:
-        return len(self._reference) if self._subset is None else len(self._subset)
 
-    def _cache_key(self) -> dict[str, object]:
-        # The name is the caller's word; a hash of some images catches the same name given to other data.
-        some = self._reference[:: max(1, len(self._reference) // 256)].contiguous().cpu()
-        return {
-            "version": 1,
-            "extractor": self._extractor.spec.name,
-            "weights": self._extractor.weights_sha256,
-            "torch_fidelity": version("torch-fidelity"),
-            "reference": self.reference_name,
-            "shape": list(self._reference.shape),
-            "count": self._num_reference,
-            "some_images": hashlib.sha256(some.numpy().tobytes()).hexdigest(),
-        }
-
-    def _compute_reference(self) -> Arrays:
-        features, _ = self._extract(self._reference_batches(), self._num_reference, "Reference images")
-        return dict(feature_statistics(features))
-
-    def _reference_batches(self) -> Iterator[Tensor]:
-        if self._subset is None:
-            yield from batches_of(self._reference, self.batch_size)
-        else:
-            for index in batches_of(self._subset, self.batch_size):
-                yield self._reference[index]
-
-    def _extract(self, batches: Iterable[Tensor], count: int, title: str) -> tuple[Tensor, Tensor]:
-        """uint8 batches -> features (n, d), logits (n, classes), on the CPU."""
-        features, logits = [], []
-        size = tuple(self._reference.shape[2:])
-        module: Callable[[Tensor], tuple[Tensor, Tensor]] = self._extractor.module
-        with tqdm(total=count, desc=title, unit="img", leave=False, disable=not self.progress) as bar:
-            for batch in batches:
-                if tuple(batch.shape[2:]) != size:
-                    raise MetricError(
-                        f"images of {tuple(batch.shape[2:])} pixels against reference images of {size}: "
-                        "extractors resize, so scores across sizes would measure the resizing too"
-                    )
-                # Autocast around the training loop must not reach the scores.
-                with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-                    feature, logit = module(as_rgb(batch.to(self.device)))
-                features.append(feature.cpu())
-                logits.append(logit.cpu())
-                bar.update(len(batch))
-        return torch.cat(features), torch.cat(logits)
+def _check_count(what: str, count: int) -> None:
+    if count < MIN_SAMPLES:
+        raise MetricError(
+            f"{what} = {count}: precision and recall look at the neighbour number {NEIGHBOURS}, so at least "
+            f"{MIN_SAMPLES} images are needed"
+        )
 
 
-def _reference_subset(total: int, count: int | None) -> Tensor | None:
-    """Sorted indices (count,) of a fixed random subset; None means all."""
-    if count is None or count == total:
-        return None
-    return torch.randperm(total, generator=stream(0, "reference"))[:count].sort().values
+def _json_values(what: str, mapping: Mapping[str, object]) -> dict[str, Any]:
+    """A copy of ``mapping``, as it will be read from a file."""
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(mapping), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"{what} = {mapping!r} goes into a JSON file, and can't: {error}") from error
+    return copy

@@ -2,6 +2,9 @@
 
 A distance is called FID only where the features are those that define FID. All three are in torch-fidelity's
 registry, so its own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well.
+
+KID is the kernel distance over Inception's features, so the others' names carry their extractor. Precision and
+recall always do: torch-fidelity takes VGG16's features for them by default, and these are the extractor's own.
 """
 
 from __future__ import annotations
@@ -31,20 +34,26 @@ class ExtractorSpec:
         registered_name: its name in torch-fidelity's registry.
         distance: what the Fréchet distance over its features is called.
         inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called.
-        feature_layer: the layer the distance uses.
+        kernel_distance: what the polynomial kernel's MMD over its features is called.
+        precision: what the share of generated images on the real ones' manifold is called.
+        recall: what the share of real images on the generated ones' manifold is called.
+        feature_layer: the layer the distances, precision and recall use.
         logit_layer: the layer the Inception-Score-like score uses.
         num_features: the width of ``feature_layer``.
-        locate: (explicit weights, cache folder, download allowed) -> the weight file.
+        locate: (explicit weights, cache folder) -> the weight file.
     """
 
     name: str
     registered_name: str
     distance: str
     inception_score: str
+    kernel_distance: str
+    precision: str
+    recall: str
     feature_layer: str
     logit_layer: str
     num_features: int
-    locate: Callable[[Path | None, Path, bool], Path]
+    locate: Callable[[Path | None, Path], Path]
 
 
 def _explicit(weights: Path) -> Path:
@@ -53,15 +62,15 @@ def _explicit(weights: Path) -> Path:
     return weights
 
 
-def _locate_inception(weights: Path | None, cache_dir: Path, download: bool) -> Path:
-    return inception.locate_weights(weights, download)
+def _locate_inception(weights: Path | None, cache_dir: Path) -> Path:
+    return inception.locate_weights(weights)
 
 
-def _locate_lite0(weights: Path | None, cache_dir: Path, download: bool) -> Path:
+def _locate_lite0(weights: Path | None, cache_dir: Path) -> Path:
     return _explicit(weights) if weights else lite0.locate_weights()
 
 
-def _locate_digits(weights: Path | None, cache_dir: Path, download: bool) -> Path:
+def _locate_digits(weights: Path | None, cache_dir: Path) -> Path:
     return _explicit(weights) if weights else digits.locate_weights(cache_dir)
 
 
@@ -71,6 +80,9 @@ _SPECS = (
         registered_name="inception-v3-compat",
         distance="FID",
         inception_score="IS",
+        kernel_distance="KID",
+        precision="precision, Inception",
+        recall="recall, Inception",
         feature_layer="2048",
         logit_layer="logits_unbiased",
         num_features=2048,
@@ -81,6 +93,9 @@ _SPECS = (
         registered_name="cs-gan-efficientnet-lite0",
         distance="FD, EfficientNet-Lite0",
         inception_score="IS, EfficientNet-Lite0",
+        kernel_distance="KID, EfficientNet-Lite0",
+        precision="precision, EfficientNet-Lite0",
+        recall="recall, EfficientNet-Lite0",
         feature_layer="1280",
         logit_layer="logits",
         num_features=lite0.HEAD,
@@ -91,6 +106,9 @@ _SPECS = (
         registered_name="cs-gan-digits",
         distance="FD, digits classifier",
         inception_score="IS, digits classifier",
+        kernel_distance="KID, digits classifier",
+        precision="precision, digits classifier",
+        recall="recall, digits classifier",
         feature_layer="64",
         logit_layer="logits",
         num_features=digits.FEATURES,
@@ -123,7 +141,6 @@ def load_extractor(
     device: torch.device | str = "cpu",
     weights: Path | None = None,
     cache_dir: Path | None = None,
-    download: bool = False,
 ) -> LoadedExtractor:
     """Build the extractor ``name`` in fp32 and channels_last on ``device``; the global RNG stays as it was.
 
@@ -133,7 +150,7 @@ def load_extractor(
     if name not in EXTRACTORS:
         raise MetricError(f"there is no extractor {name!r}; choose one of {', '.join(EXTRACTORS)}")
     spec = EXTRACTORS[name]
-    path = spec.locate(Path(weights) if weights else None, cache_dir or default_cache_dir(), download)
+    path = spec.locate(Path(weights) if weights else None, cache_dir or default_cache_dir())
     cls: Any = FEATURE_EXTRACTORS_REGISTRY[spec.registered_name]
     with isolated_rng(0, torch.device("cpu")):  # building a network draws its initial weights
         module = cls(

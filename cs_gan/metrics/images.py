@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.errors import MetricError
 from cs_gan.metrics.state import evaluation_mode, isolated_rng
@@ -53,22 +54,26 @@ def to_uint8(images: Tensor) -> Tensor:  # (B, C, H, W) in [-1, 1] -> uint8 (B, 
 
 
 def generated_images(
-    generator: nn.Module, count: int, batch_size: int, seed: int, device: torch.device
+    generator: nn.Module, count: int, batch_size: int, seed: int, device: torch.device, share: range | None = None
 ) -> Iterator[Tensor]:  # yields uint8 (B, C, H, W)
-    """``count`` images in batches, a function of (generator, seed) only.
+    """``count`` images in batches, or those at the positions ``share``: a function of (generator, seed) only.
 
-    Noise that the generator draws for itself comes from the same seed. Between two batches, and after an error,
-    the caller finds the global RNG and the training modes as they were.
+    ``share`` starts at a batch (see ``Processes.share``). Noise that the generator draws for itself comes from
+    the seed and the batch's number. Between two batches, and after an error, the caller finds the global RNG and
+    the training modes as they were.
 
     Raises:
         MetricError: no ``latent_dim``, or images that :func:`to_uint8` refuses.
     """
+    # DDP's forward is collective, and the processes' shares may differ by a batch.
+    generator = generator.module if isinstance(generator, DistributedDataParallel) else generator
     latent_dim = _latent_dim(generator)
+    share = range(count) if share is None else share
     parameter = next(generator.parameters(), None)
     place = device if parameter is None else parameter.device
     # All at once: a CPU generator's draws depend on how they are cut into calls.
     latents = torch.randn(count, latent_dim, generator=stream(seed, "evaluation"))
-    for index, z in enumerate(batches_of(latents, batch_size)):
+    for index, z in enumerate(batches_of(latents[share.start : share.stop], batch_size), share.start // batch_size):
         noise_seed = derive_seed(seed, "evaluation", "noise", index)
         # no_grad rather than inference_mode: what the generator caches here must stay usable in training.
         with (
@@ -84,7 +89,7 @@ def generated_images(
 
 
 def _latent_dim(generator: nn.Module) -> int:
-    # DDP keeps the network in .module, torch.compile forwards attributes by itself.
+    # AveragedModel and the like keep the network in .module, torch.compile forwards attributes by itself.
     for candidate in (generator, getattr(generator, "module", None)):
         latent_dim = getattr(candidate, "latent_dim", None)
         if isinstance(latent_dim, int) and latent_dim > 0:

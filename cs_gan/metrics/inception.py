@@ -15,26 +15,16 @@ FILE_NAME = str(URL_INCEPTION_V3).rsplit("/", 1)[1]
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
-def locate_weights(weights: Path | None = None, download: bool = False) -> Path:
+def locate_weights(weights: Path | None = None) -> Path:
     """The verified weight file: ``weights``, or the one in ``$TORCH_HOME/hub/checkpoints``.
 
     torch-fidelity unpickles this file and checks nothing, and one damaged or foreign file makes every FID wrong,
     so the sha256 is checked here first.
 
-    Args:
-        weights: an explicit path.
-        download: fetch a missing file from torch-fidelity's release, 91 MiB; never done unasked.
-
     Raises:
-        MetricError: the file is missing, can't be fetched or isn't the file that defines FID.
+        MetricError: the file is missing or isn't the file that defines FID.
     """
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
-    if not path.is_file() and download and weights is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=SHA256, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise MetricError(f"downloading {URL_INCEPTION_V3} failed: {error}. {_advice(path)}") from error
     if not path.is_file():
         raise MetricError(f"FID needs the Inception weights {FILE_NAME}, and {path} doesn't exist. {_advice(path)}")
     digest = file_sha256(path)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from cs_gan.errors import MetricError
 
@@ -20,6 +22,13 @@ Statistics = dict[str, npt.NDArray[Any]]
 # Below this many samples a split's Inception Score is bounded by its size rather than by the images.
 MIN_SAMPLES_PER_SPLIT = 50
 MAX_SPLITS = 10
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+# Precision and recall look at the distance to the third neighbour and at n x n distances.
+NEIGHBOURS = 3
+MIN_SAMPLES = NEIGHBOURS + 1
+MANIFOLD_LIMIT = 10_000
+SHUFFLE_SEED = 2020  # torch-fidelity's own default: its command line draws the same splits and subsets
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,13 @@ class Scores:
     """Named scores and what they were computed from.
 
     Attributes:
-        values: score name -> value, each finite; a distance may be a tiny negative number, which is rounding.
+        values: score name -> value, each finite: distance, Inception Score, kernel distance, precision, recall,
+            the second and third followed by their " std". A Fréchet distance may be a tiny negative number, which
+            is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where nothing differs.
         primary: the name of the distance, the score to compare runs by (lower is better).
-        provenance: extractor, weights and their sha256, counts, reference, seed, seconds, notes. Two scores can
-            be compared where all of it but the seed and the seconds agrees.
+        provenance: extractor, weights and their sha256, counts, reference, seed, seconds, processes, notes. Two
+            scores can be compared where all of it agrees but the seed, the seconds, the processes and what the
+            caller said about the generator.
     """
 
     values: dict[str, float]
@@ -44,10 +56,7 @@ def feature_statistics(features: Tensor) -> Statistics:  # (n, d) -> mu (d,), si
     Raises:
         MetricError: fewer than two samples, or a feature that isn't finite.
     """
-    if features.dim() != 2 or len(features) < 2:
-        raise MetricError(f"a covariance needs features (n, d) with n >= 2, got {tuple(features.shape)}")
-    if not bool(torch.isfinite(features).all()):
-        raise MetricError("the extractor returned features that aren't finite; no score can be computed from them")
+    _check_features("a covariance", features, minimum=2)
     statistics: Statistics = fid_features_to_statistics(features.cpu())
     return statistics
 
@@ -79,9 +88,69 @@ def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:  # (n, 
     Raises:
         MetricError: a result that isn't finite.
     """
-    result = isc_features_to_metric(logits.cpu(), splits=splits)
+    result = isc_features_to_metric(logits.cpu(), splits=splits, shuffle=True, rng_seed=SHUFFLE_SEED)
     mean = _finite("the Inception Score", float(result[KEY_METRIC_ISC_MEAN]))
     return mean, _finite("the Inception Score's deviation", float(result[KEY_METRIC_ISC_STD]))
+
+
+def kid_subset_size(*counts: int) -> int:
+    """The customary 1000, or the smallest count where there are fewer samples."""
+    return min(KID_SUBSET_SIZE, *counts)
+
+
+def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d)
+    """Unbiased squared MMD under the kernel (x.y / d + 1)^3, its mean and standard deviation over 100 subsets.
+
+    Bińkowski et al. 2018 (arXiv:1801.01401), section 4. The subsets are the same for the same counts.
+
+    Raises:
+        MetricError: fewer than two samples, or a feature or result that isn't finite.
+    """
+    for features in (generated, real):
+        _check_features("the kernel distance", features, minimum=2)
+    result = kid_features_to_metric(
+        generated.cpu(),
+        real.cpu(),
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=kid_subset_size(len(generated), len(real)),
+        kid_kernel="poly",
+        kid_kernel_poly_degree=3,
+        kid_kernel_poly_gamma=None,
+        kid_kernel_poly_coef0=1,
+        rng_seed=SHUFFLE_SEED,
+        verbose=False,
+    )
+    mean = _finite("the kernel distance", float(result[KEY_METRIC_KID_MEAN]))
+    return mean, _finite("the kernel distance's deviation", float(result[KEY_METRIC_KID_STD]))
+
+
+def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d) -> in [0, 1]
+    """The share of generated samples on the real manifold, and of real samples on the generated one.
+
+    A manifold is the union of balls around samples, each reaching to its third nearest neighbour: Kynkäänniemi
+    et al. 2019 (arXiv:1904.06991), eq. 1 and 2. At most the first 10,000 of each side are used.
+
+    Raises:
+        MetricError: fewer than four samples, or a feature that isn't finite.
+    """
+    for features in (generated, real):
+        _check_features("precision and recall", features, minimum=MIN_SAMPLES)
+    result = prc_features_to_metric(
+        generated[:MANIFOLD_LIMIT].cpu(),
+        real[:MANIFOLD_LIMIT].cpu(),
+        prc_neighborhood=NEIGHBOURS,
+        prc_batch_size=1000,  # 40 MB of distances at a time
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    return float(result[KEY_METRIC_PRECISION]), float(result[KEY_METRIC_RECALL])
+
+
+def _check_features(what: str, features: Tensor, minimum: int) -> None:
+    if features.dim() != 2 or len(features) < minimum:
+        raise MetricError(f"{what} needs features (n, d) with n >= {minimum}, got {tuple(features.shape)}")
+    if not bool(torch.isfinite(features).all()):
+        raise MetricError("the extractor returned features that aren't finite; no score can be computed from them")
 
 
 def _finite(what: str, value: float) -> float:

@@ -1,29 +1,55 @@
-"""``python -m cs_gan.report samples/<run> [samples/<other> ...]``: draw runs side by side."""
+"""``python -m cs_gan.report samples/<run> [samples/<other> ...]``: report on a run, or compare several."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cs_gan.errors import DataError
-from cs_gan.report import save_overview
+from cs_gan.report import save_comparison, save_overview, save_report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when the picture is written, 2 when a folder is no run."""
+    """0 when the file is written, 2 when a folder is no run or the output has another suffix."""
     parser = argparse.ArgumentParser(prog="python -m cs_gan.report", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, as train_gan.py writes them")
-    parser.add_argument("--output", type=Path, default=Path("overview.png"), help="the picture (overview.png)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="a page (.html) or a picture (.png); report.html in the run's folder, or comparison.html for several runs",
+    )
     options = parser.parse_args(arguments)
+    one = len(options.runs) == 1
+    output = options.output or (options.runs[0] / "report.html" if one else Path("comparison.html"))
     try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        save_overview(options.output, options.runs)
+        write(output, options.runs)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(options.output)
+    print(output)
     return 0
+
+
+def write(output: Path, runs: Sequence[Path]) -> None:
+    """A picture or a page, by the suffix of ``output``.
+
+    Raises:
+        DataError: if a folder is no run, or the suffix is neither ``.png`` nor ``.html``.
+    """
+    if output.suffix not in (".png", ".html"):
+        raise DataError(f"--output={output}: give a file that ends in .html or .png.")
+    for run in runs:
+        if not run.is_dir():
+            raise DataError(f"{run} is no folder: give the folder of a run.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".png":
+        save_overview(output, runs)
+    elif len(runs) == 1:
+        save_report(output, runs[0])
+    else:
+        save_comparison(output, runs)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,54 @@
-"""Runs at a glance: the newest grid of each, and their curves in one panel."""
+"""Runs at a glance: one PNG with their curves in one panel and the newest grid of each."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from cs_gan.errors import DataError
-from cs_gan.report.curve import draw_score, read_tables, score_columns
+from cs_gan.report.chart import draw, literal, name_groups, save_figure
+from cs_gan.report.groups import group_runs, score_conflicts
+from cs_gan.report.panels import score_panels
+from cs_gan.report.run import read_run
 
 
 def save_overview(path: Path, runs: Sequence[Path]) -> None:
-    """One PNG for one run or several: a panel with every run's distance, then the grid of each.
+    """One PNG for one run or several: a panel with the primary score of all, then a grid of each.
+
+    Runs that differ in their seed alone are drawn as one, their mean in a band from lowest to highest, with the grid
+    of the first.
 
     Args:
         path: a ``.png`` file.
-        runs: run folders with ``grid.png`` and ``metrics.csv``; each is labelled by its name.
+        runs: run folders with a grid and a score; each is labelled by its name.
 
     Raises:
-        DataError: if a folder is no run or has no scores yet.
+        DataError: if a folder is no run, or has no grid or no score yet.
     """
-    for run in runs:
-        for name in ("grid.png", "metrics.csv"):
-            if not (run / name).is_file():
-                raise DataError(f"{run} has no {name}: give the folder of a run that was scored at least once.")
-    tables = read_tables({run.name: run / "metrics.csv" for run in runs})
-    figure = Figure(figsize=(4.4 * (1 + len(runs)), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + len(runs))
-    draw_score(first, tables, score_columns(tables, runs)[0])
-    for axes, run in zip(others, runs, strict=True):
-        with Image.open(run / "grid.png") as picture:
+    read = [read_run(run) for run in runs]
+    for run in read:
+        for what, missing in (("grid.png or grids/", not run.grids), ("scores in metrics.jsonl", not run.evaluations)):
+            if missing:
+                raise DataError(f"{run.path} has no {what}: give the folder of a run that was scored at least once.")
+    groups = group_runs(read)
+    figure = Figure(figsize=(4.4 * (1 + len(groups)), 4.2), layout="constrained")
+    first, *others = figure.subplots(1, 1 + len(groups))
+    draw(first, score_panels({group.label: [run.evaluations for run in group.runs] for group in groups})[0])
+    if len(read) > 1:
+        name_groups(figure, [group.legend for group in groups])
+    for axes, group in zip(others, groups, strict=True):
+        run = group.runs[0]
+        with Image.open(run.grids[-1][1]) as picture:
             axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")
-        axes.set_title(f"{run.name}, step {tables[run.name][-1]['step']}", fontsize=10)
+        step = run.steps_done if run.grids[-1][0] is None else run.grids[-1][0]
+        axes.set_title(literal(f"{run.name}, step {step}"), fontsize=10)
         axes.axis("off")
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=100)
-    os.replace(partial, path)
+    conflicts = score_conflicts([group.evaluations for group in groups])
+    if conflicts:
+        told = f"Not comparable: the scores differ in {', '.join(conflicts)}"
+        figure.suptitle(literal(told), color="#b42318", fontsize=10, wrap=True)
+    save_figure(figure, path, dpi=100)

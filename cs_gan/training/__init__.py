@@ -1,28 +1,39 @@
-"""What a run needs beside its networks: configuration, folder, checkpoints, snapshots, progress."""
+"""What a run needs beside its networks: recipe, folder, loop, checkpoints, snapshots, trackers, progress."""
 
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
-from cs_gan.training.config import GanConfig, as_plain, differences, parse_config, save_config
-from cs_gan.training.progress import Progress, StopRequest
-from cs_gan.training.run_folder import RunFolder, append_row, drop_rows_from, read_rows
+from cs_gan.training.config import as_plain, differences, parse_config, save_config
+from cs_gan.training.gan_config import GanConfig
+from cs_gan.training.loop import train
+from cs_gan.training.progress import Interrupted, Progress, StopRequest
+from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
+from cs_gan.training.script import run_script
+from cs_gan.training.session import Session
 from cs_gan.training.snapshot import read_snapshot, save_snapshot
+from cs_gan.training.task import State, Task
 
 __all__ = [
     "GanConfig",
+    "Interrupted",
     "Progress",
     "RunFolder",
+    "Session",
+    "State",
     "StopRequest",
+    "Task",
     "abandon_after",
-    "append_row",
+    "append_line",
     "as_plain",
     "differences",
-    "drop_rows_from",
     "list_checkpoints",
     "parse_config",
     "read_checkpoint",
-    "read_rows",
+    "read_lines",
     "read_snapshot",
     "restore",
+    "run_script",
     "save_checkpoint",
     "save_config",
     "save_snapshot",
+    "train",
+    "write_lines",
 ]

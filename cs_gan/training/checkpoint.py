@@ -67,6 +67,7 @@ def save_checkpoint(
     # A run that went on from an older checkpoint meets later ones; what was just written stays all the same.
     others = [path for path in list_checkpoints(folder) if path != final]
     for old in others[: max(0, len(others) + 1 - keep)]:
+        (old / "manifest.json").unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
         shutil.rmtree(old, ignore_errors=True)
     return final
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -54,20 +56,42 @@ class Progress:
         self._bar.close()
 
 
+class Interrupted(Exception):
+    """A signal came while nothing was at stake."""
+
+
 class StopRequest:
     """Ctrl-C, SIGTERM or the time limit: asked once, the step under way is finished; asked twice, it is not."""
 
     def __init__(self, max_minutes: float | None = None) -> None:
         self.reason = ""
         self.signal = 0
+        self._asked_at = 0.0
+        self._interruptible = False
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._received)
 
-    def _received(self, number: int, _frame: FrameType | None) -> None:
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, the first signal ends what is being done: :class:`Interrupted` is raised, at the latest here."""
         if self.signal:
-            raise KeyboardInterrupt
-        self.signal, self.reason = number, f"{signal.Signals(number).name} received"
+            raise Interrupted
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _received(self, number: int, _frame: FrameType | None) -> None:
+        # A launcher passes on the Ctrl-C that the terminal has sent to all of us: that is one request, not two.
+        if self.signal:
+            if time.monotonic() - self._asked_at > 2:
+                raise KeyboardInterrupt
+            return
+        self.signal, self.reason, self._asked_at = number, f"{signal.Signals(number).name} received", time.monotonic()
+        if self._interruptible:
+            raise Interrupted
         print(f"\n{self.reason}: finishing this step and saving. Once more to stop at once.", file=sys.stderr)
 
     def __bool__(self) -> bool:

@@ -1,10 +1,11 @@
-"""The folder of a run: what lies where, and tables that survive a kill and a resume."""
+"""The folder of a run: what lies where, and logs that survive a kill and a resume."""
 
 from __future__ import annotations
 
-import csv
+import json
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ try:
 except ImportError:  # Windows, where two runs in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
 
+Row = dict[str, Any]
+
 
 class RunFolder:
     """Where everything of one run lies.
@@ -23,24 +26,31 @@ class RunFolder:
     ::
 
         config.yaml         the resolved recipe
-        log.csv             losses and speed by step
-        metrics.csv         scores by step;  curve.png  their picture
-        provenance.json     what the scores were computed from
+        log.jsonl           losses and speed, a line every log_every steps
+        metrics.jsonl       scores with their provenance, a line for each evaluation
+        metrics.csv, curve.png, report.html     made of it, to read and to look at
+        scores.json         the final and the best network, scored in full
         grid.png            the newest samples;  grids/step-<step>.png  all of them
-        snapshot.safetensors    the averaged generator, its configuration inside
+        snapshot.safetensors    the averaged network as it is, its configuration inside
+        best.safetensors        as it was when it scored best
         checkpoints/        what a resume needs
+        tracking/           TensorBoard's files
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
-        self.log = path / "log.csv"
-        self.metrics = path / "metrics.csv"
+        self.log = path / "log.jsonl"
+        self.metrics = path / "metrics.jsonl"
+        self.table = path / "metrics.csv"
         self.curve = path / "curve.png"
-        self.provenance = path / "provenance.json"
+        self.report = path / "report.html"
+        self.scores = path / "scores.json"
         self.grid = path / "grid.png"
         self.snapshot = path / "snapshot.safetensors"
+        self.best = path / "best.safetensors"
         self.checkpoints = path / "checkpoints"
+        self.tracking = path / "tracking"
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
@@ -65,42 +75,45 @@ class RunFolder:
                     ) from None
             yield
 
+    def identity(self) -> str:
+        """Eight letters that stay with this folder, for trackers that go on with a run."""
+        path = self.path / ".id"
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex[:8])
+        return path.read_text()
+
     def grid_at(self, step: int) -> Path:
         """Where the sample grid of a step goes."""
         return self.path / "grids" / f"step-{step:08d}.png"
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line to a CSV table; a column that is new to the table rewrites it with that column."""
-    rows = read_rows(path)
-    columns = list(dict.fromkeys([key for known in rows[:1] for key in known] + list(row)))
-    if rows and list(rows[0]) == columns:
-        with path.open("a", newline="") as file:
-            csv.DictWriter(file, columns).writerow(row)
-    else:
-        _write(path, columns, [*rows, dict(row)])
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a JSON line. Half a line that a kill left behind goes first."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(row).encode() + b"\n")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV table, or none where there is no file."""
+def read_lines(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines, or none where there is no file; half a last line is left out."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def drop_rows_from(path: Path, step: int) -> None:
-    """Forget the lines of ``step`` and later: a resume writes them again."""
-    rows = read_rows(path)
-    kept = [row for row in rows if int(row["step"]) < step]
-    if len(kept) < len(rows):
-        _write(path, list(rows[0]), kept)
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a file of JSON lines, whole or not at all; nothing is written where there is nothing to say."""
+    if rows or path.exists():
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def write_whole(path: Path, text: str) -> None:
+    """Replace a text file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
     os.replace(partial, path)

@@ -1,48 +1,121 @@
-"""Snapshots: one safetensors file with the averaged generator and the configuration that builds it."""
+"""Snapshots: one safetensors file with a network's weights and, as metadata, all that is needed to use them.
+
+Each metadata entry is JSON: ``kind`` of network, ``model`` (the keyword arguments that rebuild it), ``config`` (the
+resolved recipe), ``step`` and ``scores`` (of that step, or null).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from cs_gan.errors import CheckpointError
+from cs_gan.errors import CheckpointError, ConfigError
 
 
-def save_snapshot(path: Path, generator: nn.Module, config: dict[str, Any], step: int) -> None:
-    """Write the generator's weights and, as metadata, the configuration and the step; whole or not at all.
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot as it was read.
+
+    Attributes:
+        tensors: the network's state dict, on the CPU.
+        kind: ``"gan"``, where the network is a generator.
+        model: what rebuilds the network, such as ``{"name": "dcgan16", "channels": 1}`` for ``models.build_gan``.
+        config: the resolved recipe.
+        step: how long it was trained.
+        scores: those of this step by name, or None where it wasn't scored.
+    """
+
+    tensors: dict[str, Tensor]
+    kind: str
+    model: dict[str, Any]
+    config: dict[str, Any]
+    step: int
+    scores: dict[str, Any] | None = None
+
+
+_ENTRIES: dict[str, Any] = {"kind": str, "model": dict, "config": dict, "step": int, "scores": dict | None}
+
+
+def save_snapshot(
+    path: Path,
+    network: nn.Module,
+    *,
+    kind: str,
+    model: dict[str, Any],
+    config: dict[str, Any],
+    step: int,
+    scores: dict[str, Any] | None = None,
+) -> None:
+    """Write the network's weights and what :class:`Snapshot` says of them; whole or not at all.
 
     Raises:
-        CheckpointError: if it can't be written; an older snapshot stays.
+        CheckpointError: if it can't be written or a weight is not finite; an older snapshot stays.
     """
     # clone() unshares tied weights, which safetensors refuses.
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in generator.state_dict().items()}
-    partial = path.with_suffix(".partial")
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores}
+    partial = path.with_name(f".{path.name}.partial")  # same folder: a rename across disks would copy
     try:
-        save_file(tensors, partial, metadata={"config": json.dumps(config), "step": str(step)})
+        _require_finite(tensors)
+        content = save(tensors, metadata={key: json.dumps(value, allow_nan=False) for key, value in about.items()})
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"can't write the snapshot {path}: {error}. Make room or choose another folder."
+            f"can't write the snapshot {path}: {error}. An older one is untouched; make room, choose another folder "
+            "or mend what is said."
         ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights and ``{"config": ..., "step": ...}``.
+def read_snapshot(path: Path) -> Snapshot:
+    """The snapshot in a file, checked.
 
     Raises:
-        CheckpointError: if the file is missing or no snapshot.
+        CheckpointError: if the file is missing, damaged or no snapshot, or a weight is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        return tensors, {"config": json.loads(metadata["config"]), "step": int(metadata["step"])}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is no snapshot of a run: {error}.") from error
+        if missing := sorted(_ENTRIES.keys() - metadata.keys()):
+            raise ValueError(f"its metadata lacks {', '.join(missing)}")
+        about = {key: json.loads(metadata[key]) for key in _ENTRIES}
+        for key, expected in _ENTRIES.items():
+            if not isinstance(about[key], expected):
+                raise ValueError(f"its {key} is {about[key]!r}")
+        _require_finite(tensors)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no snapshot of a run: {error}. Give a run's snapshot.safetensors.") from error
+    return Snapshot(tensors, **about)
+
+
+def find_snapshot(given: Path, best: bool) -> Path:
+    """The file that a path means; an error says what lies near it."""
+    if best and given.is_file():
+        raise ConfigError(f"--best is for a run folder, and {given} is a file.")
+    path = given / ("best.safetensors" if best else "snapshot.safetensors") if given.is_dir() else given
+    if path.is_file():
+        return path
+    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    found = sorted(there.glob("*.safetensors")) or sorted(there.glob("*/*.safetensors"))
+    nearby = ", ".join(str(file.relative_to(there)) for file in found[:6]) or "no snapshot"
+    raise CheckpointError(f"{path} doesn't exist. {there} holds {nearby}.")
+
+
+def _require_finite(tensors: dict[str, Tensor]) -> None:
+    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise ValueError(f"NaN or infinite numbers in {', '.join(bad[:4])}")

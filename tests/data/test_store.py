@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from cs_gan.data import DEQUANTISATION_WIDTH, ImageStore
+from cs_gan.data.augmentation import image_words, splitmix
 from cs_gan.errors import DataError
 
 
@@ -11,10 +13,6 @@ from cs_gan.errors import DataError
 def store() -> ImageStore:
     images = torch.arange(256, dtype=torch.uint8).repeat(3).view(12, 1, 8, 8)
     return ImageStore(images, torch.arange(12), "ramp", "a ramp")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_batch_scales_every_grey_level(store: ImageStore) -> None:
@@ -33,7 +31,7 @@ def test_batch_keeps_the_order_of_indices_and_takes_lists(store: ImageStore) -> 
 
 def test_dequantisation_adds_uniform_noise_of_the_stated_width(store: ImageStore) -> None:
     indices = torch.arange(12).repeat(20)
-    noise = store.batch(indices, generator=generator(), dequantize=True) - store.batch(indices)
+    noise = store.batch(indices, augmentation=(0, 0), dequantize=True) - store.batch(indices)
     assert noise.min() >= -1e-6
     assert noise.max() <= DEQUANTISATION_WIDTH + 1e-6
     # 15,360 draws: the mean's standard error is width / sqrt(12 * 15360), five of them allowed.
@@ -42,33 +40,88 @@ def test_dequantisation_adds_uniform_noise_of_the_stated_width(store: ImageStore
 
 def test_flip_mirrors_about_half_of_the_images_and_changes_no_other(store: ImageStore) -> None:
     indices = torch.arange(12).repeat(50)
-    plain, flipped = store.batch(indices), store.batch(indices, generator=generator(), flip=True)
+    plain, flipped = store.batch(indices), store.batch(indices, augmentation=(0, 0), flip=True)
     same = (flipped == plain).flatten(1).all(1)
     mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
     assert torch.equal(same, ~mirrored)
     assert 240 < int(mirrored.sum()) < 360  # 300 expected, five standard deviations are 61
 
 
-def test_batch_is_determined_by_the_generator(store: ImageStore) -> None:
-    def draw(seed: int) -> torch.Tensor:
-        return store.batch([0, 1, 2], generator=generator(seed), flip=True, dequantize=True)
+def test_draws_are_determined_by_seed_and_draw(store: ImageStore) -> None:
+    def draw(*augmentation: int) -> torch.Tensor:
+        return store.batch(range(12), augmentation=augmentation, flip=True, dequantize=True)  # type: ignore[arg-type]
 
-    assert torch.equal(draw(1), draw(1))
-    assert not torch.equal(draw(1), draw(2))
     state = torch.get_rng_state()
-    draw(1)
+    assert torch.equal(draw(1, 2), draw(1, 2))
     assert torch.equal(state, torch.get_rng_state())
+    assert len({tuple(draw(*key).flatten().tolist()) for key in [(1, 2), (2, 1), (1, 3), (2, 2), (-1, 2)]}) == 5
+
+
+def test_an_image_is_augmented_alike_in_any_batch(store: ImageStore) -> None:
+    big = ImageStore(torch.randint(256, (200, 3, 5, 7), dtype=torch.uint8), None, "x", "x")  # 105 values: no 4 divides
+    indices = torch.randperm(200)[:64]
+
+    def draw(indices: torch.Tensor, **how: bool) -> torch.Tensor:
+        return big.batch(indices, augmentation=(3, 11), **{"flip": True, "dequantize": True, **how})
+
+    whole = draw(indices)
+    assert torch.equal(whole, torch.cat([draw(indices[:32]), draw(indices[32:])]))
+    shuffle = torch.randperm(64)
+    assert torch.equal(whole[shuffle], draw(indices[shuffle]))
+    # One draw doesn't move the other: the same images are mirrored with noise and without.
+    noise = draw(indices, flip=False) - big.batch(indices)
+    torch.testing.assert_close(whole - noise, draw(indices, dequantize=False), rtol=0, atol=1e-6)
+
+
+def test_an_image_that_comes_twice_is_augmented_twice_differently(store: ImageStore) -> None:
+    batch = store.batch([5, 0, 5, 5], augmentation=(0, 0), dequantize=True)
+    assert len({tuple(batch[i].flatten().tolist()) for i in (0, 2, 3)}) == 3
+    assert torch.equal(batch[:1], store.batch([5], augmentation=(0, 0), dequantize=True))
+
+
+def test_draws_of_images_draws_and_pixels_are_uncorrelated() -> None:
+    black = ImageStore(torch.zeros(2000, 1, 8, 8, dtype=torch.uint8), None, "x", "x")
+    first, second = (
+        (black.batch(range(2000), augmentation=(0, draw), dequantize=True) + 1).flatten(1).double() for draw in (0, 1)
+    )
+    # Columns: pixels of an image, of its neighbour in the store, and of itself in the next draw.
+    columns = torch.cat([first[:, :40], first.roll(1, 0)[:, :40], second[:, :40]], 1)
+    off = torch.corrcoef(columns.T) - torch.eye(120)
+    # A correlation of 2,000 independent pairs has a standard deviation of 1/sqrt(2000); of 7,140, none reaches 5.5.
+    assert off.abs().max() < 5.5 / 2000**0.5
+
+
+def test_no_indices_give_an_empty_batch(store: ImageStore) -> None:
+    assert store.batch([], augmentation=(0, 0), flip=True, dequantize=True).shape == (0, 1, 8, 8)
 
 
 def test_batch_leaves_the_store_alone(store: ImageStore) -> None:
     before = store.images.clone()
-    store.batch([0, 1], generator=generator(), flip=True, dequantize=True).zero_()
+    store.batch([0, 1], augmentation=(0, 0), flip=True, dequantize=True).zero_()
     assert torch.equal(store.images, before)
 
 
-def test_draws_without_a_generator_are_refused(store: ImageStore) -> None:
-    with pytest.raises(DataError, match="needs a generator"):
+def test_draws_without_a_key_are_refused(store: ImageStore) -> None:
+    with pytest.raises(DataError, match=r"pass augmentation=\(seed, draw\)"):
         store.batch([0], flip=True)
+
+
+@pytest.mark.parametrize("indices", [[0, 12], [-1, 3]])
+def test_indices_outside_the_store_are_refused(indices: list[int], store: ImageStore) -> None:
+    with pytest.raises(DataError, match=r"indices reach from .*; give 0 \.\.\. 11\."):
+        store.batch(indices)
+
+
+def test_random_words_are_splitmix64s() -> None:
+    # The published first outputs of the generator that starts at 1234567.
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert splitmix(np.uint64(1234567), np.arange(4, dtype=np.uint64)).tolist() == expected
+
+
+def test_augmentation_does_not_change_between_versions() -> None:
+    # Runs are resumed with it: whoever changes it on purpose changes these numbers too.
+    first = [word for word, _ in image_words(0, 0, [0, 1, 0], 2).tolist()]
+    assert first == [16924770359839575491, 17787960767559434727, 14802220062897289695]
 
 
 def test_length_and_shape(store: ImageStore) -> None:

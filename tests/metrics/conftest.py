@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cs_gan.metrics import Evaluator, digits
+from cs_gan.metrics import Evaluator, Scores, digits
 
 
 class ToyGenerator(nn.Module):
@@ -23,6 +24,24 @@ class ToyGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         noise = 0.1 * torch.randn_like(z)  # from the global RNG, as StyleGAN's noise inputs are
         return torch.tanh(self.dropout(self.norm(self.linear(z + noise)))).view(-1, *self.shape)
+
+
+class Replay(nn.Module):
+    """A generator that returns stored images one after another, to score images that exist already."""
+
+    latent_dim = 1
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.images, self.position, self.batches = images, 0, 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        batch = self.images[self.position : self.position + len(z)]
+        self.position, self.batches = self.position + len(z), self.batches + 1
+        return batch / 127.5 - 1  # to_uint8 gives the same pixels again
+
+
+ScoreImages = Callable[[Tensor], Scores]
 
 
 @pytest.fixture
@@ -45,4 +64,10 @@ def real_digits() -> Tensor:  # uint8 (1797, 1, 8, 8), in a fixed random order
 
 @pytest.fixture(scope="session")
 def evaluator(real_digits: Tensor, cache_dir: Path) -> Evaluator:
-    return Evaluator("digits", real_digits[:900], reference_name="digits[:900]", num_samples=200, cache_dir=cache_dir)
+    about = {"data": "digits", "split": "first 900"}
+    return Evaluator("digits", real_digits[:900], reference_about=about, num_samples=200, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def score_images(evaluator: Evaluator) -> ScoreImages:
+    return lambda images: evaluator(Replay(images), num_samples=len(images))

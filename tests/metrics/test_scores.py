@@ -8,7 +8,16 @@ import scipy.linalg
 import torch
 
 from cs_gan.errors import MetricError
-from cs_gan.metrics.scores import feature_statistics, frechet_distance, inception_score, num_splits
+from cs_gan.metrics import scores
+from cs_gan.metrics.scores import (
+    feature_statistics,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    kid_subset_size,
+    num_splits,
+    precision_recall,
+)
 
 
 def _oracle(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -54,10 +63,68 @@ def test_scores_that_are_not_finite_raise(bad: float) -> None:
         frechet_distance({"mu": fine["mu"] + bad, "sigma": fine["sigma"]}, fine)
     with pytest.raises(MetricError):
         frechet_distance({"mu": fine["mu"], "sigma": fine["sigma"] + bad}, fine)
+    for score in (kernel_distance, precision_recall):
+        with pytest.raises(MetricError, match="finite"):
+            score(features, torch.zeros(10, 3))
     with pytest.raises(MetricError, match="Inception Score"):
         inception_score(torch.full((20, 3), bad), 2)
 
 
-def test_one_sample_has_no_covariance() -> None:
-    with pytest.raises(MetricError, match="n >= 2"):
+def test_too_few_samples_have_no_score() -> None:
+    with pytest.raises(MetricError, match=r"a covariance needs .* n >= 2"):
         feature_statistics(torch.zeros(1, 4))
+    with pytest.raises(MetricError, match=r"the kernel distance needs .* n >= 2"):
+        kernel_distance(torch.zeros(9, 4), torch.zeros(1, 4))
+    with pytest.raises(MetricError, match=r"precision and recall needs .* n >= 4"):
+        precision_recall(torch.zeros(3, 4), torch.zeros(9, 4))
+
+
+def _clouds(n: int, m: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two overlapping clouds (n, d), (m, d) of different shape."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(n, d, generator=rng), 0.7 * torch.randn(m, d, generator=rng) + 0.5
+
+
+def test_kernel_distance_matches_naive_mmd_on_the_same_subsets() -> None:
+    generated, real = _clouds(30, 25, 6)
+    x, y = generated.double().numpy(), real.double().numpy()
+    rng = np.random.RandomState(2020)  # as torch-fidelity draws its subsets
+    estimates = []
+    for _ in range(100):
+        a, b = x[rng.choice(30, 25, replace=False)], y[rng.choice(25, 25, replace=False)]
+        within = across = 0.0
+        for i in range(25):
+            for j in range(25):
+                across += (a[i] @ b[j] / 6 + 1) ** 3
+                if i != j:
+                    within += (a[i] @ a[j] / 6 + 1) ** 3 + (b[i] @ b[j] / 6 + 1) ** 3
+        estimates.append(within / (25 * 24) - 2 * across / 25**2)
+    # float32 sums of 625 kernel values of O(10), relative to means of O(1)
+    assert kernel_distance(generated, real) == pytest.approx((np.mean(estimates), np.std(estimates)), abs=1e-4)
+
+
+def test_precision_and_recall_match_a_double_loop() -> None:
+    generated, real = _clouds(40, 60, 2)
+
+    def share_inside(points: torch.Tensor, manifold: torch.Tensor) -> float:
+        """Of ``points``, those within the third-neighbour ball of some point of ``manifold``."""
+        inside = 0
+        radii = [sorted((p - q).norm().item() for q in manifold)[3] for p in manifold]  # [0] is the point itself
+        for point in points:
+            inside += any((point - q).norm().item() <= r for q, r in zip(manifold, radii, strict=True))
+        return inside / len(points)
+
+    expected = share_inside(generated, real), share_inside(real, generated)
+    assert precision_recall(generated, real) == pytest.approx(expected, abs=1e-6)  # float32 mean of zeros and ones
+    assert 0 < expected[0] < expected[1] <= 1  # precision and recall aren't interchanged
+
+
+def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    generated, real = _clouds(40, 60, 2)
+    expected = precision_recall(generated[:20], real[:20])
+    monkeypatch.setattr(scores, "MANIFOLD_LIMIT", 20)
+    assert precision_recall(generated, real) == expected
+
+
+def test_kid_subsets_never_exceed_the_counts() -> None:
+    assert [kid_subset_size(n, m) for n, m in ((50_000, 10_000), (200, 900), (900, 200))] == [1000, 200, 200]

@@ -24,27 +24,37 @@ def recipe(tmp_path):
 
 class TestParsing:
     def test_an_empty_command_line_gives_the_defaults(self):
-        assert parse_config([]) == GanConfig()
+        assert parse_config(GanConfig, []) == GanConfig(output_dir="samples/run")
 
     def test_later_arguments_win_over_earlier_ones_and_over_the_recipe(self, recipe):
         config = recipe("seed: 5\ntraining:\n  steps: 7\n  n_critic: 2\n")
-        parsed = parse_config([config, "--training.steps=8", "--training.steps=9"])
+        parsed = parse_config(GanConfig, [config, "--training.steps=8", "--training.steps=9"])
         assert (parsed.seed, parsed.training.steps, parsed.training.n_critic) == (5, 9, 2)
         assert parsed.training.batch_size == GanConfig().training.batch_size
 
+    def test_the_folder_is_named_after_the_recipe_unless_it_is_given(self, recipe):
+        assert parse_config(GanConfig, [recipe("seed: 5")]).output_dir == "samples/recipe"
+        assert parse_config(GanConfig, [recipe("seed: 5"), "--output_dir=here"]).output_dir == "here"
+
+    def test_a_dry_run_has_a_short_form(self):
+        assert parse_config(GanConfig, ["--dry-run"]).dry_run
+        assert not parse_config(GanConfig, []).dry_run
+
     def test_a_recipe_after_an_argument_wins_over_it(self, recipe):
-        assert parse_config(["--training.steps=8", recipe("training:\n  steps: 7\n")]).training.steps == 7
+        assert parse_config(GanConfig, ["--training.steps=8", recipe("training:\n  steps: 7\n")]).training.steps == 7
 
     @pytest.mark.parametrize("given", ["[0.5, 0.99]", "[0.5,0.99]"])
     def test_betas_are_a_tuple_wherever_they_come_from(self, given, recipe):
-        by_recipe = parse_config([recipe(f"training:\n  betas: {given}\n")])
-        by_argument = parse_config([f"--training.betas={given}"])
+        by_recipe = parse_config(GanConfig, [recipe(f"training:\n  betas: {given}\n")])
+        by_argument = parse_config(GanConfig, [f"--training.betas={given}"])
         assert by_recipe.training.betas == by_argument.training.betas == (0.5, 0.99)
 
     @pytest.mark.parametrize("written", ["2e-4", "2.0e-4", "0.0002", "2E-4"])
     def test_a_number_in_scientific_notation_is_a_number(self, written, recipe):
         """YAML 1.1 itself reads 2e-4 as a string."""
-        assert parse_config([recipe(f"training:\n  learning_rate: {written}\n")]).training.learning_rate == 2e-4
+        assert (
+            parse_config(GanConfig, [recipe(f"training:\n  learning_rate: {written}\n")]).training.learning_rate == 2e-4
+        )
 
     @pytest.mark.parametrize(
         ("given", "blocks"),
@@ -61,27 +71,29 @@ class TestParsing:
         ],
     )
     def test_blocks_are_a_list_or_names_separated_by_commas(self, given, blocks):
-        assert parse_config([f"--coded.critic.blocks={given}"]).coded.critic.blocks == blocks
+        assert parse_config(GanConfig, [f"--coded.critic.blocks={given}"]).coded.critic.blocks == blocks
 
     def test_blocks_of_a_recipe_may_be_separated_by_commas_too(self, recipe):
-        parsed = parse_config([recipe("coded:\n  generator:\n    blocks: blocks.0, blocks.1\n")])
+        parsed = parse_config(GanConfig, [recipe("coded:\n  generator:\n    blocks: blocks.0, blocks.1\n")])
         assert parsed.coded.generator.blocks == ["blocks.0", "blocks.1"]
 
     def test_an_argument_replaces_the_recipes_blocks(self, recipe):
         config = recipe("coded:\n  critic:\n    blocks: [blocks.0, blocks.1]\n    weight: 0.5\n")
-        critic = parse_config([config, "--coded.critic.blocks=blocks.2"]).coded.critic
+        critic = parse_config(GanConfig, [config, "--coded.critic.blocks=blocks.2"]).coded.critic
         assert (critic.blocks, critic.weight) == (["blocks.2"], 0.5)
 
     def test_null_means_unset(self, recipe):
-        assert parse_config([recipe("data:\n  root: null\n"), "--training.max_minutes=null"]) == GanConfig()
+        assert parse_config(GanConfig, [recipe("data:\n  root: null\n"), "--training.max_minutes=null"]) == GanConfig(
+            output_dir="samples/recipe"
+        )
 
     def test_two_configurations_share_nothing(self):
-        parse_config([]).coded.critic.blocks.append("blocks.1")
-        assert parse_config([]).coded.critic.blocks == []
+        parse_config(GanConfig, []).coded.critic.blocks.append("blocks.1")
+        assert parse_config(GanConfig, []).coded.critic.blocks == []
 
     def test_help_is_no_error(self, capsys):
         with pytest.raises(SystemExit) as exit_:
-            parse_config(["--help"])
+            parse_config(GanConfig, ["--help"])
         assert exit_.value.code == 0
         assert "--training.steps" in capsys.readouterr().out
 
@@ -102,7 +114,7 @@ class TestRefusals:
     )
     def test_an_unknown_argument_names_the_nearest_key(self, argument, nearest):
         with pytest.raises(ConfigError, match="unknown configuration key") as error:
-            parse_config([argument])
+            parse_config(GanConfig, [argument])
         assert repr(argument[2:].split("=")[0]) in str(error.value)
         assert nearest in str(error.value).split("Did you mean")[1]
 
@@ -118,13 +130,13 @@ class TestRefusals:
     )
     def test_an_unknown_key_of_a_recipe_names_the_nearest_key(self, text, unknown, nearest, recipe):
         with pytest.raises(ConfigError, match="unknown configuration key") as error:
-            parse_config([recipe(text)])
+            parse_config(GanConfig, [recipe(text)])
         assert repr(unknown) in str(error.value)
         assert nearest in str(error.value).split("Did you mean")[1]
 
     def test_an_unknown_key_with_no_neighbour_points_to_the_help(self):
         with pytest.raises(ConfigError, match="--help"):
-            parse_config(["--zzzzzzzz=1"])
+            parse_config(GanConfig, ["--zzzzzzzz=1"])
 
     @pytest.mark.parametrize(
         ("key", "value", "expected"),
@@ -148,7 +160,7 @@ class TestRefusals:
             nested = {section: nested}
         for argument in (f"--{key}={value}", recipe(yaml.safe_dump(nested))):
             with pytest.raises(ConfigError) as error:
-                parse_config([argument])
+                parse_config(GanConfig, [argument])
             assert all(part in str(error.value) for part in (key, value, expected))
             assert "\n" not in str(error.value)
 
@@ -174,27 +186,27 @@ class TestRefusals:
     )
     def test_an_impossible_value_names_key_and_value(self, key, value):
         with pytest.raises(ConfigError, match="must be") as error:
-            parse_config([f"--{key}={value}"])
+            parse_config(GanConfig, [f"--{key}={value}"])
         assert key in str(error.value)
         assert value.strip("[]") in str(error.value)
 
     @pytest.mark.parametrize("part", ["generator", "critic"])
     def test_a_negative_coded_weight_is_refused(self, part):
         with pytest.raises(ConfigError, match=r"weight = -1\.0 must be 0 or more"):
-            parse_config([f"--coded.{part}.weight=-1"])
+            parse_config(GanConfig, [f"--coded.{part}.weight=-1"])
 
     def test_a_missing_recipe_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"does not exist.*nowhere\.yaml"):
-            parse_config([f"--config={tmp_path / 'nowhere.yaml'}"])
+            parse_config(GanConfig, [f"--config={tmp_path / 'nowhere.yaml'}"])
 
     def test_a_folder_is_no_recipe(self, tmp_path):
         with pytest.raises(ConfigError, match="not a file"):
-            parse_config([f"--config={tmp_path}"])
+            parse_config(GanConfig, [f"--config={tmp_path}"])
 
     @pytest.mark.parametrize("text", ["training: [\n", "- a\n- b\n", "just words\n", "a: b: c\n", ""])
     def test_what_is_no_mapping_is_no_recipe(self, text, recipe):
         with pytest.raises(ConfigError):
-            parse_config([recipe(text)])
+            parse_config(GanConfig, [recipe(text)])
 
     @pytest.mark.parametrize(
         ("text", "section"),
@@ -206,13 +218,13 @@ class TestRefusals:
     )
     def test_a_section_without_keys_is_named(self, text, section, recipe):
         with pytest.raises(ConfigError) as error:
-            parse_config([recipe(text)])
+            parse_config(GanConfig, [recipe(text)])
         assert section in str(error.value)
 
     @pytest.mark.parametrize("arguments", [["quickstart"], ["--training.steps"], ["--training=5"]])
     def test_what_is_no_key_and_value_is_refused(self, arguments):
         with pytest.raises(ConfigError):
-            parse_config(arguments)
+            parse_config(GanConfig, arguments)
 
 
 class TestSaving:
@@ -226,15 +238,15 @@ class TestSaving:
         ],
     )
     def test_a_saved_configuration_is_a_recipe_of_itself(self, arguments, tmp_path):
-        config, path = parse_config(arguments), tmp_path / "config.yaml"
+        config, path = parse_config(GanConfig, arguments), tmp_path / "config.yaml"
         save_config(config, path)
-        assert parse_config([f"--config={path}"]) == config
+        assert parse_config(GanConfig, [f"--config={path}"]) == config
 
     def test_every_recipe_survives_saving(self, tmp_path):
         for recipe in RECIPES.glob("*.yaml"):
-            config = parse_config([f"--config={recipe}"])
+            config = parse_config(GanConfig, [f"--config={recipe}"])
             save_config(config, tmp_path / "config.yaml")
-            assert parse_config([f"--config={tmp_path / 'config.yaml'}"]) == config
+            assert parse_config(GanConfig, [f"--config={tmp_path / 'config.yaml'}"]) == config
 
     def test_as_plain_holds_nothing_but_what_yaml_and_json_know(self):
         def kinds(value):
@@ -249,19 +261,21 @@ class TestSaving:
 
 class TestDifferences:
     def test_of_equal_configurations_are_none(self):
-        assert differences(as_plain(GanConfig()), as_plain(GanConfig())) == []
+        assert differences(as_plain(GanConfig()), GanConfig()) == []
 
     def test_name_the_dotted_key_and_both_values(self):
-        old, new = GanConfig(), parse_config(["--seed=3", "--coded.critic.blocks=blocks.1"])
-        lines = differences(as_plain(old), as_plain(new))
+        old, new = parse_config(GanConfig, []), parse_config(GanConfig, ["--seed=3", "--coded.critic.blocks=blocks.1"])
+        lines = differences(as_plain(old), new)
         assert lines == ["coded.critic.blocks: [] -> ['blocks.1']", "seed: 0 -> 3"]
 
-    def test_tell_keys_that_one_side_lacks(self):
-        assert differences({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 -> None", "a.c: None -> 2"]
+    def test_a_key_that_is_no_more_is_told(self):
+        assert differences(as_plain(GanConfig()) | {"old": 1}, GanConfig()) == ["old: 1 -> None"]
 
     def test_a_key_younger_than_the_old_run_counts_as_its_default(self):
-        assert differences({"seed": 0}, {"seed": 0, "training": {"n_critic": 5}}) == []
-        assert differences({"seed": 0}, {"seed": 0, "training": {"n_critic": 4}}) == ["training.n_critic: 5 -> 4"]
+        old = {"seed": 0, "training": {"steps": 100_000}}
+        assert differences(old, GanConfig()) == []
+        new = GanConfig(training=replace(GanConfig().training, n_critic=4))
+        assert differences(old, new) == ["training.n_critic: 5 -> 4"]
 
 
 class TestRecipes:
@@ -270,13 +284,13 @@ class TestRecipes:
 
     @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
     def test_parses_and_writes_to_a_folder_of_its_name(self, path):
-        assert parse_config([f"--config={path}"]).output_dir == f"samples/{path.stem}"
+        assert parse_config(GanConfig, [f"--config={path}"]).output_dir == f"samples/{path.stem}"
 
     @pytest.mark.parametrize("path", sorted(RECIPES.glob("*_coded.yaml")), ids=lambda path: path.stem)
     def test_a_coded_recipe_differs_from_its_plain_twin_in_the_coded_section_alone(self, path):
-        plain = parse_config([f"--config={path.with_name(path.name.replace('_coded', ''))}"])
-        coded = parse_config([f"--config={path}"])
-        changed = [line.split(":")[0] for line in differences(as_plain(plain), as_plain(coded))]
+        plain = parse_config(GanConfig, [f"--config={path.with_name(path.name.replace('_coded', ''))}"])
+        coded = parse_config(GanConfig, [f"--config={path}"])
+        changed = [line.split(":")[0] for line in differences(as_plain(plain), coded)]
         assert [key for key in changed if not key.startswith("coded.")] == ["output_dir"]
         assert coded.coded.critic.blocks or coded.coded.generator.blocks
         assert not plain.coded.critic.blocks

@@ -5,7 +5,7 @@ import time
 import pytest
 
 import cs_gan.training.progress as progress_module
-from cs_gan.training import Progress, StopRequest
+from cs_gan.training import Interrupted, Progress, StopRequest
 
 
 @pytest.fixture
@@ -33,12 +33,37 @@ class TestStopRequest:
         assert "Once more to stop at once" in capsys.readouterr().err
 
     @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-    def test_a_second_signal_interrupts(self, second):
+    def test_a_second_signal_interrupts(self, second, monkeypatch):
         stop = StopRequest()
         os.kill(os.getpid(), signal.SIGINT)
+        later = time.monotonic() + 2.1
+        monkeypatch.setattr(progress_module.time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), second)
         assert stop.signal == signal.SIGINT
+
+    def test_a_second_signal_within_two_seconds_is_the_launchers_echo(self):
+        stop = StopRequest()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reason == "SIGINT received"
+
+    def test_what_is_interruptible_ends_at_the_first_signal(self):
+        stop = StopRequest()
+        reached = []
+
+        def work():
+            with stop.interruptible():
+                os.kill(os.getpid(), signal.SIGTERM)
+                reached.append("after the signal")
+
+        with pytest.raises(Interrupted):
+            work()
+        assert not reached
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(Interrupted), stop.interruptible():  # nor is anything begun after it
+            reached.append("begun")
+        assert not reached
 
     def test_the_time_limit_asks_without_a_signal(self, monkeypatch):
         now = time.monotonic()

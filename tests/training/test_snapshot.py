@@ -1,11 +1,17 @@
+import json
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 import cs_gan.training.snapshot as snapshot_module
-from cs_gan.errors import CheckpointError
-from cs_gan.training import GanConfig, as_plain, read_snapshot, save_snapshot
+from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.training.snapshot import find_snapshot, read_snapshot, save_snapshot
+
+ABOUT = {"kind": "gan", "model": {"name": "dcgan16", "width": 4}, "config": {"seed": 3}, "step": 70}
+AS_JSON = {key: json.dumps(value) for key, value in (ABOUT | {"scores": None}).items()}
 
 
 def generator():
@@ -15,46 +21,81 @@ def generator():
 
 
 class TestSnapshot:
-    def test_weights_configuration_and_step_come_back(self, tmp_path):
-        path, module, config = tmp_path / "snapshot.safetensors", generator(), as_plain(GanConfig())
-        save_snapshot(path, module, config, 70)
-        tensors, about = read_snapshot(path)
-        assert about == {"config": config, "step": 70}
-        assert tensors.keys() == module.state_dict().keys()
-        assert all(torch.equal(tensors[key], value) for key, value in module.state_dict().items())
+    def test_weights_and_all_that_is_said_of_them_come_back(self, tmp_path):
+        path, module = tmp_path / "snapshot.safetensors", generator()
+        save_snapshot(path, module, **ABOUT, scores={"FD": 1.5})
+        read = read_snapshot(path)
+        assert (read.kind, read.model, read.config, read.step) == tuple(ABOUT.values())
+        assert read.scores == {"FD": 1.5}
+        assert read.tensors.keys() == module.state_dict().keys()
+        assert all(torch.equal(read.tensors[key], value) for key, value in module.state_dict().items())
         fresh = generator()
-        fresh.load_state_dict(tensors)
+        fresh.load_state_dict(read.tensors)
         x = torch.randn(2, 3, 5, 5)
         assert torch.equal(fresh(x), module(x))
+
+    def test_without_scores_is_one_that_was_not_scored(self, tmp_path):
+        save_snapshot(tmp_path / "s.safetensors", generator(), **ABOUT)
+        assert read_snapshot(tmp_path / "s.safetensors").scores is None
 
     def test_is_one_file_that_replaces_the_one_before(self, tmp_path):
         path = tmp_path / "snapshot.safetensors"
         for step in (1, 2):
-            save_snapshot(path, generator(), {}, step)
+            save_snapshot(path, generator(), **ABOUT | {"step": step})
         assert list(tmp_path.iterdir()) == [path]
-        assert read_snapshot(path)[1]["step"] == 2
+        assert read_snapshot(path).step == 2
 
     def test_tied_weights_are_kept(self, tmp_path):
         module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
         module[1].weight = module[0].weight
-        save_snapshot(tmp_path / "s.safetensors", module, {}, 1)
-        tensors, _ = read_snapshot(tmp_path / "s.safetensors")
+        save_snapshot(tmp_path / "s.safetensors", module, **ABOUT)
+        tensors = read_snapshot(tmp_path / "s.safetensors").tensors
         assert torch.equal(tensors["0.weight"], module[0].weight)
         assert torch.equal(tensors["1.weight"], module[0].weight)
 
+
+class TestWhatCantBeWritten:
+    def unchanged(self, path, match, module=None, **about):
+        """A second save is refused, and the first one is as it was and alone."""
+        save_snapshot(path, generator(), **ABOUT | {"step": 1})
+        before = path.read_bytes()
+        with pytest.raises(CheckpointError, match=match):
+            save_snapshot(path, module or generator(), **ABOUT | {"step": 2} | about)
+        assert list(path.parent.iterdir()) == [path]
+        assert path.read_bytes() == before
+
     def test_a_full_disk_leaves_the_older_snapshot_and_no_partial_file(self, tmp_path, monkeypatch):
-        path = tmp_path / "snapshot.safetensors"
-        save_snapshot(path, generator(), {}, 1)
+        calls = []
 
-        def full(_tensors, partial, **_kwargs):
-            partial.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+        def full(descriptor):
+            calls.append(descriptor)
+            if len(calls) > 1:
+                raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(snapshot_module, "save_file", full)
-        with pytest.raises(CheckpointError, match="No space left"):
-            save_snapshot(path, generator(), {}, 2)
-        assert list(tmp_path.iterdir()) == [path]
-        assert read_snapshot(path)[1]["step"] == 1
+        monkeypatch.setattr(os, "fsync", full)
+        self.unchanged(tmp_path / "s.safetensors", "No space left")
+        assert len(calls) == 2
+
+    def test_content_is_synced_before_it_gets_its_name(self, tmp_path, monkeypatch):
+        done = []
+        replace = os.replace
+        monkeypatch.setattr(snapshot_module.os, "fsync", lambda _: done.append("sync"))
+        monkeypatch.setattr(snapshot_module.os, "replace", lambda *names: done.append("rename") or replace(*names))
+        save_snapshot(tmp_path / "s.safetensors", generator(), **ABOUT)
+        assert done == ["sync", "rename"]
+
+    def test_weights_that_are_not_finite(self, tmp_path):
+        module = generator()
+        module[0].bias.data[1] = torch.nan
+        self.unchanged(tmp_path / "s.safetensors", r"NaN or infinite numbers in 0\.bias", module)
+
+    def test_what_json_does_not_know(self, tmp_path):
+        self.unchanged(tmp_path / "s.safetensors", "JSON", scores={"FD": float("nan")})
+        self.unchanged(tmp_path / "s.safetensors", "JSON", config={"root": tmp_path})
+
+    def test_a_missing_folder(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"nowhere.*s\.safetensors"):
+            save_snapshot(tmp_path / "nowhere" / "s.safetensors", generator(), **ABOUT)
 
 
 class TestWhatIsNoSnapshot:
@@ -67,7 +108,7 @@ class TestWhatIsNoSnapshot:
 
     def test_a_truncated_snapshot_is_named(self, tmp_path):
         path = tmp_path / "s.safetensors"
-        save_snapshot(path, generator(), {}, 1)
+        save_snapshot(path, generator(), **ABOUT)
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CheckpointError, match="no snapshot"):
             read_snapshot(path)
@@ -77,9 +118,50 @@ class TestWhatIsNoSnapshot:
             with pytest.raises(CheckpointError, match="no snapshot"):
                 read_snapshot(path)
 
-    @pytest.mark.parametrize("metadata", [None, {"config": "{}"}, {"step": "1"}, {"config": "{", "step": "1"}])
-    def test_safetensors_of_something_else_is_named(self, metadata, tmp_path):
+    @pytest.mark.parametrize(
+        ("metadata", "said"),
+        [
+            (None, "lacks config, kind, model, scores, step"),
+            ({"config": "{}", "step": "1"}, "lacks kind, model, scores"),  # what versions before 0.2 wrote
+            (AS_JSON | {"config": "{"}, "no snapshot"),
+            (AS_JSON | {"step": '"1"'}, "its step is '1'"),
+            (AS_JSON | {"model": "[]"}, "its model is"),
+            (AS_JSON | {"model": "[" * 100_000}, "no snapshot"),
+        ],
+    )
+    def test_safetensors_of_something_else_is_named(self, metadata, said, tmp_path):
         path = tmp_path / "other.safetensors"
         save_file({"x": torch.zeros(2)}, path, metadata=metadata)
-        with pytest.raises(CheckpointError, match="no snapshot"):
+        with pytest.raises(CheckpointError, match=r"other\.safetensors is no snapshot") as caught:
             read_snapshot(path)
+        assert said in str(caught.value)
+
+    def test_weights_that_are_not_finite_are_named(self, tmp_path):
+        path = tmp_path / "s.safetensors"
+        save_file({"x": torch.tensor([1.0, torch.inf])}, path, metadata=AS_JSON)
+        with pytest.raises(CheckpointError, match=r"s\.safetensors is no snapshot.*infinite numbers in x"):
+            read_snapshot(path)
+
+
+class TestFindSnapshot:
+    def test_a_folder_means_its_newest_or_its_best(self, tmp_path):
+        for name in ("snapshot", "best"):
+            (tmp_path / f"{name}.safetensors").touch()
+        assert find_snapshot(tmp_path, best=False) == tmp_path / "snapshot.safetensors"
+        assert find_snapshot(tmp_path, best=True) == tmp_path / "best.safetensors"
+        assert find_snapshot(tmp_path / "best.safetensors", best=False) == tmp_path / "best.safetensors"
+
+    def test_what_is_missing_is_told_with_what_is_near(self, tmp_path):
+        with pytest.raises(CheckpointError, match="holds no snapshot"):
+            find_snapshot(tmp_path, best=True)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "snapshot.safetensors").touch()
+        with pytest.raises(CheckpointError, match=r"holds run/snapshot\.safetensors"):
+            find_snapshot(tmp_path / "rum", best=False)
+        with pytest.raises(CheckpointError, match=r"holds snapshot\.safetensors"):
+            find_snapshot(tmp_path / "run", best=True)
+
+    def test_the_best_of_a_file_is_refused(self, tmp_path):
+        (tmp_path / "s.safetensors").touch()
+        with pytest.raises(ConfigError, match="--best is for a run folder"):
+            find_snapshot(tmp_path / "s.safetensors", best=True)

@@ -1,0 +1,123 @@
+"""The real images, and their features from memory, disk or scratch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs_gan.metrics.cache import Arrays, key_digest, load, load_or_compute, store
+from cs_gan.metrics.extraction import FeatureReader
+from cs_gan.metrics.images import batches_of
+from cs_gan.metrics.scores import feature_statistics
+from cs_gan.metrics.sharding import Processes
+from cs_gan.randomness import stream
+
+# Covariances take all images; of this many the features themselves are kept, for KID, precision and recall.
+FEATURES_KEPT = 10_000
+
+
+class Reference:
+    """Real images seen through one extractor.
+
+    Args:
+        images: uint8 (n, C, H, W).
+        about: what they are, in JSON values; part of the cache's key.
+        count: how many of them the scores use, a fixed random subset; None for all.
+        reader: reads their features.
+        cache_dir: where these are kept.
+
+    Attributes:
+        images: as given.
+        count: how many the scores use.
+        num_features_kept: of how many of those the features themselves are kept.
+    """
+
+    def __init__(
+        self, images: Tensor, about: dict[str, Any], count: int | None, reader: FeatureReader, cache_dir: Path
+    ) -> None:
+        self.images = images
+        self.count = len(images) if count is None else count
+        self.num_features_kept = min(self.count, FEATURES_KEPT)
+        self._about = about
+        self._reader = reader
+        self._cache_dir = cache_dir
+        self._known: Arrays | None = None
+        self._all: Tensor | None = None
+
+    def statistics(self, processes: Processes) -> Arrays | None:
+        """Collective: mu (d,), sigma (d, d) of the ``count`` images and features (m, d) of at most 10,000 of them.
+
+        The first process has them, the others None.
+
+        Raises:
+            MetricError: features that aren't finite, or a failure in any process.
+        """
+        if processes.on_first(self._is_known):
+            return self._known
+        outputs = self._reader.read_together(processes, self._batches, self.count, "Reference images")
+        processes.on_first(lambda: self._keep(outputs))
+        return self._known
+
+    def all_features(self) -> Tensor:  # (n, d)
+        """Features of every image, whatever ``count`` is, in the images' order. Not collective."""
+        if self._all is None:
+            complete = self.count == self.num_features_kept == len(self.images)
+            if complete and self._is_known():
+                assert self._known is not None
+                features = self._known["features"]
+            else:
+                path = self._path("features", len(self.images))
+                features = load_or_compute(path, self._compute_all)["features"]
+            self._all = torch.from_numpy(features)
+        return self._all
+
+    def _is_known(self) -> bool:
+        if self._known is None:
+            self._known = load(self._path("reference", self.count))
+        return self._known is not None
+
+    def _keep(self, outputs: tuple[Tensor, Tensor] | None) -> None:
+        assert outputs is not None  # of the first process, which alone comes here
+        features = outputs[0]
+        kept = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
+        self._known = {**feature_statistics(features), "features": kept}
+        store(self._path("reference", self.count), self._known)
+
+    def _compute_all(self) -> Arrays:
+        batches = batches_of(self.images, self._reader.batch_size)
+        return {"features": self._reader.read(batches, len(self.images), "All reference images")[0].numpy()}
+
+    def _batches(self, share: range) -> Iterator[Tensor]:  # yields uint8 (B, C, H, W)
+        chosen = _subset(len(self.images), self.count, "reference")[share.start : share.stop]
+        for index in batches_of(chosen, self._reader.batch_size):
+            yield self.images[index]
+
+    def _path(self, what: str, count: int) -> Path:
+        extractor = self._reader.extractor
+        # What the caller says of the images is taken at its word; some of them catch the same words for other data.
+        some = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
+        key = {
+            "version": 2,
+            "extractor": extractor.spec.name,
+            "weights": extractor.weights_sha256,
+            "torch_fidelity": version("torch-fidelity"),
+            "reference": self._about,
+            "shape": list(self.images.shape),
+            "count": count,
+            "features_kept": self.num_features_kept,
+            "some_images": hashlib.sha256(some.numpy().tobytes()).hexdigest(),
+        }
+        return self._cache_dir / f"{what}-{extractor.spec.name}-{key_digest(key)}.safetensors"
+
+
+def _subset(total: int, count: int, purpose: str) -> Tensor:
+    """Sorted indices (count,) of a fixed random subset."""
+    if count == total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=stream(0, purpose))[:count].sort().values

@@ -1,0 +1,137 @@
+"""What a chart shows, and how it is drawn into a picture; ``svg.py`` lays the same out for a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+# Told apart by colour-blind readers too, after Okabe and Ito; style.css has the same and lighter ones for the dark.
+PALETTE = ("#0072b2", "#d55e00", "#00855f", "#b5579a", "#a67c00", "#3a9bd9", "#7a5195", "#6b6f76")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+INK, RULE = "#667085", "#e4e2dd"
+MANY = 60  # points above which markers would run into one another
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel: the mean over runs, in a band from the lowest to the highest where there are several."""
+
+    steps: npt.NDArray[np.float64]  # (s,)
+    values: npt.NDArray[np.float64]  # (runs, s)
+    group: int = 0  # which colour
+    part: str = ""  # of a panel that shows several scores: which one, by dashes
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:  # (s,)
+        """The line."""
+        return np.asarray(self.values.mean(0), dtype=float)
+
+    @property
+    def band(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:  # (s,), (s,)
+        """The lowest and the highest, of several runs."""
+        return (self.values.min(0), self.values.max(0)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart; ``log`` asks for a logarithmic axis where that helps."""
+
+    title: str
+    series: list[Series]
+    log: bool = False
+
+    @property
+    def parts(self) -> list[str]:
+        """The scores that it shows, one for each kind of dash."""
+        return list(dict.fromkeys(series.part for series in self.series))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest value."""
+        values = np.concatenate([series.values.ravel() for series in self.series])
+        return float(values.min()), float(values.max())
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the axis is; within one order of magnitude it would have no labels worth reading."""
+        low, high = self.span
+        return self.log and low > 0 and high >= 10 * low
+
+
+def ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
+    """Some three to seven round numbers between two."""
+    if not logarithmic:
+        found = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    else:
+        for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+            found = LogLocator(subs=subs, numticks=9).tick_values(low, high)
+            if sum(low <= tick <= high for tick in found) <= 7:
+                break
+    return [float(tick) for tick in found if low <= tick <= high]
+
+
+def tick_label(value: float) -> str:
+    """``500``, ``12.5k``, ``0.05``."""
+    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.6g}"
+
+
+def literal(name: str) -> str:
+    """A name from a file as text for a figure, where a dollar sign would open a formula."""
+    return name.replace("$", r"\$")
+
+
+def draw(axes: Axes, panel: Panel) -> None:
+    """Draw a panel, with a legend of its parts where it has several."""
+    dashes = {part: DASHES[i % len(DASHES)] for i, part in enumerate(panel.parts)}
+    for series in panel.series:
+        marker = "o" if len(series.steps) <= MANY else ""
+        shade = PALETTE[series.group % len(PALETTE)]
+        axes.plot(series.steps, series.mean, dashes[series.part], color=shade, marker=marker, markersize=3, lw=1.6)
+        if series.band:
+            axes.fill_between(series.steps, *series.band, color=shade, alpha=0.18, linewidth=0)
+    if len(dashes) > 1:
+        keys = [Line2D([], [], color=INK, linestyle=dash) for dash in dashes.values()]
+        axes.legend(keys, [literal(part) for part in dashes], frameon=False, labelcolor=INK, fontsize=9)
+    _dress(axes, panel)
+
+
+def name_groups(figure: Figure, groups: Sequence[str]) -> None:
+    """A legend of the groups' colours, below all panels."""
+    keys = [Line2D([], [], color=PALETTE[i % len(PALETTE)]) for i in range(len(groups))]
+    names = [literal(group) for group in groups]
+    figure.legend(keys, names, loc="outside lower left", ncols=2, frameon=False, labelcolor=INK, fontsize=9)
+
+
+def _dress(axes: Axes, panel: Panel) -> None:
+    if panel.logarithmic:
+        axes.set_yscale("log")
+        axes.set_yticks(ticks(*panel.span, logarithmic=True))
+        axes.yaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
+    axes.set_title(literal(panel.title), fontsize=10, loc="left")
+    axes.set_xlabel("step", fontsize=9, color=INK, loc="right")
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a PNG whole or not at all."""
+    FigureCanvasAgg(figure)
+    partial = path.with_suffix(".partial")
+    figure.savefig(partial, format="png", dpi=dpi)
+    os.replace(partial, path)

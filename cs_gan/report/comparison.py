@@ -1,0 +1,109 @@
+"""Runs side by side on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from cs_gan.report.chart import PALETTE
+from cs_gan.report.groups import (
+    Group,
+    config_differences,
+    group_runs,
+    mean_and_error,
+    repeated_seeds,
+    score_conflicts,
+)
+from cs_gan.report.page import Frame, frame, with_spread, write_page
+from cs_gan.report.panels import at_common_steps, score_panels
+from cs_gan.report.run import Evaluation, Run, best, read_run, score_names
+from cs_gan.report.svg import layout
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group's scores at one moment: their means, with standard errors where there are several runs."""
+
+    label: str
+    group: int
+    when: str
+    count: int
+    cells: list[str]
+
+
+def save_comparison(path: Path, runs: Sequence[Path]) -> None:
+    """Write the scores, newest samples and differing settings of runs as one HTML file, whole or not at all.
+
+    Runs that differ in nothing but their seed are one line, their mean in a band from the lowest to the highest. A
+    warning says where scores were computed in ways that don't compare.
+
+    Raises:
+        DataError: if a folder is no run.
+    """
+    groups = group_runs([read_run(run) for run in runs])
+    everything = [one for group in groups for one in group.evaluations]
+    scored = [i for i, group in enumerate(groups) if group.scored]
+    complete = all(run.full for i in scored for run in groups[i].scored)
+    last, top = ([choose(groups[i], complete) for i in scored] for choose in (_last, _best))
+    tables = {group.label: [run.evaluations for run in group.runs] for group in groups}
+    names = score_names([*everything, *chain(*last)])
+    told = {(one.primary, one.better) for one in everything}
+    primary, better = told.pop() if len(told) == 1 else ("", "")
+    write_page(
+        path,
+        "comparison.html",
+        groups=groups,
+        scored=scored,
+        colours=len(PALETTE),
+        single=any(len(group.runs) == 1 for group in groups),
+        repeated=repeated_seeds(groups),
+        charts=[layout(panel) for panel in score_panels(tables)],
+        primary=primary,
+        better=better,
+        columns=names,
+        complete=complete,
+        last=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, last, strict=True)],
+        best=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, top, strict=True)],
+        pictures=[(i, _newest(run)) for i, group in enumerate(groups) for run in group.runs if run.grids],
+        differences=config_differences(groups),
+        # Scores in full may come from other counts than the curves, so each kind is held against its own.
+        conflicts=score_conflicts([groups[i].evaluations for i in scored])
+        | score_conflicts(last)
+        | score_conflicts(top),
+    )
+
+
+def _last(group: Group, complete: bool) -> list[Evaluation]:
+    """At the last step that all of the group's runs were scored at, so that a slow seed doesn't bend the mean."""
+    if complete:
+        return [run.full["final"] for run in group.scored]
+    tables = [run.evaluations for run in group.scored]
+    steps, _ = at_common_steps(tables, tables[0][-1].primary)
+    return [one for table in tables for one in table if steps and one.step == steps[-1]]
+
+
+def _best(group: Group, complete: bool) -> list[Evaluation]:
+    """Each run at its own best primary score."""
+    found = (run.full["best"] if complete else best(run.evaluations) for run in group.scored)
+    return [one for one in found if one is not None]
+
+
+def _row(group: Group, index: int, chosen: Sequence[Evaluation], names: Sequence[str]) -> Row:
+    steps = sorted({one.step for one in chosen})
+    when = f"steps {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"step {steps[0]:,}" if steps else "no step"
+    return Row(group.label, index, when, len(chosen), _cells(chosen, names))
+
+
+def _cells(chosen: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
+    cells = []
+    for name in names:
+        values = [one.scores[name] for one in chosen if name in one.scores]
+        cells.append(with_spread(*mean_and_error(values)))
+    return cells
+
+
+def _newest(run: Run) -> Frame | None:
+    step, picture = run.grids[-1]
+    return frame(run.name if step is None else f"{run.name}, step {step:,}", picture)

@@ -1,0 +1,80 @@
+"""What to draw of runs: panels of scores, by group of seeds, and panels of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cs_gan.report.chart import Panel, Series
+from cs_gan.report.run import Evaluation, is_number, score_names
+
+POINTS = 300  # of a loss curve: more than a chart's pixels tell apart are averaged
+MOST_LOG_PANELS = 12
+PAIRED = ("precision", "recall", "density", "coverage")  # fractions that are read together
+
+Tables = Mapping[str, Sequence[Sequence[Evaluation]]]
+
+
+def score_panels(tables: Tables) -> list[Panel]:
+    """One panel a score, precision and recall in one; the primary score first.
+
+    Args:
+        tables: group -> the evaluations of each of its runs. A group's line is the mean over its runs, at the steps
+            that all of those with the score were evaluated at.
+    """
+    everything = [evaluation for group in tables.values() for table in group for evaluation in table]
+    families: dict[str, list[str]] = {}
+    for name in score_names(everything):
+        kind, _, rest = name.partition(", ")
+        families.setdefault(f"fractions, {rest}" if kind in PAIRED else name, []).append(name)
+    panels = []
+    for names in families.values():
+        kinds = [name.partition(", ")[0] for name in names]
+        title = names[0] if len(names) == 1 else f"{' and '.join(kinds)}, {names[0].partition(', ')[2]}"
+        series = [
+            line
+            for name, kind in zip(names, kinds, strict=True)
+            for group, runs in enumerate(tables.values())
+            if (line := _series(runs, name, group, kind if len(names) > 1 else ""))
+        ]
+        # A distance falls by orders of magnitude.
+        panels.append(Panel(title.removesuffix(", "), series, log=names[0].startswith("F")))
+    return [panel for panel in panels if panel.series]
+
+
+def log_panels(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """One panel a column of the log, in the log's order."""
+    columns = dict.fromkeys(key for line in log for key in line if key != "step")
+    panels = []
+    for column in columns:
+        points = np.array([(line["step"], line[column]) for line in log if is_number(line.get(column))], dtype=float)
+        if len(points):
+            steps, values = _thinned(points).T
+            panels.append(Panel(column.replace("_", " "), [Series(steps, values[None])]))
+    return panels[:MOST_LOG_PANELS]
+
+
+def points_averaged(log: Sized) -> int:
+    """How many lines of the log make one point of a loss curve."""
+    return -(-len(log) // POINTS)
+
+
+def at_common_steps(runs: Sequence[Sequence[Evaluation]], name: str) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """The steps (s,) at which all runs that have a score have it, and its values (runs, s)."""
+    curves = [{one.step: one.scores[name] for one in run if name in one.scores} for run in runs]
+    curves = [curve for curve in curves if curve]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    return steps, np.array([[curve[step] for step in steps] for curve in curves], dtype=float)
+
+
+def _series(runs: Sequence[Sequence[Evaluation]], name: str, group: int, part: str) -> Series | None:
+    steps, values = at_common_steps(runs, name)
+    return Series(np.array(steps, dtype=float), values, group, part) if steps else None
+
+
+def _thinned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:  # (n, 2) -> (at most POINTS, 2)
+    size = points_averaged(points)
+    return np.array([points[start : start + size].mean(0) for start in range(0, len(points), size)])

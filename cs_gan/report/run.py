@@ -1,0 +1,196 @@
+"""A run folder as a report sees it. What is missing or torn is left out, never guessed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cs_gan.errors import DataError
+
+# Any one of these makes a folder a run; a report shows whichever there are.
+PARTS = ("config.yaml", "log.jsonl", "metrics.jsonl", "grids", "grid.png")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One line of ``metrics.jsonl``; ``provenance`` is flat, ``a.b`` for b inside a."""
+
+    step: int
+    scores: dict[str, float]
+    primary: str  # one of the scores
+    better: str  # lower or higher
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a report shows of a run. ``config`` is flat; ``grids`` are in the order of their steps."""
+
+    path: Path
+    config: dict[str, Any]
+    config_text: str
+    log: list[dict[str, Any]]
+    evaluations: list[Evaluation]
+    grids: list[tuple[int | None, Path]]
+    full: dict[str, Evaluation]  # final and best, scored in full at the end of the run; empty before
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def steps_done(self) -> int:
+        """The newest step that left a trace."""
+        logged = [line["step"] for line in self.log] + [evaluation.step for evaluation in self.evaluations]
+        return max([*logged, *(step for step, _ in self.grids if step is not None)], default=0)
+
+    @property
+    def last(self) -> Evaluation | None:
+        """The final scores in full, or the last of the curve."""
+        return self.full.get("final") or (self.evaluations[-1] if self.evaluations else None)
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The best scores in full, or the best of the curve."""
+        return self.full.get("best") or best(self.evaluations)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder, of whatever state.
+
+    Raises:
+        DataError: if nothing in the folder is of a run.
+    """
+    if not any((path / part).exists() for part in PARTS):
+        raise DataError(f"{path} holds none of {', '.join(PARTS)}: give the folder of a run.")
+    text = _read_text(path / "config.yaml")
+    evaluations = read_evaluations(path / "metrics.jsonl")
+    return Run(
+        path,
+        config=flat(_parse_config(text)),
+        config_text=text,
+        log=read_lines(path / "log.jsonl"),
+        evaluations=evaluations,
+        grids=_find_grids(path),
+        full=_read_full(path / "scores.json", evaluations),
+    )
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``.jsonl`` file that have a step, none where there is no file.
+
+    A line that can't be read is passed over: a kill tears the last one.
+    """
+    lines = []
+    for text in _read_text(path).splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """The evaluations of a ``metrics.jsonl`` that hold a score, in the order of their steps."""
+    found: dict[int, Evaluation] = {}
+    for line in read_lines(path):
+        evaluation = _evaluation(line)
+        if evaluation:
+            found[evaluation.step] = evaluation  # a resume may have written a step again: the later line counts
+    return [found[step] for step in sorted(found)]
+
+
+def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """The one with the best primary score, the earliest of equals; of those that have the last one's primary score."""
+    if not evaluations:
+        return None
+    name, sign = evaluations[-1].primary, -1 if evaluations[-1].better == "higher" else 1
+    return min((one for one in evaluations if name in one.scores), key=lambda one: sign * one.scores[name])
+
+
+def score_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Every score's name, the primary one first, without the standard deviations."""
+    primary = [evaluation.primary for evaluation in evaluations]
+    names = dict.fromkeys([*primary, *(name for evaluation in evaluations for name in evaluation.scores)])
+    return [name for name in names if not name.endswith(" std")]
+
+
+def flat(nested: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def shown(value: object) -> str:
+    """A value of a file as text."""
+    if isinstance(value, list) and value:
+        return ", ".join(map(str, value))
+    return "none" if value in (None, [], {}) else str(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a file can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_text(path: Path) -> str:
+    # A kill may tear a line inside a character, so decoding must not fail.
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _evaluation(line: dict[str, Any]) -> Evaluation | None:
+    scores, provenance = line.get("scores"), line.get("provenance")
+    if not isinstance(scores, dict):
+        return None
+    numbers = {str(name): float(value) for name, value in scores.items() if is_number(value)}
+    if not numbers:
+        return None
+    primary = line["primary"] if line.get("primary") in numbers else next(iter(numbers))
+    better = "higher" if line.get("better") == "higher" else "lower"
+    return Evaluation(line["step"], numbers, primary, better, flat(provenance) if isinstance(provenance, dict) else {})
+
+
+def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]:
+    """``scores.json``, unless the run has gone on since it was written."""
+    try:
+        told = json.loads(_read_text(path))
+        found = {key: _evaluation(told[key] | {"step": int(told[key]["step"])}) for key in ("final", "best")}
+    except (ValueError, TypeError, KeyError):
+        return {}
+    full = {key: evaluation for key, evaluation in found.items() if evaluation is not None}
+    outdated = len(full) < 2 or (curve and full["final"].step < curve[-1].step)
+    return {} if outdated else full
+
+
+def _parse_config(text: str) -> dict[Any, Any]:
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _find_grids(path: Path) -> list[tuple[int | None, Path]]:
+    found: list[tuple[int, Path]] = []
+    for file in (path / "grids").glob("step-*.png"):
+        match = re.fullmatch(r"step-(\d+)\.png", file.name)
+        if match:
+            found.append((int(match[1]), file))
+    if found:
+        return list(sorted(found))
+    return [(None, path / "grid.png")] if (path / "grid.png").is_file() else []

@@ -1,0 +1,92 @@
+"""The report of one run: ``report.html``, one file that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cs_gan.report.groups import score_conflicts
+from cs_gan.report.page import MOST_GRIDS, Frame, evenly, frame, number, with_spread, write_page
+from cs_gan.report.panels import log_panels, points_averaged, score_panels
+from cs_gan.report.run import Evaluation, Run, best, is_number, read_run, score_names, shown
+from cs_gan.report.svg import layout
+
+KEY_FACTS = {"data.name": "Data", "model.name": "Model", "seed": "Seed"}
+NEXT_LINE = " \\\n  "  # of a shell command
+
+
+def save_report(path: Path, run: Path) -> None:
+    """Write all that a run folder says of its run as one HTML file, whole or not at all.
+
+    What the folder lacks is left out. The file makes no request, and its size is bounded: at most 24 grids, as JPEG.
+
+    Raises:
+        DataError: if ``run`` is no run folder.
+    """
+    read = read_run(run)
+    evaluations = read.evaluations
+    last, top = read.last, read.best
+    write_page(
+        path,
+        "run.html",
+        run=read,
+        total=_total_steps(read),
+        facts=_facts(read),
+        last=last,
+        best=top,
+        best_of_curve=best(evaluations),
+        frames=_frames(read.grids),
+        score_charts=[layout(panel) for panel in score_panels({"": [evaluations]})],
+        log_charts=[layout(panel) for panel in log_panels(read.log)],
+        averaged=points_averaged(read.log),
+        columns=score_names(evaluations),
+        rows=[_row(evaluation, score_names(evaluations)) for evaluation in evaluations],
+        provenance=_provenance([last, top]) if last and top else {},
+        conflicts=score_conflicts([evaluations]),
+        commands=_commands(read),
+    )
+
+
+def _total_steps(run: Run) -> int | None:
+    total = run.config.get("training.steps")
+    return total if isinstance(total, int) and total > 0 else None
+
+
+def _facts(run: Run) -> dict[str, str]:
+    facts = {label: str(run.config[key]) for key, label in KEY_FACTS.items() if run.config.get(key) is not None}
+    speeds = [line["images_per_second"] for line in run.log if is_number(line.get("images_per_second"))]
+    return facts | ({"Median speed": f"{number(median(speeds))} images/s"} if speeds else {})
+
+
+def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:
+    shown = evenly(grids, MOST_GRIDS)
+    frames = [frame("newest" if step is None else f"step {step:,}", picture) for step, picture in shown]
+    return [made for made in frames if made is not None]
+
+
+def _row(evaluation: Evaluation, columns: Sequence[str]) -> list[str]:
+    """The scores as text, with the deviation that was recorded with them."""
+    return [with_spread(evaluation.scores.get(name), evaluation.scores.get(f"{name} std")) for name in columns]
+
+
+def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
+    """key -> its value for each evaluation."""
+    keys = dict.fromkeys(key for evaluation in evaluations for key in evaluation.provenance)
+    return {key: [shown(evaluation.provenance.get(key)) for evaluation in evaluations] for key in keys}
+
+
+def _commands(run: Run) -> dict[str, str]:
+    """What to type to go on and to do it again; nothing where the recipe doesn't tell which script it is for."""
+    folder = run.config.get("output_dir")
+    if not folder or "training.n_critic" not in run.config:
+        return {}
+    recipe = shlex.quote(f"{folder}/config.yaml")
+    launch = f"accelerate launch train_gan.py{NEXT_LINE}--config {recipe}{NEXT_LINE}"
+    commands = {"Do it again": f"{launch}--resume=never{NEXT_LINE}--output_dir={shlex.quote(f'{folder}_again')}"}
+    total = _total_steps(run)
+    if total and run.steps_done < total:
+        commands = {"Go on with it": f"{launch}--resume=auto"} | commands
+    return commands

@@ -1,0 +1,100 @@
+"""The layout of a chart on a page: numbers and text, which ``templates/parts.html`` puts into an ``<svg>``.
+
+matplotlib could write SVG too, but takes a second for the charts of a page, and its colours don't follow the scheme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cs_gan.report.chart import DASHES, MANY, PALETTE, Panel, tick_label, ticks
+
+WIDTH, HEIGHT = 320, 180
+LEFT, RIGHT, TOP, BOTTOM = 42, 6, 8, 22  # margins around the plot
+
+Floats = npt.NDArray[np.float64]
+Scale = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line; coordinates are in pixels of the drawing."""
+
+    colour: int
+    dash: int
+    points: str
+    band: str  # the outline of an area, or nothing
+    dots: list[tuple[float, float, str]]  # x, y, what it says
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A panel, laid out."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    parts: list[str]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def layout(panel: Panel) -> Chart:
+    """Place a panel's lines and ticks."""
+    steps = np.concatenate([series.steps for series in panel.series])
+    first, last = min(0.0, float(steps.min())), float(steps.max())
+    low, high = _padded(panel)
+    x = _scale(np.asarray, first, last, LEFT + 4, WIDTH - RIGHT - 6)
+    y = _scale(np.log10 if panel.logarithmic else np.asarray, low, high, HEIGHT - BOTTOM, TOP)
+    return Chart(
+        panel.title,
+        lines=[_line(panel, i, x, y) for i in range(len(panel.series))],
+        x_ticks=[(float(x(np.array(at))), tick_label(at)) for at in ticks(first, last)],
+        y_ticks=[(float(y(np.array(at))), tick_label(at)) for at in ticks(low, high, panel.logarithmic)],
+        parts=panel.parts if len(panel.parts) > 1 else [],
+    )
+
+
+def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
+    series = panel.series[index]
+    xs, ys = x(series.steps), y(series.mean)
+    dots = []
+    if len(xs) <= MANY:
+        said = [f"step {step:,.0f}: {value:.4g}" for step, value in zip(series.steps, series.mean, strict=True)]
+        dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, said, strict=True)]
+    band = ""
+    if series.band:
+        below, above = series.band
+        band = _points(np.concatenate([xs, xs[::-1]]), np.concatenate([y(below), y(above)[::-1]]))
+    dash = panel.parts.index(series.part) % len(DASHES)
+    return Line(series.group % len(PALETTE), dash, _points(xs, ys), band, dots)
+
+
+def _padded(panel: Panel) -> tuple[float, float]:
+    """The values' range and a little more, as long on the axis above as below."""
+    low, high = panel.span
+    if panel.logarithmic:
+        spare = (high / low) ** 0.05
+        return low / spare, high * spare
+    spare = 0.05 * (high - low)
+    return low - spare, high + spare
+
+
+def _scale(flatten: Scale, low: float, high: float, start: float, end: float) -> Scale:
+    """From values to pixels; values that are all the same lie in the middle."""
+    ends = flatten(np.array([low, high], dtype=float))
+    if ends[0] == ends[1]:
+        ends = ends + np.array([-1.0, 1.0])
+    return lambda values: start + (flatten(values) - ends[0]) / (ends[1] - ends[0]) * (end - start)
+
+
+def _points(xs: Sequence[float] | Floats, ys: Sequence[float] | Floats) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))

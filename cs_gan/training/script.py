@@ -1,0 +1,47 @@
+"""From a command line to an exit code: what every training script does around its task."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from cs_gan.errors import CsGanError
+from cs_gan.training.config import Config, parse_config
+from cs_gan.training.dry_run import dry_run
+from cs_gan.training.loop import train
+from cs_gan.training.session import Session
+from cs_gan.training.task import Task
+
+
+def run_script(
+    kind: type[Config], make: Callable[[Config, Session], Task], arguments: Sequence[str] | None, description: str
+) -> int:
+    """Parse, build, train.
+
+    Args:
+        kind: the class of the recipe.
+        make: builds the task from it, everything checked.
+        arguments: the command line; None is ``sys.argv``.
+        description: for ``--help``.
+
+    Returns:
+        0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    prog = sys.argv[0]
+    try:
+        with ExitStack() as stack:
+            given = sys.argv[1:] if arguments is None else arguments
+            config = parse_config(kind, given, prog=prog, description=description)
+            session = Session(config, stack)
+            task = make(config, session)
+            stack.callback(task.close)
+            ended = dry_run(task) if config.dry_run else train(task)
+            session.accelerator.end_training()
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint stands.", file=sys.stderr)
+        return 130
+    except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return {"": 0, "SIGINT received": 130}.get(ended, 143)

@@ -1,0 +1,133 @@
+"""The sections that every recipe has, whatever is trained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cs_gan.errors import ConfigError
+
+
+@dataclass
+class DataConfig:
+    """Which images.
+
+    Args:
+        name: digits, cifar10, cifar100, fashion_mnist, celeba or folder (any folder or zip of images).
+        root: folder or zip; null where the data set is embedded or downloaded.
+        image_size: pixels a side; null takes the data set's own.
+        channels: 1 (grey) or 3 (RGB); null takes the data set's own.
+        flip: mirror half of the images.
+        dequantize: add noise below one grey level, U(0, 1/128) on [-1, 1].
+        limit: use only so many images, evenly spaced over the data set.
+        workers: threads that prepare batches ahead; 0 prepares each when it is due. The batches are the same.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    flip: bool = False
+    dequantize: bool = True
+    limit: int | None = None
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+
+@dataclass
+class LoopConfig:
+    """What every training loop has.
+
+    Args:
+        steps: updates (of the generator, where there are two networks).
+        batch_size: per process.
+        mixed_precision: no or bf16; null asks ``accelerate launch``.
+        checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end.
+        log_every: steps between lines of log.jsonl.
+        keep_checkpoints: how many of the last ones stay.
+        max_minutes: end cleanly, with a checkpoint, after so long; null is never.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 64
+    mixed_precision: Literal["no", "bf16"] | None = None
+    checkpoint_every: int = 1000
+    sample_every: int = 500
+    evaluate_every: int = 1000
+    log_every: int = 50
+    keep_checkpoints: int = 2
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "log_every", "keep_checkpoints"):
+            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+        for key in ("checkpoint_every", "sample_every", "evaluate_every"):
+            require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "0 or more")
+        require(self.max_minutes is None or self.max_minutes > 0, "training.max_minutes", self.max_minutes, "above 0")
+
+
+@dataclass
+class TrackingConfig:
+    """Where else the log goes; it always goes to log.jsonl and metrics.jsonl in the run folder.
+
+    Args:
+        trackers: names that Accelerate knows (tensorboard, wandb, trackio, mlflow, ...; a list, or separated by
+            commas), or none. TensorBoard's files lie in ``<run>/tracking``.
+        project: the project's name there.
+    """
+
+    trackers: list[str] | str = field(default_factory=lambda: ["tensorboard"])
+    project: str = "cs_gan"
+
+    def __post_init__(self) -> None:
+        self.trackers = [name for name in names_of(self.trackers) if name != "none"]
+
+
+@dataclass
+class RunConfig:
+    """A whole recipe, as far as every kind of run has it.
+
+    Args:
+        seed: all randomness derives from it, the step and the rank.
+        output_dir: the run's folder; null is samples/<name of the recipe>.
+        resume: auto (go on if the folder holds a checkpoint), never, or the path of a checkpoint.
+        dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
+    """
+
+    seed: int = 0
+    output_dir: str | None = None
+    resume: str = "auto"
+    dry_run: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
+    training: LoopConfig = field(default_factory=LoopConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        if self.output_dir is not None:
+            self.output_dir = os.path.expanduser(self.output_dir)
+        self.resume = os.path.expanduser(self.resume)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a step depends on how many there will be; subclasses say."""
+        raise NotImplementedError
+
+
+def require(holds: bool, key: str, value: Any, expected: str) -> None:
+    """Refuse a value, naming its key.
+
+    Raises:
+        ConfigError: unless ``holds``.
+    """
+    if not holds:
+        raise ConfigError(f"{key} = {value!r} must be {expected}.")
+
+
+def names_of(given: list[str] | str) -> list[str]:
+    """A list, or names separated by commas, as a list."""
+    if isinstance(given, str):
+        return [name for part in given.split(",") if (name := part.strip())]
+    return given

@@ -1,0 +1,182 @@
+"""What surrounds a training run on every machine: processes, precision, the folder, the trackers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from PIL import Image
+
+from cs_gan.errors import ConfigError
+from cs_gan.training.config import as_plain, flatten
+from cs_gan.training.run_folder import RunFolder
+from cs_gan.training.sections import RunConfig
+
+# One process may download a data set while the others wait.
+PATIENCE = timedelta(hours=1)
+
+
+class Session:
+    """The processes of a run, and what the first of them writes.
+
+    Args:
+        config: the recipe.
+        stack: what is opened here, such as the lock on the folder, is held until it closes.
+
+    Raises:
+        ConfigError: for a launcher's setting or a tracker that can't be used, or a folder that can't be written.
+    """
+
+    def __init__(self, config: RunConfig, stack: ExitStack) -> None:
+        self.config = config
+        self.folder = RunFolder(Path(config.output_dir or ""))
+        self._trackers = _known_trackers(list(config.tracking.trackers))
+        self.accelerator = _accelerator(self._trackers, self.folder.tracking)
+        self.precision = _precision(config)
+        if self.is_main and not config.dry_run:
+            stack.enter_context(self.folder.occupied())
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def device(self) -> torch.device:
+        """This process's device."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
+        """A context for forward passes in the run's precision."""
+        if self.precision == "no":
+            return nullcontext
+        return partial(torch.autocast, self.device.type, torch.bfloat16)
+
+    def describe(self) -> str:
+        """Processes and device, for the first lines of a run."""
+        kind, used, cores = self.device.type, torch.get_num_threads(), os.cpu_count() or 1
+        line = f"{self.processes} x {kind}"
+        if kind != "cpu" or self.processes * used >= cores:
+            return line
+        # accelerate launch sets OMP_NUM_THREADS=1 unless it is told otherwise
+        hint = f"`accelerate launch --num_cpu_threads_per_process {cores // self.processes}` uses them all"
+        return f"{line}, {used} of {cores} cores each ({hint})"
+
+    def combine(self, values: list[torch.Tensor], stop: bool) -> tuple[list[float], bool]:
+        """Scalars averaged over all processes, and whether any of them wants to stop: one exchange."""
+        together = torch.stack(
+            [*(value.detach().float() for value in values), torch.tensor(float(stop)).to(self.device)]
+        )
+        if self.processes > 1:
+            together = self.accelerator.reduce(together, "mean")
+        *averages, votes = together.tolist()
+        return averages, votes > 0
+
+    # -- trackers ----------------------------------------------------------------------------------
+
+    def start_trackers(self, first: int) -> None:
+        """Open the trackers; TensorBoard forgets what a resume writes again, from ``first`` on."""
+        if not self._trackers:
+            return
+        plain = flatten(as_plain(self.config))
+        simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in plain.items()}
+        # A second start in one folder goes on with the same run where the tracker can.
+        name = self.folder.path.name
+        options: dict[str, dict[str, Any]] = {
+            "tensorboard": {"purge_step": first},
+            "wandb": {"name": name, "dir": str(self.folder.path), "id": self.folder.identity(), "resume": "allow"},
+            "trackio": {"name": name, "resume": "allow"},
+        }
+        chosen = {tracker: options[tracker] for tracker in self._trackers if tracker in options}
+        self.accelerator.init_trackers(self.config.tracking.project, init_kwargs=chosen)
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":  # its own way would open another folder at every start
+                tracker.log({"config": yaml.safe_dump(plain)}, step=first)
+            else:
+                tracker.store_init_configuration(simple)
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """Scalars to every tracker; called on all processes, sent by the first."""
+        if self._trackers:
+            self.accelerator.log(dict(values), step=step)
+
+    def track_image(self, name: str, path: Path, step: int) -> None:
+        """A picture file to the trackers that take one."""
+        takers = [tracker for tracker in self.accelerator.trackers if hasattr(tracker, "log_images")]
+        if takers:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))[None]
+            for tracker in takers:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({name: pixels}, step=step, **layout)
+
+
+def _accelerator(trackers: list[str], tracking: Path) -> Accelerator:
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator(
+        # Without a GPU, Accelerate makes of each process a run of its own unless it is told that CPUs are meant.
+        cpu=launched > 1 and not torch.cuda.is_available(),
+        mixed_precision="no",  # the forward passes' precision is set by Session.autocast
+        log_with=trackers or None,
+        project_dir=tracking,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    kind, compiler = accelerator.distributed_type.value, accelerator.state.dynamo_plugin.backend.value
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU") or compiler.upper() != "NO":
+        raise ConfigError(
+            f"accelerate is set to {kind} with compiler {compiler}: the gradient penalty's second derivatives need "
+            "plain data parallelism. Run `accelerate config` without DeepSpeed, FSDP and dynamo."
+        )
+    if accelerator.num_processes != launched:
+        raise ConfigError(
+            f"{launched} processes were launched, but accelerate joined {accelerator.num_processes}: see "
+            "docs/multi-gpu.md for configurations that work."
+        )
+    # Distributed buckets lay 1x1 weights out otherwise; copying them is nothing worth a warning.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return accelerator
+
+
+def _precision(config: RunConfig) -> str:
+    """The forward passes' precision: the recipe's, else what ``accelerate launch`` was told."""
+    asked = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it; use bf16 or no.")
+    return asked
+
+
+def _known_trackers(names: list[str]) -> list[str]:
+    # Accelerate leaves out, without a word, a tracker that isn't installed.
+    installed = [str(name) for name in get_available_trackers()]
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(LOGGER_TYPE_TO_CLASS)
+            raise ConfigError(f"tracking.trackers: {name!r} is unknown; Accelerate knows {known}. none is none.")
+        if name not in installed:
+            raise ConfigError(
+                f"tracking.trackers: {name} isn't installed. `pip install {name}`, or --tracking.trackers=none."
+            )
+    return names

