@@ -28,8 +28,7 @@ from cs_gan.data import ImageStore, load_images
 from cs_gan.errors import CheckpointError, ConfigError, CsGanError
 from cs_gan.metrics import Evaluator, to_uint8
 from cs_gan.report import save_grid
-from cs_gan.training import GanConfig, parse_config
-from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot
+from cs_gan.training import GanConfig, Snapshot, find_snapshot, parse_config, read_snapshot
 from models import PretrainedGenerator
 from models.pretrained import slerp
 

@@ -129,6 +129,7 @@ class GanTask(Task):
         if self.evaluator is None:
             return None
         network = self.ema.module
+        self.session.align_buffers(network)
         if snapshot is not None:
             network = copy.deepcopy(network)
             network.load_state_dict(read_snapshot(snapshot).tensors)

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
+import cs_gan.training.session as session_module
+import evaluate
 import train_gan
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot, write_lines
 
@@ -381,10 +384,16 @@ def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
     assert list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
+def test_launched_processes_that_did_not_join_are_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(session_module, "Accelerator", lambda **_: Accelerator())
+    assert "docs/multi-gpu.md" in refused(capsys, tmp_path / "run")
+
+
 def test_two_processes_train_and_only_the_first_writes(tmp_path):
     folder = tmp_path / "run"
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=50", "--training.evaluate_every=2"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"]
     command = [*launch, "train_gan.py", *arguments(folder, *CODED, *scored)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -393,6 +402,10 @@ def test_two_processes_train_and_only_the_first_writes(tmp_path):
     # Two writers would double the lines.
     assert [row["step"] for row in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4]
     assert [row["step"] for row in read_lines(folder / "metrics.jsonl")] == [0, 2, 4]
-    # Resuming in one process loads what two have written.
-    tensors, _ = read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
-    assert all(torch.isfinite(value).all() for value in tensors.values())
+    # One process scores what two have trained as both did together, batch norm's statistics included.
+    rows = read_lines(folder / "metrics.jsonl")
+    assert all(row["provenance"]["processes"] == 2 for row in rows)
+    assert evaluate.main(["score", str(folder / "snapshot.safetensors"), f"--json={tmp_path / 'score.json'}"]) == 0
+    alone = json.loads((tmp_path / "score.json").read_text())
+    assert alone["provenance"]["processes"] == 1
+    assert alone["scores"] == pytest.approx(rows[-1]["scores"], rel=1e-5)

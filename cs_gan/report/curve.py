@@ -1,40 +1,33 @@
-"""Picture and table of scores, from ``metrics.jsonl``."""
+"""Picture and table of one run's scores, from its ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cs_gan.errors import DataError
-from cs_gan.report.chart import draw, name_groups, save_figure
+from cs_gan.report.chart import draw, save_figure
 from cs_gan.report.panels import score_panels
 from cs_gan.report.run import read_evaluations
 
 MOST_PANELS = 5
 
 
-def save_curve(path: Path, tables: Mapping[str, Path]) -> None:
-    """Plot scores against steps as a PNG, one panel a score and one line a run; whole or not at all.
-
-    Args:
-        path: a ``.png`` file.
-        tables: label -> ``metrics.jsonl``.
+def save_curve(path: Path, metrics: Path) -> None:
+    """Plot a run's scores against steps as a PNG, one panel a score; whole or not at all.
 
     Raises:
-        DataError: if no table holds a score.
+        DataError: if ``metrics`` holds no score.
     """
-    panels = score_panels({label: [read_evaluations(table)] for label, table in tables.items()})[:MOST_PANELS]
+    panels = score_panels({"": [read_evaluations(metrics)]})[:MOST_PANELS]
     if not panels:
-        raise DataError(f"no scores in {', '.join(map(str, tables.values()))}: evaluate the run first.")
+        raise DataError(f"{metrics} holds no scores: evaluate the run first.")
     figure = Figure(figsize=(4.8 * len(panels), 3.4), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw(axes, panel)
-    if len(tables) > 1:
-        name_groups(figure, list(tables))
     save_figure(figure, path, dpi=110)
 
 

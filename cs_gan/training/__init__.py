@@ -8,7 +8,7 @@ from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
 from cs_gan.training.session import Session
-from cs_gan.training.snapshot import read_snapshot, save_snapshot
+from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, save_snapshot
 from cs_gan.training.task import State, Task
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Session",
+    "Snapshot",
     "State",
     "StopRequest",
     "Task",
@@ -24,6 +25,7 @@ __all__ = [
     "append_line",
     "as_plain",
     "differences",
+    "find_snapshot",
     "list_checkpoints",
     "parse_config",
     "read_checkpoint",

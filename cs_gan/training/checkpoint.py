@@ -8,7 +8,8 @@
         manifest.json         sha256 of both; written last, read first
 
 A folder is written under a temporary name, synced and renamed, so that a kill at any moment leaves the
-previous checkpoint as it was. Old checkpoints are pruned only after that.
+previous checkpoint as it was. Old checkpoints are pruned only after that, and renamed before they are removed: what is
+called ``step-*`` was whole once, and is damaged if a file of it is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     partial = folder / f".partial-{step:08d}"
     try:
-        for left in folder.glob(".partial-*"):  # by a kill
+        for left in (*folder.glob(".partial-*"), *folder.glob(".pruned-*")):  # by a kill
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(tensors, partial / "tensors.safetensors")
@@ -67,14 +69,16 @@ def save_checkpoint(
     # A run that went on from an older checkpoint meets later ones; what was just written stays all the same.
     others = [path for path in list_checkpoints(folder) if path != final]
     for old in others[: max(0, len(others) + 1 - keep)]:
-        (old / "manifest.json").unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
-        shutil.rmtree(old, ignore_errors=True)
+        pruned = old.with_name(f".pruned-{old.name}")
+        with suppress(OSError):  # a checkpoint too many is not worth a run
+            old.rename(pruned)
+        shutil.rmtree(pruned, ignore_errors=True)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+    """The finished checkpoints of a run, oldest first; what happened to them since, :func:`read_checkpoint` finds."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def abandon_after(folder: Path, step: int) -> None:
@@ -92,16 +96,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: if a file is missing or its hash differs from the manifest's.
     """
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        for name in _FILES:
-            if _sha256(path / name) != manifest[name]:
-                raise CheckpointError(f"{path / name} is damaged (its sha256 is not the manifest's). {_others(path)}")
-        return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is no whole checkpoint: {error}. {_others(path)}") from error
+    if damage := _damage(path):
+        raise CheckpointError(f"{damage} {_others(path)}")
+    return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
 
 
 def restore(
@@ -162,11 +159,28 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def _damage(path: Path) -> str:
+    """What is wrong with the files of a checkpoint, or nothing."""
+    manifest = path / "manifest.json"
+    try:
+        expected = json.loads(manifest.read_text())
+        if not isinstance(expected, dict) or any(name not in expected for name in _FILES):
+            return f"{path} is no whole checkpoint: {manifest} doesn't list its files."
+        for name in _FILES:
+            if _sha256(path / name) != expected[name]:
+                return f"{path / name} is damaged (its sha256 is not the manifest's)."
+    except OSError as error:
+        return f"{path} is no whole checkpoint: {error}."
+    except ValueError as error:
+        return f"{path} is no whole checkpoint: {manifest} is damaged ({error})."
+    return ""
+
+
 def _others(path: Path) -> str:
-    others = [other for other in list_checkpoints(path.parent) if other != path]
-    if not others:
-        return "There is no other checkpoint; start anew in another output_dir."
-    return f"The one before it can be used: --resume={others[-1]}"
+    for other in reversed(list_checkpoints(path.parent)):
+        if other != path and not _damage(other):
+            return f"The one before it can be used: --resume={other}"
+    return "There is no other checkpoint; start anew in another output_dir."
 
 
 def _sha256(path: Path) -> str:

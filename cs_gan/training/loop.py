@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from cs_gan.errors import DivergedError
+from cs_gan.errors import CheckpointError, DivergedError
 from cs_gan.training.checkpoint import list_checkpoints
 from cs_gan.training.config import save_config
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.resume import checkpoint, resume
 from cs_gan.training.run_folder import Row, append_line, read_lines, write_lines, write_whole
+from cs_gan.training.sections import LoopConfig
 from cs_gan.training.session import Session
+from cs_gan.training.snapshot import read_snapshot
 from cs_gan.training.task import State, Task
 
 
@@ -35,22 +39,19 @@ def train(task: Task) -> str:
     progress.say(_opening(task, state))
     ended = ""
     try:
-        if _due(state.step, training.evaluate_every) or state.step == 0:
-            _look(task, state, stop, progress)  # a kill during an evaluation left it out
+        # What follows a checkpoint, a kill may have left out.
+        _look(task, state, stop, progress, **_looks(state, training))
         for step in range(state.step, training.steps):
             losses = task.step(step)
             state.step = step + 1
             progress.step(task.images_per_step)
-            stopping = _record(task, state, losses, stop, progress)
+            stopping, signalled = _record(task, state, losses, stop, progress)
 
-            last = state.step == training.steps or (stopping and not stop.signal)
-            due = {
-                name: last or _due(state.step, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")
-            }
+            due = _looks(state, training, last=stopping and not signalled)
             # An evaluation can take long. What it would lose if it were cut short is saved first.
             if stopping or due["evaluate"] or _due(state.step, training.checkpoint_every):
                 checkpoint(task, state)
-            if not stop.signal:
+            if not signalled:  # as all processes know it: each would wait for the others in an evaluation
                 _look(task, state, stop, progress, **due)
             if stopping:
                 ended = stop.reason or "another process was stopped"
@@ -69,24 +70,38 @@ def _due(done: int, every: int) -> bool:
     return every > 0 and done > 0 and done % every == 0
 
 
+def _looks(state: State, training: LoopConfig, last: bool = False) -> dict[str, bool]:
+    """Which of ``sample`` and ``evaluate`` follow the step: both before the first and after the last one."""
+    always = last or state.step == 0 or state.step >= training.steps
+    return {name: always or _due(state.step, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
+
+
 def _start_log(session: Session, state: State) -> None:
     """The files as they were at the step that the run goes on from."""
     if session.is_main:
         folder = session.folder
         write_lines(folder.log, [row for row in read_lines(folder.log) if row["step"] <= state.step])
         write_lines(folder.metrics, state.metrics)
+        if _scored(folder.scores) > state.step:  # of a run that was abandoned here
+            folder.scores.unlink()
         save_config(session.config, folder.config)
     session.start_trackers(state.step)
 
 
-def _record(task: Task, state: State, losses: dict[str, Tensor], stop: StopRequest, progress: Progress) -> bool:
-    """Keep the losses of a step, averaged over processes; every so often a line of log. Whether to stop.
+def _record(
+    task: Task, state: State, losses: dict[str, Tensor], stop: StopRequest, progress: Progress
+) -> tuple[bool, bool]:
+    """Keep the losses of a step, averaged over processes; every so often a line of log.
+
+    Returns:
+        Whether to stop, and whether a signal asked for it; the same in all processes.
 
     Raises:
         DivergedError: on all processes, if a loss isn't finite on any.
     """
     session = task.session
-    averages, stopping = session.combine(list(losses.values()), bool(stop))
+    asked, told = bool(stop), torch.tensor(float(bool(stop.signal)), device=session.device)
+    (*averages, signalled), stopping = session.combine([*losses.values(), told], asked or bool(told))
     values = dict(zip(losses, averages, strict=True))
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
@@ -106,7 +121,7 @@ def _record(task: Task, state: State, losses: dict[str, Tensor], stop: StopReque
         if session.is_main:
             append_line(session.folder.log, {"step": state.step, **means, "images_per_second": round(speed, 1)})
         session.track(means | {"images_per_second": speed}, state.step)
-    return stopping
+    return stopping, signalled > 0
 
 
 def _look(
@@ -130,9 +145,9 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
     state.metrics.append(row)
     session = task.session
     if session.is_main:
-        append_line(session.folder.metrics, row)
-        if state.best is row:
+        if state.best is row:  # before its line, which tells a resume that all of this was done
             task.save_snapshot(session.folder.best, state.step, row["scores"])
+        append_line(session.folder.metrics, row)
         _draw(task)
     session.track({name: float(value) for name, value in row["scores"].items()}, state.step)
     notes = "".join(f" ({note})" for note in row["provenance"].get("notes", []))
@@ -150,13 +165,15 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
     """The final and the best network, scored in full, in scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
-    if best is None or (path.exists() and json.loads(path.read_text())["final"]["step"] == state.step):
+    if best is None or _scored(path) == state.step:
         return
     with stop.interruptible():
         final = task.evaluate({"step": state.step}, full=True)
         full = {"final": {"step": state.step, **(final or {})}}
         if best["step"] == state.step:
             full["best"] = full["final"]
+        elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it, or elsewhere
+            progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
         else:
             found = task.evaluate({"step": best["step"]}, full=True, snapshot=session.folder.best)
             full["best"] = {"step": best["step"], **(found or {})}
@@ -166,6 +183,22 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
     session.accelerator.wait_for_everyone()
     for name, row in full.items():
         progress.say(f"{name}, step {row['step']}: {row['primary']} = {row['scores'][row['primary']]:.4g}")
+
+
+def _scored(path: Path) -> int:
+    """The last step of the run that scores.json tells of, or -1."""
+    try:
+        return int(json.loads(path.read_text())["final"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
+
+
+def _holds(path: Path, step: int) -> bool:
+    """Whether a snapshot is of that step."""
+    try:
+        return read_snapshot(path).step == step
+    except CheckpointError:
+        return False
 
 
 def _opening(task: Task, state: State) -> str:

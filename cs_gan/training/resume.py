@@ -29,13 +29,15 @@ def checkpoint(task: Task, state: State) -> None:
         CheckpointError: if it can't be written.
     """
     session = task.session
+    kept: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
+    kept += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
+    if not all(bool(torch.isfinite(value).all()) for value in kept if isinstance(value, torch.Tensor)):
+        raise DivergedError(
+            f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
+        )
     if session.is_main:
-        kept: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
-        kept += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
-        if not all(bool(torch.isfinite(value).all()) for value in kept if isinstance(value, torch.Tensor)):
-            raise DivergedError(
-                f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
-            )
+        # First, since a resume from the checkpoint repeats only what comes after it.
+        task.save_snapshot(session.folder.snapshot, state.step, None)
         about = {
             "config": as_plain(session.config),
             "circumstances": task.circumstances,
@@ -45,7 +47,6 @@ def checkpoint(task: Task, state: State) -> None:
         }
         keep = session.config.training.keep_checkpoints
         save_checkpoint(session.folder.checkpoints, state.step, task.modules, task.optimizers, about, keep)
-        task.save_snapshot(session.folder.snapshot, state.step, None)
     session.accelerator.wait_for_everyone()
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cs_gan.errors import ConfigError
+from cs_gan.errors import CheckpointError, ConfigError
 
 try:
     import fcntl
@@ -88,8 +88,12 @@ class RunFolder:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a JSON line. Half a line that a kill left behind goes first."""
-    with path.open("ab+") as file:
+    """Add a JSON line. Half a line that a kill left behind goes first.
+
+    Raises:
+        CheckpointError: if it can't be written.
+    """
+    with _written(path), path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(-1, os.SEEK_END)
@@ -100,10 +104,21 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines, or none where there is no file; half a last line is left out."""
+    """The rows of a file of JSON lines, or none where there is no file; half a last line is left out.
+
+    Raises:
+        CheckpointError: for a line that is no JSON object.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    *lines, _half = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}, line {number}, is damaged: {error}. Remove that line.") from error
+    return rows
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -113,7 +128,30 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a text file, whole or not at all."""
+    """Replace a text file, whole or not at all.
+
+    Raises:
+        CheckpointError: if it can't be written; the file stays as it was.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with _written(path):
+        try:
+            with partial.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say which file couldn't be written; the system's own message doesn't where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"can't write {path}: {error.strerror or error}. The last checkpoint is untouched; make room, and start "
+            "again with the same command."
+        ) from error

@@ -16,7 +16,9 @@ import torch
 import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import broadcast
 from PIL import Image
+from torch import nn
 
 from cs_gan.errors import ConfigError
 from cs_gan.training.config import as_plain, flatten
@@ -94,6 +96,12 @@ class Session:
             together = self.accelerator.reduce(together, "mean")
         *averages, votes = together.tolist()
         return averages, votes > 0
+
+    def align_buffers(self, network: nn.Module) -> None:
+        """Give every process the first one's buffers: batch norm has seen other batches in each."""
+        if self.processes > 1:
+            for buffer in network.buffers():
+                broadcast(buffer)
 
     # -- trackers ----------------------------------------------------------------------------------
 

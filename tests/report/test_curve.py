@@ -1,20 +1,24 @@
+import csv
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from cs_gan.report import save_curve
-from cs_gan.training import append_row
+from cs_gan.errors import DataError
+from cs_gan.report import save_curve, save_metrics_csv
+from cs_gan.report.chart import tick_label, ticks
+
+from .conftest import evaluation, lines
 
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a metrics.csv of rows and gives its path."""
+    """Writes a metrics.jsonl of (step, scores) and gives its path."""
 
     def write(*rows, name="metrics"):
-        path = tmp_path / f"{name}.csv"
-        for row in rows:
-            append_row(path, row)
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(lines(*(evaluation(step, scores) for step, scores in rows)))
         return path
 
     return write
@@ -22,15 +26,15 @@ def table(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is drawn: a list of (axes, label, xs, ys), in order."""
-    lines, plot = [], Axes.plot
+    """What is drawn: a list of (axes, colour, xs, ys), in order."""
+    found, plot = [], Axes.plot
 
-    def recorded(axes, xs, ys, *args, label=None, **kwargs):
-        lines.append((axes, label, list(xs), list(ys)))
-        return plot(axes, xs, ys, *args, label=label, **kwargs)
+    def recorded(axes, xs, ys, *args, color=None, **kwargs):
+        found.append((axes, color, list(xs), list(ys)))
+        return plot(axes, xs, ys, *args, color=color, **kwargs)
 
     monkeypatch.setattr(Axes, "plot", recorded)
-    return lines
+    return found
 
 
 def pixels(path):
@@ -40,65 +44,75 @@ def pixels(path):
 
 
 class TestSaveCurve:
-    def test_draws_something(self, tmp_path, table):
+    def test_draws_something_and_leaves_no_partial_file(self, tmp_path, table):
         path = tmp_path / "curve.png"
-        save_curve(path, {"run": table(*({"step": step, "FID": 100 / (step + 1)} for step in range(5)))})
-        # A blank picture has variance 0; thin dark lines on white (255) have some hundreds.
+        save_curve(path, table(*((step, {"FID": 100 / (step + 1)}) for step in range(5))))
+        # A blank picture has variance 0; thin lines on white (255) have some hundreds.
         assert pixels(path).var() > 50
-        assert {file.suffix for file in tmp_path.iterdir()} == {".png", ".csv"}
+        assert {file.suffix for file in tmp_path.iterdir()} == {".png", ".jsonl"}
 
-    def test_draws_every_point_of_every_score_and_run(self, tmp_path, table, drawn):
-        one = table({"step": 0, "FID": 9.5, "IS": 1}, {"step": 10, "FID": 3.25, "IS": 2}, name="one")
-        two = table({"step": 5, "FID": 7, "IS": 4}, name="two")
-        save_curve(tmp_path / "curve.png", {"plain": one, "coded": two})
-        assert [line[1:] for line in drawn] == [
-            ("plain", [0, 10], [9.5, 3.25]),
-            ("coded", [5], [7.0]),
-            ("plain", [0, 10], [1.0, 2.0]),
-            ("coded", [5], [4.0]),
-        ]
-        assert [drawn[i][0].get_ylabel() for i in (0, 2)] == ["FID", "IS"]
-        assert drawn[0][0] is drawn[1][0]
+    def test_draws_every_point_of_every_score(self, tmp_path, table, drawn):
+        metrics = table((0, {"FID": 9.5, "cost $5 and $6": 1.0}), (10, {"FID": 3.25}), (20, {"cost $5 and $6": 2.0}))
+        save_curve(tmp_path / "curve.png", metrics)
+        assert [line[2:] for line in drawn] == [([0, 10], [9.5, 3.25]), ([0, 20], [1.0, 2.0])]
+        titles = [axes.get_title(loc="left") for axes, *_ in drawn]
+        assert titles == ["FID", r"cost \$5 and \$6"]  # no formula
 
-    def test_two_runs_have_a_legend_and_one_has_none(self, tmp_path, table, drawn):
-        rows = [{"step": step, "FID": 10 - step} for step in range(3)]
-        one, two = table(*rows, name="one"), table(*rows, name="two")
-        save_curve(tmp_path / "one.png", {"plain": one})
-        assert drawn[-1][0].get_legend() is None
-        save_curve(tmp_path / "two.png", {"plain": one, "coded": two})
-        assert [text.get_text() for text in drawn[-1][0].get_legend().get_texts()] == ["plain", "coded"]
-
-    def test_leaves_out_seconds_and_standard_deviations_unless_asked(self, tmp_path, table, drawn):
-        metrics = table({"step": 1, "FID": 3, "KID": 1, "KID std": 0.1, "seconds": 4})
-        save_curve(tmp_path / "a.png", {"run": metrics})
-        assert [axes.get_ylabel() for axes, *_ in drawn] == ["FID", "KID"]
-        drawn.clear()
-        save_curve(tmp_path / "b.png", {"run": metrics}, columns=["seconds"])
-        assert [axes.get_ylabel() for axes, *_ in drawn] == ["seconds"]
+    def test_precision_and_recall_share_a_panel_and_deviations_have_none(self, tmp_path, table, drawn):
+        scores = {"KID, x": 0.1, "KID, x std": 0.01, "precision, x": 0.5, "recall, x": 0.25}
+        save_curve(tmp_path / "c.png", table((1, scores)))
+        assert [axes.get_title(loc="left") for axes, *_ in drawn] == ["KID, x", *["precision and recall, x"] * 2]
+        assert [text.get_text() for text in drawn[-1][0].get_legend().get_texts()] == ["precision", "recall"]
 
     @pytest.mark.parametrize(
         ("column", "lowest", "scale"),
-        [("FID", 0.5, "log"), ("FID", -0.01, "linear"), ("FID", 0.0, "linear"), ("IS", 0.5, "linear")],
+        [
+            ("FID", 0.5, "log"),
+            ("FID", 40.0, "linear"),
+            ("FID", -0.01, "linear"),
+            ("FID", 0.0, "linear"),
+            ("IS", 0.5, "linear"),
+        ],
     )
-    def test_a_distance_has_a_logarithmic_axis_where_all_of_it_is_positive(
+    def test_a_distance_over_orders_of_magnitude_has_a_logarithmic_axis(
         self, column, lowest, scale, tmp_path, table, drawn
     ):
-        save_curve(tmp_path / "c.png", {"run": table({"step": 0, column: 50.0}, {"step": 1, column: lowest})})
+        save_curve(tmp_path / "c.png", table((0, {column: 50.0}), (1, {column: lowest})))
         assert drawn[0][0].get_yscale() == scale
 
-    def test_runs_may_have_scores_that_others_lack(self, tmp_path, table, drawn):
-        one = table({"step": 1, "IS": 2}, {"step": 2, "IS": 3, "FID": 5}, name="one")
-        two = table({"step": 1, "IS": 4}, name="two")
-        save_curve(tmp_path / "curve.png", {"plain": one, "coded": two})
-        found = {(axes.get_ylabel(), label): (xs, ys) for axes, label, xs, ys in drawn}
-        assert found["FID", "plain"] == ([2], [5.0])
-        assert found.get(("FID", "coded"), ([], [])) == ([], [])
-        assert found["IS", "coded"] == ([1], [4.0])
+    def test_there_is_at_most_a_handful_of_panels(self, tmp_path, table, drawn):
+        save_curve(tmp_path / "c.png", table((1, {f"score {i}": 1.0 for i in range(9)})))
+        assert len({id(axes) for axes, *_ in drawn}) == 5
 
-    @pytest.mark.parametrize("rows", [[], [{"step": 1, "seconds": 2.0}], [{"step": 1, "IS std": 2.0}]])
-    def test_refuses_tables_without_a_score_and_writes_nothing(self, rows, tmp_path, table):
-        path = table(*rows)
-        path.touch()
-        with pytest.raises(ValueError, match=r"no scores in .*metrics\.csv"):
-            save_curve(tmp_path / "curve.png", {"run": path})
-        assert list(tmp_path.iterdir()) == [path]
+    def test_refuses_a_file_without_a_score_and_writes_nothing(self, tmp_path):
+        with pytest.raises(DataError, match=r"metrics\.jsonl holds no scores"):
+            save_curve(tmp_path / "curve.png", tmp_path / "metrics.jsonl")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestSaveMetricsCsv:
+    def test_has_the_columns_of_all_lines(self, tmp_path, table):
+        metrics = table((0, {"FD, x": 304.5611111}), (10, {"FD, x": 12.0, "IS, x": 2.5, "IS, x std": 0.1}))
+        save_metrics_csv(tmp_path / "metrics.csv", metrics)
+        with (tmp_path / "metrics.csv").open(newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header == ["step", "FD, x", "IS, x", "IS, x std", "seconds"]
+        assert rows == [["0", "304.561", "", "", "70.25"], ["10", "12", "2.5", "0.1", "70.25"]]
+        assert {file.suffix for file in tmp_path.iterdir()} == {".csv", ".jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "logarithmic", "found"),
+    [
+        (0, 1000, False, [0, 200, 400, 600, 800, 1000]),
+        (20, 2000, True, [20, 50, 100, 200, 500, 1000, 2000]),
+        (1, 1e6, True, [1, 10, 100, 1000, 10_000, 100_000, 1e6]),
+        (0, 0, False, [0]),
+    ],
+)
+def test_ticks_are_few_and_round(low, high, logarithmic, found):
+    np.testing.assert_allclose(ticks(low, high, logarithmic), found, atol=1e-12)
+
+
+def test_tick_labels_are_short():
+    assert [tick_label(x) for x in (0, 0.05, 1000, 12_500, 1e6)] == ["0", "0.05", "1000", "12.5k", "1000k"]

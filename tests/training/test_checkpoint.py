@@ -213,11 +213,18 @@ class TestDamage:
         with pytest.raises(CheckpointError, match="nowhere"):
             read_checkpoint(tmp_path / "nowhere")
 
-    def test_a_folder_without_a_manifest_is_not_listed(self, tmp_path):
-        kept, broken = save(tmp_path, 1), save(tmp_path, 2)
-        (broken / "manifest.json").unlink()
+    def test_what_a_kill_left_behind_is_not_listed(self, tmp_path):
+        kept = save(tmp_path, 1)
         (tmp_path / ".partial-00000003").mkdir()
+        (tmp_path / ".pruned-step-00000000").mkdir()
         assert list_checkpoints(tmp_path) == [kept]
+
+    def test_only_a_whole_checkpoint_is_offered_in_place_of_a_damaged_one(self, tmp_path):
+        whole, *damaged = [save(tmp_path, step, keep=3) for step in (1, 2, 3)]
+        for path in damaged:
+            (path / "manifest.json").unlink()
+        with pytest.raises(CheckpointError, match=f"--resume={whole}"):
+            read_checkpoint(damaged[-1])
 
     def test_where_there_is_no_folder_there_are_no_checkpoints(self, tmp_path):
         assert list_checkpoints(tmp_path / "nowhere") == []
@@ -317,9 +324,9 @@ class TestFailureToWrite:
             save(tmp_path / "file" / "checkpoints", 1)
 
     def test_what_a_kill_left_behind_is_removed_by_the_next_checkpoint(self, tmp_path):
-        left = tmp_path / ".partial-00000001"
-        left.mkdir()
-        (left / "tensors.safetensors").write_bytes(b"half")
+        for name in (".partial-00000001", ".pruned-step-00000000"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "tensors.safetensors").write_bytes(b"half")
         assert list_checkpoints(tmp_path) == []
         path = save(tmp_path, 2)
         assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,198 @@
+"""The report of one run."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cs_gan.errors import DataError
+from cs_gan.report import save_report
+from cs_gan.report.page import evenly, number, with_spread
+
+from .conftest import FD, IS, evaluation, frames, lines, text_of
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def report(tmp_path):
+    """The page of a run folder, as text."""
+
+    def make(folder):
+        path = tmp_path / "report.html"
+        save_report(path, folder)
+        assert not list(tmp_path.glob("*.partial"))
+        return path.read_text()
+
+    return make
+
+
+def test_says_what_the_run_is_and_how_it_stands(make_run, report):
+    text = text_of(report(make_run()))
+    for fact in (
+        "Steps 1,000 of 1,000",
+        "Data cifar10",
+        "Model dcgan32",
+        "Median speed 800.0 images/s",
+        f"{FD} (lower is better) last 123.0 step 1,000 best 117.2 step 500",
+        "500 117.2 2.500 ± 0.12",
+        "weights_sha256 702b1ec2",
+        "reference.split train",
+        "n_critic: 5",
+    ):
+        assert fact in text
+    assert "Go on with it" not in text  # it is done
+
+
+def test_says_how_to_go_on_and_how_to_do_it_again(make_run, report):
+    folder = make_run("a run", recipe={"training": {"steps": 2000, "n_critic": 5}})
+    text = report(folder).replace("&#39;", "'")
+    launch = f"accelerate launch train_gan.py \\\n  --config '{folder}/config.yaml' \\\n  "
+    assert f"{launch}--resume=auto<" in text
+    assert f"{launch}--resume=never \\\n  --output_dir='{folder}_again'<" in text
+
+
+def test_a_run_of_another_kind_has_no_command(make_run, report):
+    assert "accelerate launch" not in report(make_run(recipe={"training": {"steps": 10}}))
+
+
+def test_draws_every_evaluation_and_every_loss(make_run, report):
+    page = report(make_run())
+    said = re.findall(r"<title>(step [^<]*)</title>", page)
+    assert said[:3] == ["step 0: 304.5", "step 500: 117.2", "step 1,000: 123"]
+    titles = re.findall(r"<figcaption>([^<]*)", page)
+    assert [title.strip() for title in titles] == [FD, IS, "critic loss", "images per second"]
+    # y grows downwards: the first distance, the highest, is drawn above the others.
+    heights = [float(point.split(",")[1]) for point in re.search(r'points="([^"]+)"', page)[1].split()]
+    assert heights[0] < heights[2] < heights[1]
+
+
+def test_everything_from_files_is_escaped(make_run, report):
+    nasty = f"{SCRIPT}\"'&"
+    folder = make_run(
+        nasty.replace("/", "∕"),  # a folder's name can't hold the other
+        recipe={"data": {"name": nasty}, "seed": nasty, nasty: nasty},
+        metrics=[evaluation(1, {f"FD {nasty}": 2.0, f"precision, {nasty}": 1.0, "recall, x": 1.0}, reference=nasty)],
+    )
+    (folder / "log.jsonl").write_text(lines({"step": 1, nasty: 3.0}))
+    page = report(folder)
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert f'="{SCRIPT[:5]}' not in page
+    # Outside our own style and script there is no tag that the templates don't have.
+    assert page.count("<script>") == 1
+
+
+def test_the_page_fetches_nothing(make_run, report):
+    page = report(make_run())
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<iframe", page.replace("'none'", ""))
+    assert "default-src 'none'" in page
+
+
+def test_the_newest_grid_shows_without_a_script(make_run, report):
+    page = report(make_run())
+    shown = re.findall(r'class="frame shown"[^>]*alt="([^"]+)"', page)
+    assert shown == ["step 1,000"]
+    # Grids go from black to white, behind a grey gap; JPEG at quality 85 keeps a flat colour to a few levels.
+    corners = [frame[5, 5].astype(int) for frame in frames(page)]
+    np.testing.assert_allclose([corner.mean() for corner in corners], [0, 127, 255], atol=4)
+
+
+def test_many_grids_are_thinned_and_large_ones_shrunk(make_run, report):
+    folder = make_run(grids=range(0, 5000, 100))
+    Image.new("RGB", (2000, 1000)).save(folder / "grids" / "step-00004900.png")
+    page = report(folder)
+    pictures = frames(page)
+    assert len(pictures) == 24
+    assert pictures[-1].shape == (400, 800, 3)
+    steps = [int(step.replace(",", "")) for step in re.findall(r'alt="step ([\d,]+)"', page)]
+    assert (steps[0], steps[-1]) == (0, 4900)
+    assert set(np.diff(steps)) <= {200, 300}
+    assert "24 of 50 sample grids" in text_of(page)
+
+
+def test_long_logs_are_averaged(make_run, report):
+    folder = make_run()
+    rows = [{"step": step, "loss": float(step % 2)} for step in range(1, 3001)]
+    (folder / "log.jsonl").write_text(lines(*rows) + '{"step": 3001, "lo')
+    page = report(folder)
+    [line] = re.findall(r'<polyline class="line c0 d0" points="([^"]+)"', page)[2:]
+    heights = {point.split(",")[1] for point in line.split()}
+    assert len(line.split()) == 300
+    assert len(heights) == 1  # each point is the mean of five 0 and five 1
+    assert "the mean of 10 lines of the log" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("missing", "heading"),
+    [("metrics.jsonl", "Scores"), ("log.jsonl", "Losses and speed"), ("config.yaml", "Configuration")],
+)
+def test_what_is_missing_is_left_out(missing, heading, make_run, report):
+    folder = make_run()
+    assert heading in text_of(report(folder))
+    (folder / missing).unlink()
+    assert heading not in text_of(report(folder))
+
+
+def test_a_run_that_has_only_begun_has_a_report(make_run, report):
+    folder = make_run(metrics=None, log=False, grids=())
+    text = text_of(report(folder))
+    assert "Steps 0 of 1,000" in text
+    assert "Scores" not in text
+    assert "<img" not in report(folder)
+
+
+def test_a_broken_grid_is_left_out(make_run, report):
+    folder = make_run()
+    (folder / "grids" / "step-00000500.png").write_bytes(b"\x89PNG broken")
+    assert len(frames(report(folder))) == 2
+
+
+def test_scores_in_full_stand_first_with_their_own_provenance(make_run, report):
+    full = {
+        "final": evaluation(1000, {FD: 101.5}, num_samples=50_000),
+        "best": evaluation(500, {FD: 99.5}, num_samples=50_000),
+    }
+    text = text_of(report(make_run(scores=full)))
+    assert "last 101.5 step 1,000 best 99.50 step 500 Scored in full" in text
+    assert "num_samples 50000 50000" in text
+    assert "not all comparable" not in text
+
+
+def test_scores_that_changed_their_meaning_within_a_run_are_flagged(make_run, report):
+    rows = [evaluation(0, {FD: 9.0}), evaluation(5, {FD: 3.0}, num_samples=100)]
+    text = text_of(report(make_run(metrics=rows)))
+    assert "not all comparable with one another" in text
+    assert "num_samples 2000 / 100" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="give the folder of a run"):
+        save_report(tmp_path / "report.html", tmp_path / "empty")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_equal_runs_have_equal_reports(make_run, report):
+    folder = make_run()
+    assert report(folder) == report(folder)
+
+
+@pytest.mark.parametrize(("count", "most", "found"), [(3, 24, [0, 1, 2]), (5, 3, [0, 2, 4]), (100, 2, [0, 99])])
+def test_evenly_keeps_first_and_last(count, most, found):
+    assert evenly(range(count), most) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(119.0, "119.0"), (1873.63, "1874"), (12345.6, "12,346"), (0.0012344, "0.001234"), (-7, "-7.000")],
+)
+def test_numbers_have_four_digits(value, text):
+    assert number(value) == text
+
+
+def test_spread_follows_its_value():
+    assert [with_spread(3.2, 0.1), with_spread(3.2, None), with_spread(None, None)] == ["3.200 ± 0.10", "3.200", "–"]
