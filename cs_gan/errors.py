@@ -31,6 +31,10 @@ class MetricError(CsGanError, RuntimeError):
     """A score that can't be computed honestly: missing weights, too few samples."""
 
 
+class AttackError(CsGanError, ValueError):
+    """An attack that can't be run as asked: a bad budget, labels or logits that don't fit, NaN gradients."""
+
+
 class CheckpointError(CsGanError, RuntimeError):
     """A checkpoint that is missing, damaged or belongs to another run."""
 

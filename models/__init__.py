@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.base import Critic, Generator
+from models.classifiers import CLASSIFIER_NAMES, Classifier, build_classifier
 from models.gan import GAN_NAMES, build_gan
 
 if TYPE_CHECKING:
     from models.pretrained import PretrainedGenerator
 
-__all__ = ["GAN_NAMES", "Critic", "Generator", "PretrainedGenerator", "build_gan"]
+__all__ = [
+    "CLASSIFIER_NAMES",
+    "GAN_NAMES",
+    "Classifier",
+    "Critic",
+    "Generator",
+    "PretrainedGenerator",
+    "build_classifier",
+    "build_gan",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cs_gan.training import save_snapshot
 from models import build_gan
 
 README = Path(__file__).parents[1] / "README.md"
@@ -19,8 +20,13 @@ def test_readme_has_python_blocks():
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_block_runs(number):
+def test_readme_block_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     generator, critic = build_gan("dcgan16", width=4, channels=1)
+    snapshot = tmp_path / "samples" / "quickstart" / "snapshot.safetensors"
+    snapshot.parent.mkdir(parents=True)
+    model = {"name": "dcgan16", "width": 4, "channels": 1}
+    save_snapshot(snapshot, generator, kind="gan", model=model, config={}, step=0)
     images = torch.randn(6, 1, 16, 16)
     given = {
         "torch": torch,
@@ -35,11 +41,13 @@ def test_readme_block_runs(number):
     if "loss" in given:
         given["loss"].backward()
         assert all(p.grad is not None for p in critic.parameters())
+    if "images" in given:
+        assert len(given["images"]) in (6, 64)
     if "logits" in given:
         assert given["logits"].shape == (1, 10)
 
 
-@pytest.mark.parametrize("page", ["README.md", "samples/gallery/README.md", "docs/method.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "samples/gallery/README.md", "docs/method.md", "docs/multi-gpu.md", "docs/reliability.md", "CONTRIBUTING.md"])
 def test_linked_files_exist_and_no_placeholder_is_left(page):
     path = README.parent / page
     text = path.read_text()

@@ -208,7 +208,7 @@ def test_log_lines_that_span_a_resume_average_all_their_steps(tmp_path):
 def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     assert run(tmp_path / "run", "--training.steps=2") == 0
     for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
-        (path / "manifest.json").unlink()
+        path.rename(path.with_name(f".partial-{path.name}"))
     assert run(tmp_path / "run", "--training.steps=2") == 0
     assert [row["step"] for row in read_lines(tmp_path / "run" / "log.jsonl")] == [1, 2]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,6 +82,22 @@ class RandomizedCodedInference(nn.Module):
             return (leaf[:batch] if has_fill else leaf) / self.votes
 
         return tree_map(finish, total)
+
+    @contextmanager
+    def drawing_from(self, generator: torch.Generator) -> Iterator[None]:
+        """Inside, permutations and ``random`` nodes come from this CPU generator.
+
+        After it the module's own draws go on as if nothing had happened: an attacker or an audit neither
+        sees nor moves them.
+        """
+        coded, own = self.coded, (self.generator, self.coded.seed, self.coded._drawn)
+        self.generator = generator
+        if coded.code(8).nodes == "random":
+            coded.seed, coded._drawn = int(torch.randint(2**62, (), generator=generator, device="cpu")), 0
+        try:
+            yield
+        finally:
+            self.generator, coded.seed, coded._drawn = own
 
     def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
         """The batch with as much of the bank as it lacks to 1 + R samples."""

@@ -98,8 +98,10 @@ def kid_subset_size(*counts: int) -> int:
     return min(KID_SUBSET_SIZE, *counts)
 
 
-def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d)
-    """Unbiased squared MMD under the kernel (x.y / d + 1)^3, its mean and standard deviation over 100 subsets.
+def kernel_distance(
+    generated: Tensor, real: Tensor, subsets: int = KID_SUBSETS
+) -> tuple[float, float]:  # (n, d), (m, d)
+    """Unbiased squared MMD under the kernel (x.y / d + 1)^3, its mean and standard deviation over subsets.
 
     Bińkowski et al. 2018 (arXiv:1801.01401), section 4. The subsets are the same for the same counts.
 
@@ -111,7 +113,7 @@ def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:  # 
     result = kid_features_to_metric(
         generated.cpu(),
         real.cpu(),
-        kid_subsets=KID_SUBSETS,
+        kid_subsets=subsets,
         kid_subset_size=kid_subset_size(len(generated), len(real)),
         kid_kernel="poly",
         kid_kernel_poly_degree=3,

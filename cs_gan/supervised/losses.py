@@ -1,0 +1,73 @@
+"""The task loss and the penalties that coded-smoothing is compared with: one function per equation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cs_gan.core.second_pass import coded_pass
+from cs_gan.errors import BatchError
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:  # (K, C), (K,|K, C) -> ()
+    """Cross-entropy with labels or with mixed ones, in float32 or better; smoothing is torch's own.
+
+    Label smoothing comes after the mix: (1 - s) mixed + s / C. Source: Szegedy et al. 2016, section 7.
+    """
+    logits = _wide(logits)
+    if targets.is_floating_point():
+        targets = targets.to(logits.dtype)
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+def logit_norm_penalty(logits: Tensor) -> Tensor:  # (K, C) -> ()
+    """The mean square of the logits: the control for what the coded penalty does to a network's affine part."""
+    return _wide(logits).square().mean()
+
+
+def jacobian_penalty(model: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:  # (K, *F) -> ()
+    """1/2 E ||J||_F^2 of the logits' Jacobian at each image, estimated by one random projection an image.
+
+    With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The half is the source's,
+    so its weights hold here.
+
+    It is a second pass, in float32 (float64 stays) whatever autocast is around; running statistics of batch
+    norm stay as they are, and attention takes the one kernel that has second derivatives. In training mode
+    batch norm ties the batch together: what is measured is then, as in the authors' code, the derivative of
+    the sum over the batch of v_k^T logits_k.
+
+    Args:
+        model: (K, *F) -> (K, C) logits; the bare module, not its DistributedDataParallel wrapper.
+        images: (K, *F) of a floating-point type; no gradient flows into them.
+        generator: on the CPU; the projections are drawn from it.
+
+    Raises:
+        BatchError: for integer images, or logits of another shape.
+
+    Source: Hoffman, Roberts and Yaida 2019 (arXiv 1908.02729), equations 3 to 7, n_proj = 1.
+    """
+    if not images.is_floating_point():
+        raise BatchError(
+            f"jacobian_penalty got images of {images.dtype}, which have no derivative: give floating-point ones, "
+            "or leave the penalty off (jacobian=0)."
+        )
+    with (
+        torch.autocast(images.device.type, enabled=False),
+        sdpa_kernel(SDPBackend.MATH),
+        coded_pass(model, "keep"),
+    ):
+        x = _wide(images.detach()).requires_grad_()
+        logits = model(x)
+        if logits.dim() != 2 or len(logits) != len(x):
+            raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
+        projections = torch.randn(logits.shape, generator=generator, device="cpu")
+        projections = F.normalize(projections, dim=1).to(logits)
+        (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
+        squares: Tensor = rows.square().sum()
+        return 0.5 * logits.shape[1] * squares / len(x)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,164 @@
+"""Classifiers by name, and the two smallest of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from models.gan import _nearest
+from models.residual_classifiers import conv_he, mean_linear, preact_resnet18, resnet20, wrn28_10
+from models.vit import vit32
+
+Shape = tuple[int, ...]
+Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
+
+
+class Classifier(nn.Module):
+    """Samples in, logits out: `head(blocks(stem(x)))`.
+
+    `blocks` is an `nn.Sequential` whose members each map one tensor to one tensor, so that `"blocks.1"` names
+    a part that can be wrapped; `stem`, `head` and the whole net (`""`) are such parts too.
+
+    Shapes: x (K, *input_shape), images (K, channels, R, R) in [-1, 1] or rows (K, features) -> logits
+    (K, num_classes).
+    Errors: ValueError where x is not (K, *input_shape).
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: nn.Sequential,
+        head: nn.Module,
+        *,
+        name: str,
+        num_classes: int,
+        input_shape: Shape,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = blocks
+        self.head = head
+        self.name = name
+        self.num_classes = num_classes
+        self.input_shape = input_shape
+
+    def forward(self, x: Tensor) -> Tensor:  # (K, *input_shape) -> (K, num_classes)
+        """Give each sample its logits."""
+        # A net that ends in a global mean would classify any size without complaint, and classify it wrongly.
+        if x.dim() != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
+            shape = ", ".join(map(str, self.input_shape))
+            if len(self.input_shape) == 1:
+                expected, remedy = "rows", "pass one row of features per sample, or set `features`"
+            else:
+                expected, remedy = "images", "resize the images, or set `channels` and `image_size`"
+            raise ValueError(
+                f"{self.name} expects {expected} of shape (K, {shape}), got {tuple(x.shape)}; {remedy} when it is built"
+            )
+        logits: Tensor = self.head(self.blocks(self.stem(x)))
+        return logits
+
+
+def cnn_small(input_shape: Shape, num_classes: int, *, width: int = 32) -> Parts:
+    """Three stages of 3x3 convolution, batch norm, ReLU and 2x2 max-pool: quick on a CPU.
+
+    Parts, for width w (32), channels c and size R:
+        stem      nothing                            (K, c, R, R)
+        blocks    one stage each                     (K, w, R/2, R/2), (K, 2w, R/4, R/4), (K, 6w, R/8, R/8)
+        head      mean over the image, Linear        -> (K, num_classes)
+
+    Parameters: 132,394 for 10 classes of colour images. The last stage is widened more than twice because a
+    channel is cheapest there. Sizes that two doesn't divide are rounded down.
+    Weights: He normal by fan out; the last layer as torch draws it, its bias zero.
+    Errors: ValueError for images under 8 pixels.
+    """
+    channels, size, _ = input_shape
+    if size < 8:
+        raise ValueError(f"image_size={size} is too small for cnn_small, which halves it three times: use 8 or more")
+    stages = [_stage(channels, width), _stage(width, 2 * width), _stage(2 * width, 6 * width)]
+    return nn.Identity(), nn.Sequential(*stages), mean_linear(6 * width, num_classes)
+
+
+def _stage(in_channels: int, out_channels: int) -> nn.Sequential:  # (K, in, H, W) -> (K, out, H // 2, W // 2)
+    conv = conv_he(in_channels, out_channels)
+    # ReLU and maximum commute: pooling first computes the same with a quarter of the ReLUs.
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.MaxPool2d(2), nn.ReLU())
+
+
+def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3) -> Parts:
+    """A plain perceptron without norm, for rows of features or flattened images.
+
+    Parts, for width w (64) and depth d (3) hidden layers:
+        stem      flatten                            (K, *input_shape) -> (K, features)
+        blocks    d times Linear, ReLU               (K, w)
+        head      Linear                             -> (K, num_classes)
+
+    Weights: He normal, biases zero; the last layer as torch draws it, its bias zero.
+    """
+    features = math.prod(input_shape)
+    hidden: list[nn.Module] = []
+    for inputs in [features] + [width] * (depth - 1):
+        linear = nn.Linear(inputs, width)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        hidden.append(nn.Sequential(linear, nn.ReLU()))
+    last = nn.Linear(width, num_classes)
+    nn.init.zeros_(last.bias)
+    return nn.Flatten(), nn.Sequential(*hidden), last
+
+
+# Each takes the shape of one sample, num_classes, and those of its own overrides that are set.
+_NETS: dict[str, Callable[..., Parts]] = {
+    "cnn_small": cnn_small,
+    "mlp": mlp,
+    "resnet20": resnet20,
+    "preact_resnet18": preact_resnet18,
+    "wrn28_10": wrn28_10,
+    "vit32": vit32,
+}
+_EVERY = ("channels", "image_size", "width")
+_OWN = {"mlp": ("depth", "features"), "wrn28_10": ("dropout",), "vit32": ("dropout",)}
+
+CLASSIFIER_NAMES: tuple[str, ...] = tuple(_NETS)
+
+
+def build_classifier(name: str, num_classes: int, **overrides: float) -> Classifier:
+    """Build the classifier called `name`, freshly initialised from torch's global generator.
+
+    Overrides, for every name: `channels` of the images (3), `image_size` in pixels (32) and `width`, the base
+    channel count (cnn_small 32, mlp 64, resnet20 16, preact_resnet18 64, wrn28_10 16, of which its stages have 10, 20
+    and 40 times, vit32 192). `dropout` (0), a probability: wrn28_10 and vit32. `depth` (3), and `features`, which
+    makes the input rows instead of images: mlp. vit32 needs torchvision, the others torch alone.
+
+    Shapes: x (K, channels, image_size, image_size) in [-1, 1], or (K, features) -> logits (K, num_classes).
+    Errors: ValueError for an unknown name or override, naming the nearest, for a value of the wrong kind, and
+    for an image size that the net can't take.
+    """
+    if name not in _NETS:
+        raise ValueError(f"build_classifier({name!r}): unknown name{_nearest(name, CLASSIFIER_NAMES)}")
+    if type(num_classes) is not int or num_classes < 2:
+        raise ValueError(f"build_classifier({name!r}, {num_classes!r}): num_classes must be an integer of at least 2")
+    valid = _EVERY + _OWN.get(name, ())
+    for key, value in overrides.items():
+        _check_override(f"build_classifier({name!r}, {num_classes}", key, value, valid)
+    if "features" in overrides and {"channels", "image_size"} & overrides.keys():
+        raise ValueError(
+            f"build_classifier({name!r}, {num_classes}, ...): features says that the input is rows, channels and "
+            f"image_size that it is images; give one or the other"
+        )
+    options = dict(overrides)
+    channels, size = options.pop("channels", 3), options.pop("image_size", 32)
+    input_shape = (options.pop("features"),) if "features" in options else (channels, size, size)
+    parts = _NETS[name](input_shape, num_classes, **options)
+    return Classifier(*parts, name=name, num_classes=num_classes, input_shape=input_shape)
+
+
+def _check_override(call: str, key: str, value: object, valid: tuple[str, ...]) -> None:
+    if key not in valid:
+        raise ValueError(f"{call}, {key}=...): unknown override{_nearest(key, valid)}")
+    if key == "dropout":
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise ValueError(f"{call}, {key}={value!r}): {key} must be a probability, at least 0 and under 1")
+    elif type(value) is not int or value < 1:
+        raise ValueError(f"{call}, {key}={value!r}): {key} must be a positive integer")
