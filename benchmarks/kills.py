@@ -33,6 +33,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/kills.py` works from anywhere
 
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines  # noqa: E402
+from cs_gan.training.config import flatten  # noqa: E402
+from cs_gan.training.resume import FREE_ON_RESUME  # noqa: E402
 
 RECIPE = {
     "data.name": "digits",
@@ -177,7 +179,8 @@ def seen(run: Run, evaluate_every: int) -> tuple[str, str]:
     elif run.unfinished(PRUNING):
         doing = "pruning checkpoints"
     elif files := run.unfinished(*WRITING):
-        doing = f"writing {files[0].name.strip('.').removesuffix('.partial')}"
+        file = files[0].relative_to(folder.path)
+        doing = f"writing {file.with_name(file.name.strip('.').removesuffix('.partial'))}"
     elif step % evaluate_every == 0 and all(row["step"] != step for row in read_lines(folder.metrics)):
         doing = "evaluating"
     return str(step), doing
@@ -274,8 +277,8 @@ def compare(whole: RunFolder, parts: RunFolder) -> list[tuple[str, str, bool]]:
 
 
 def _rest(state: dict[str, Any]) -> dict[str, Any]:
-    """The state without what names the folder or the clock."""
-    config = {key: value for key, value in state["config"].items() if key != "output_dir"}
+    """The state without what names the folder, the clock or what may change on a resume."""
+    config = {key: value for key, value in flatten(state["config"]).items() if key not in FREE_ON_RESUME}
     rows = [(row["step"], row["scores"]) for row in state["metrics"]]
     return {**state, "config": config, "metrics": rows, "best": None}
 
@@ -351,7 +354,7 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
     print(
         f"{given.processes} process(es), {given.workers} workers, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}\n"
-        f"undisturbed: {startup:.0f} s to start, {training:.0f} s for {steps} steps, {evaluations} evaluations included",
+        f"undisturbed: {startup:.0f} s to start, {training:.0f} s for {steps} steps and {evaluations} evaluations",
         flush=True,
     )
     pause = training / (given.kills + 1)

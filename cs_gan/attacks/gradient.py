@@ -125,7 +125,7 @@ def loss_gradient(
     """The gradient that FGSM and PGD follow: of the summed losses, averaged over ``eot`` calls of the forward."""
     check_batch(images, labels)
     with torch.inference_mode(False), torch.enable_grad():
-        return Objective(forward, labels, loss, eot).gradient(images.clone())
+        return Objective(forward, labels.clone(), loss, eot).gradient(images.clone())
 
 
 def fgsm(
@@ -194,9 +194,9 @@ def pgd(
         raise AttackError(f"step={step}, steps={steps}, restarts={restarts}: all must be above 0.")
     if restarts > 1 and not random_start:
         raise AttackError(f"restarts={restarts} without random_start would repeat one run: set random_start=True.")
-    objective = Objective(forward, labels, loss, eot)
     generator = stream("attacks") if generator is None else generator
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(images.device, generator, forward):
+        objective = Objective(forward, labels.clone(), loss, eot)
         images = images.detach().clone()
         if eps == 0:
             return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -27,7 +28,6 @@ def undisturbed(device: torch.device, generator: torch.Generator, *forwards: obj
     if generator.device.type != "cpu":
         raise AttackError(f"generator is on {generator.device}: give a CPU generator, torch.Generator().")
     modules = [forward for forward in forwards if isinstance(forward, nn.Module)]
-    modes = [(part, part.training) for module in modules for part in module.modules()]
     cuda = [device] if device.type == "cuda" else []
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=cuda), ExitStack() as stack:
@@ -39,12 +39,21 @@ def undisturbed(device: torch.device, generator: torch.Generator, *forwards: obj
         for module in modules:
             if isinstance(module, RandomizedCodedInference):
                 stack.enter_context(module.drawing_from(generator))
-            module.eval()
-        try:
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
+        stack.enter_context(evaluating(*modules))
+        yield
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode inside; after it each submodule's own mode again."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 class PassCounter:
@@ -66,3 +75,10 @@ class PassCounter:
     def _count(self, _module: nn.Module, args: tuple[object, ...]) -> None:
         self.calls += 1
         self.samples += len(args[0]) if args and isinstance(args[0], Tensor) else 0
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,22 +1,38 @@
-"""Training images by name, from a folder or a zip, decoded once and held as uint8."""
+"""Images by name, from a folder or a zip, decoded once and held as uint8; labelled and shifted ones for classifiers."""
 
+from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt, corrupted
 from cs_gan.data.datasets import DATASET_NAMES, load_images
+from cs_gan.data.labelled import labelled, ordered_batches, split, subset
 from cs_gan.data.layout import IMAGE_EXTENSIONS
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, epoch_indices
+from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
+from cs_gan.data.spirals import two_spirals
 from cs_gan.data.store import DEQUANTISATION_WIDTH, ImageStore
 from cs_gan.data.stream import BatchStream
 
 __all__ = [
     "CELEBA_CROP",
     "CELEBA_SIZE",
+    "CORRUPTIONS",
     "DATASET_NAMES",
     "DEQUANTISATION_WIDTH",
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
+    "SEVERITIES",
+    "SHIFTED_NAMES",
     "BatchStream",
+    "Corruption",
     "ImageStore",
     "batch_indices",
+    "corrupt",
+    "corrupted",
     "epoch_indices",
+    "labelled",
     "load_images",
+    "load_shifted",
+    "ordered_batches",
+    "split",
+    "subset",
+    "two_spirals",
 ]

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import re
 import stat
 import threading
 import zipfile
 from pathlib import Path
 
-from PIL import Image
-
-from cs_gan.data.layout import Parts, arrange, images_only, is_image
-from cs_gan.data.sources import ImageSource, check_bytes
+from cs_gan.data.layout import Parts, is_hidden, is_image
+from cs_gan.data.sources import ImageTree, check_bytes
 from cs_gan.errors import DataError
 
 MAX_RATIO = 500
 """Entries that unfold to more than this many times their packed size, and above 1 MiB, are taken for bombs."""
 
 
-def zip_source(path: Path, split: str) -> ImageSource:
-    """All images in a zip, or in its ``<split>/`` folder, read in place and never extracted.
+def zip_tree(path: Path) -> ImageTree:
+    """What lies in a zip, read in place and never extracted.
 
     Raises:
         DataError: naming the entry, for links, paths that aren't plain and relative, names that come twice, and
-            images that are encrypted or packed beyond :data:`MAX_RATIO`.
+            files to be read that are encrypted or packed beyond :data:`MAX_RATIO`.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -33,37 +30,45 @@ def zip_source(path: Path, split: str) -> ImageSource:
             f"{path} can't be read as a zip ({error}). It is truncated or damaged: get it again, or give a folder."
         ) from error
     try:
-        entries = _entries(archive, path)
-        order, labels, found = arrange(images_only(entries, path), split, path)
+        entries, folders = _entries(archive, path)
     except BaseException:
         archive.close()
         raise
-    infos = [entries[parts] for parts in order]
     lock = threading.Lock()  # ZipFile counts its readers without one
 
-    def open_entry(i: int) -> Image.Image:
-        check_bytes(infos[i].file_size)
+    def read(parts: Parts) -> bytes:
+        info = entries[parts]
+        if problem := _content_problem(info):
+            raise DataError(f"the entry {problem}")
+        check_bytes(info.file_size)
         # Asking for a number of bytes bounds what is unpacked even where the header lies about it; read() doesn't.
-        with lock, archive.open(infos[i]) as file:
-            content = file.read(infos[i].file_size + 1)
-        return Image.open(io.BytesIO(content))
+        with lock, archive.open(info) as file:
+            return file.read(info.file_size + 1)
 
-    names = [f"{path}: entry {info.filename}" for info in infos]
-    return ImageSource(names, open_entry, labels, found, archive.close)
+    def name(parts: Parts) -> str:
+        return f"{path}: entry {entries[parts].filename if parts in entries else '/'.join(parts)}"
+
+    return ImageTree(path, [parts for parts in entries if is_image(parts)], folders, read, name, archive.close)
 
 
-def _entries(archive: zipfile.ZipFile, path: Path) -> dict[Parts, zipfile.ZipInfo]:
+def _entries(
+    archive: zipfile.ZipFile, path: Path
+) -> tuple[dict[Parts, zipfile.ZipInfo], list[Parts]]:  # -> files by path, folders
     entries: dict[Parts, zipfile.ZipInfo] = {}
+    folders: set[Parts] = set()
     for info in archive.infolist():
         parts = tuple(part for part in info.filename.split("/") if part not in ("", "."))
-        problem = _problem(info) or (_image_problem(info) if is_image(parts) else None)
+        problem = _problem(info) or (_content_problem(info) if is_image(parts) else None)
         if not problem and parts in entries:
             problem = "comes twice, and only one can be meant. Zip the images again."
         if problem:
             raise DataError(f"{path}: entry {info.filename} {problem}")
         if not info.is_dir():
             entries[parts] = info
-    return entries
+        if not any(map(is_hidden, parts)):
+            # A zip needn't list its folders, so every path tells of those above it.
+            folders |= {parts[:depth] for depth in range(1, len(parts) + info.is_dir())}
+    return entries, sorted(folders)
 
 
 def _problem(info: zipfile.ZipInfo) -> str | None:
@@ -82,8 +87,8 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _image_problem(info: zipfile.ZipInfo) -> str | None:
-    """Why an image can't be read from this entry, by its header alone; None if it may."""
+def _content_problem(info: zipfile.ZipInfo) -> str | None:
+    """Why a file can't be read from this entry, by its header alone; None if it may."""
     if info.flag_bits & 0x1:
         return "is encrypted. Unpack the zip with its password and give the folder."
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -91,7 +96,7 @@ def _image_problem(info: zipfile.ZipInfo) -> str | None:
         return f"is packed by method {info.compress_type}. Zip the images again, stored or deflated."
     if info.file_size > max(2**20, MAX_RATIO * info.compress_size):
         return (
-            f"unfolds from {info.compress_size:,} to {info.file_size:,} bytes, as a zip bomb does. If it is an image "
+            f"unfolds from {info.compress_size:,} to {info.file_size:,} bytes, as a zip bomb does. If it is a file "
             "you trust, unpack the zip and give the folder."
         )
     return None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cs_gan.randomness import derive_seed
 
 Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -44,3 +45,19 @@ def splitmix(start: Words | np.uint64, position: Words) -> Words:  # broadcasts
     z *= np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return z
+
+
+def random_crops(images: Bytes, words: Words, crop: int) -> Bytes:  # (B, C, H, W), (B,) -> (B, C, H, W)
+    """Each image padded by ``crop`` zeros on every side and cut out again where its word says.
+
+    The word's top bit is left to the flip. Of 2^31 values, 2 crop + 1 places are alike to a millionth at most.
+    """
+    count, _, height, width = images.shape
+    padded = np.zeros((*images.shape[:2], height + 2 * crop, width + 2 * crop), np.uint8)
+    padded[:, :, crop : crop + height, crop : crop + width] = images
+    places = np.uint64(2 * crop + 1)
+    left = (words & np.uint64(0xFFFFFFFF)) % places
+    top = (words >> np.uint64(32) & np.uint64(0x7FFFFFFF)) % places
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    chosen: Bytes = windows[np.arange(count), :, top, left]
+    return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from functools import partial
@@ -13,15 +13,24 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
 
-from cs_gan.data.archives import zip_source
+from cs_gan.data.archives import zip_tree
 from cs_gan.data.decode import decode_images
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
-from cs_gan.data.sources import ImageSource, array_source, files_source, folder_source, has_images
-from cs_gan.data.store import ImageStore
+from cs_gan.data.sources import (
+    ImageSource,
+    ImageTree,
+    array_source,
+    files_source,
+    folder_tree,
+    has_images,
+    tree_source,
+)
+from cs_gan.data.store import ImageStore, describe
+from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.errors import DataError
 
-DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "celeba", "folder")
+DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
 DOWNLOAD_ROOT = Path("data")
 """Where torchvision's downloads go unless a root is given: below the working directory."""
@@ -38,6 +47,8 @@ _BY_HAND = {
     "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
     "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
     "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
+    "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
+    "of the unpacked folder.",
     "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
     "often refuses programs) and give its path as --data.root, or that of the unpacked folder.",
 }
@@ -63,12 +74,14 @@ def load_images(
     cifar100      the same, with its 100 fine classes                   32         3
     fashion_mnist the four IDX files, or a folder or zip; 28x28 in a    32         1
                   black border of 2, which at other sizes is left out
+    tiny_imagenet the official folder or zip, in place; 64x64   64         3
     celeba        torchvision's, or a folder or zip; centre crop 178    64         3
     folder        any folder or zip of images                           as stored  3
     ============= ===================================================== ========== ========
 
     A folder or zip is read below ``<split>/`` where it has such a folder, else whole. Images below several
-    class folders get labels. All but digits and folder are downloaded if ``root`` is None (and, for
+    class folders get labels. tiny_imagenet's ``test`` means ``val``, and the description says so: its test images
+    have no labels. All but digits, tiny_imagenet and folder are downloaded if ``root`` is None (and, for
     fashion_mnist, Debian's package isn't installed) or an existing folder without images; with several
     processes, let one of them come here first. IDX files may be packed, and lie in ``root`` or as torchvision
     puts them.
@@ -80,7 +93,8 @@ def load_images(
         image_size: side of the square result in pixels.
         channels: 1 or 3; transparency is laid over white.
         split: ``train``, ``test``, or what else the source has; ``all`` for everything in a folder or zip.
-        limit: keep this many images, evenly spaced over the data set so that all classes stay.
+        limit: keep this many images, evenly spaced over the data set so that all classes stay; for a
+            balanced random choice see :func:`~cs_gan.data.labelled.subset`.
         progress: show a progress bar.
 
     Raises:
@@ -89,25 +103,35 @@ def load_images(
     _check_arguments(name, image_size, channels, limit)
     source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
     prepare = _preparation(name, image_size, channels)
+    return decoded_store(source, name, prepare, limit=limit, progress=progress)
+
+
+def decoded_store(
+    source: ImageSource, name: str, prepare: Preparation, *, limit: int | None = None, progress: bool = False
+) -> ImageStore:
+    """Decode a source and close it; ``limit`` as for :func:`load_images`."""
     n = len(source)
     kept = n if limit is None else min(limit, n)
     chosen = [i * n // kept for i in range(kept)]
     with closing(source):
         images, mapped = decode_images(source, chosen, prepare, progress=progress)
     labels = None if source.labels is None else torch.tensor([source.labels[i] for i in chosen])
-    mebibytes = images.numel() / 2**20
-    description = (
-        f"{name} ({source.split}): {kept:,} images, {'x'.join(map(str, images.shape[1:]))}, "
-        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}"
+    description = describe(name, source.split + source.remark, images, mapped)
+    return ImageStore(
+        images, labels, name, description, source.split, str(prepare), tuple(source.classes), tuple(source.empty)
     )
-    return ImageStore(images, labels, name, description, source.split, str(prepare))
+
+
+def check_name(name: str, names: Sequence[str]) -> None:
+    """DataError, with the nearest name, unless ``name`` is one of ``names``."""
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}.{hint}")
 
 
 def _check_arguments(name: str, image_size: int | None, channels: int | None, limit: int | None) -> None:
-    if name not in DATASET_NAMES:
-        near = get_close_matches(name, DATASET_NAMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"Unknown data set {name!r}; known are {', '.join(DATASET_NAMES)}.{hint}")
+    check_name(name, DATASET_NAMES)
     if image_size is not None and image_size < 1:
         raise DataError(f"--data.image_size={image_size}: give a positive number of pixels.")
     if channels not in (None, 1, 3):
@@ -128,6 +152,8 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
             return Preparation(channels or 1, image_size, stored_size=(28, 28))
         case "celeba":
             return Preparation(channels or 3, image_size or CELEBA_SIZE, crop=CELEBA_CROP)
+        case "tiny_imagenet":
+            return Preparation(channels or 3, image_size or SIZE, stored_size=(SIZE, SIZE))
     return Preparation(channels or 3, image_size)
 
 
@@ -138,19 +164,23 @@ def _digits(root: Path | None, split: str) -> ImageSource:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0 ... 16
-    return array_source(pixels, digits.target, name="digits", split="train")
+    return array_source(pixels, digits.target, name="digits", split="train", classes=list("0123456789"))
 
 
 def _folder(root: Path | None, split: str) -> ImageSource:
     if root is None:
         raise DataError("--data.name=folder needs --data.root, a folder or zip of images.")
+    return tree_source(_tree(root), split)
+
+
+def _tree(root: Path) -> ImageTree:
     if not root.exists():
         there = next(parent for parent in root.absolute().parents if parent.exists())
         raise DataError(f"--data.root={root} doesn't exist; the nearest folder that does is {there}.")
     if root.is_dir():
-        return folder_source(root, split)
+        return folder_tree(root)
     if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root):
-        return zip_source(root, split)
+        return zip_tree(root)
     raise DataError(f"--data.root={root} is neither a folder nor a zip.")
 
 
@@ -160,7 +190,7 @@ def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> 
 
     def load(folder: Path, download: bool) -> ImageSource:
         data = dataset(folder, train=split == "train", download=download)
-        return array_source(data.data, data.targets, name=name, split=split)
+        return array_source(data.data, data.targets, name=name, split=split, classes=data.classes)
 
     present = ((root or DOWNLOAD_ROOT) / dataset.base_folder).exists()
     return _from_torchvision(name, root, split, ("train", "test"), present, load)
@@ -173,9 +203,20 @@ def _fashion_mnist(root: Path | None, split: str) -> ImageSource:
 
     def load(folder: Path, download: bool) -> ImageSource:
         raw = Path(FashionMNIST(folder, download=True).raw_folder) if found is None else found
-        return idx_source(raw, name="fashion_mnist", split=split)
+        return idx_source(raw, name="fashion_mnist", split=split, classes=FashionMNIST.classes)
 
     return _from_torchvision("fashion_mnist", root, split, ("train", "test"), found is not None, load)
+
+
+def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
+    if root is None:  # nobody downloads it, so both places where a user may have put it are looked at
+        places = (DOWNLOAD_ROOT / FOLDER, DOWNLOAD_ROOT / f"{FOLDER}.zip")
+        root = next((place for place in places if place.exists()), None)
+    elif root.is_dir():
+        _may_download_to(root)  # for what it says of a folder of zips
+    if root is None:
+        raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + _BY_HAND["tiny_imagenet"])
+    return tiny_imagenet_source(_tree(root), split)
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
@@ -229,6 +270,7 @@ _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
     "cifar10": partial(_cifar, "cifar10", CIFAR10),
     "cifar100": partial(_cifar, "cifar100", CIFAR100),
     "fashion_mnist": _fashion_mnist,
+    "tiny_imagenet": _tiny_imagenet,
     "celeba": _celeba,
     "folder": _folder,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def find_idx(root: Path) -> Path | None:
     return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
 
 
-def idx_source(folder: Path, *, name: str, split: str) -> ImageSource:
+def idx_source(folder: Path, *, name: str, split: str, classes: Sequence[str]) -> ImageSource:
     """The images and labels of ``split`` (train or test) from two IDX files, each with ``.gz`` or without.
 
     Raises:
@@ -41,7 +42,7 @@ def idx_source(folder: Path, *, name: str, split: str) -> ImageSource:
             f"{image_path} holds {len(images):,} images, but {label_path} {len(labels):,} labels. Get both again, "
             "from one place."
         )
-    return array_source(images, labels, name=name, split=split)
+    return array_source(images, labels, name=name, split=split, classes=classes)
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:  # -> the shape that the file states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cs_gan.errors import DataError
@@ -15,32 +16,73 @@ SPLIT_FOLDERS = frozenset({"train", "valid", "val", "validation", "test"})
 Parts = tuple[str, ...]  # a path below the root, as its components
 
 
-def arrange(
-    entries: Sequence[Parts], split: str, root: Path
-) -> tuple[list[Parts], list[int] | None, str]:  # -> entries in order, their labels, the split they are
-    """Sort images, pick the split and number the classes, by their paths alone.
+@dataclass(frozen=True)
+class Layout:
+    """What the paths say about a data set.
+
+    Attributes:
+        order: the images of the split, sorted.
+        labels: class numbers, or None where there are no classes.
+        split: the split these are; ``"all"`` where the source isn't split.
+        classes: the class folders' names by number; none without classes.
+        empty: class folders without images, as paths; see :func:`_empty_classes`.
+    """
+
+    order: Sequence[Parts]
+    labels: Sequence[int] | None
+    split: str
+    classes: Sequence[str] = ()
+    empty: Sequence[str] = ()
+
+
+def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root: Path) -> Layout:
+    """Sort images, pick the split and number the classes, by the paths of images and folders alone.
 
     Folders that hold everything are passed through. Where a folder named ``split`` follows, only its images
     stay; where there are only folders of other splits, that is an error; else all images stay and the split is
     ``"all"``. If every image then lies in one of several folders, those are the classes, numbered in order.
     Names sort naturally, so that ``10.png`` follows ``9.png``.
     """
-    entries = sorted(entries, key=lambda parts: [_natural_key(part) for part in parts])
+    entries = natural_order(entries)
     depth = _shared_depth(entries, 0, stop=SPLIT_FOLDERS | {split})
-    folders = {parts[depth] for parts in entries if len(parts) > depth + 1}
-    split_only = bool(folders) and folders <= SPLIT_FOLDERS and all(len(p) > depth + 1 for p in entries)
-    if split in folders:
+    tops = {parts[depth] for parts in entries if len(parts) > depth + 1}
+    split_only = bool(tops) and tops <= SPLIT_FOLDERS and all(len(p) > depth + 1 for p in entries)
+    if split in tops:
         entries = [parts for parts in entries if len(parts) > depth + 1 and parts[depth] == split]
-        depth = _shared_depth(entries, depth + 1)
+        start = depth + 1
+        depth = _shared_depth(entries, start)
     elif split_only and split != "all":
-        raise DataError(f"{root} has no split {split!r}. It has: {', '.join(sorted(folders))}.")
+        raise DataError(f"{root} has no split {split!r}. It has: {', '.join(sorted(tops))}.")
     else:
         split, depth = "all", depth + 1 if split_only else depth
-    classes = dict.fromkeys(parts[depth] for parts in entries if len(parts) > depth + 1)
-    if len(classes) < 2 or any(len(parts) <= depth + 1 for parts in entries):
-        return entries, None, split
-    number = {name: i for i, name in enumerate(sorted(classes, key=_natural_key))}
-    return entries, [number[parts[depth]] for parts in entries], split
+        start = depth if split_only else 0
+    found = {parts[depth] for parts in entries if len(parts) > depth + 1}
+    if len(found) < 2 or any(len(parts) <= depth + 1 for parts in entries):
+        return Layout(entries, None, split, empty=_empty_classes(entries, folders, range(start, depth + 1)))
+    classes = sorted(found, key=_natural_key)
+    number = {name: i for i, name in enumerate(classes)}
+    labels = [number[parts[depth]] for parts in entries]
+    return Layout(entries, labels, split, classes, _empty_classes(entries, folders, range(depth, depth + 1)))
+
+
+def _empty_classes(entries: Sequence[Parts], folders: Iterable[Parts], depths: Iterable[int]) -> list[str]:
+    """Folders that hold no image, beside folders that do, where classes lie: at one of ``depths``.
+
+    Without classes that is every depth below the split: train/dog, where all images are in train/cat. A class that
+    is empty in one split only is none where all splits are read together.
+    """
+    found = []
+    for depth in depths:
+        parents = {parts[:depth] for parts in entries}
+        full = {parts[depth] for parts in entries if len(parts) > depth + 1}
+        beside = {parts for parts in folders if len(parts) == depth + 1 and parts[:depth] in parents}
+        found += [parts for parts in beside if full and parts[depth] not in full]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def natural_order(entries: Iterable[Parts]) -> list[Parts]:
+    """Paths sorted so that 10.png follows 9.png."""
+    return sorted(entries, key=lambda parts: [_natural_key(part) for part in parts])
 
 
 def _natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:

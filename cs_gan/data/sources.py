@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cs_gan.data.layout import arrange, images_only, is_hidden, is_image
+from cs_gan.data.layout import Layout, Parts, arrange, images_only, is_hidden, is_image
 from cs_gan.errors import DataError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -33,6 +33,9 @@ class ImageSource:
         labels: class numbers, or None.
         split: the split these are, ``"all"`` where the source isn't split.
         close: lets go of the file behind it.
+        classes: the classes' names by number; where there are labels but no names, the numbers serve.
+        empty: class folders without images.
+        remark: what a user should know of the split, for the description.
     """
 
     names: Sequence[str]
@@ -40,47 +43,118 @@ class ImageSource:
     labels: Sequence[int] | None
     split: str
     close: Callable[[], None] = _nothing
+    classes: Sequence[str] = ()
+    empty: Sequence[str] = ()
+    remark: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class ImageTree:
+    """The files below a folder or in a zip.
+
+    Attributes:
+        root: that folder or zip.
+        images: the paths of all images, in no order.
+        folders: the paths of the folders, those without images too.
+        read: the bytes of one file; whatever the file system or zipfile raise if it can't be read.
+        name: what to call a path in an error.
+        close: lets go of the file behind it.
+    """
+
+    root: Path
+    images: Sequence[Parts]
+    folders: Sequence[Parts]
+    read: Callable[[Parts], bytes]
+    name: Callable[[Parts], str]
+    close: Callable[[], None] = _nothing
+
+    def source(self, layout: Layout, remark: str = "") -> ImageSource:
+        """The pictures that a layout chose."""
+        order = layout.order
+        return ImageSource(
+            [self.name(parts) for parts in order],
+            lambda i: Image.open(io.BytesIO(self.read(order[i]))),
+            layout.labels,
+            layout.split,
+            self.close,
+            layout.classes,
+            layout.empty,
+            remark,
+        )
+
+    def text(self, parts: Parts) -> str | None:
+        """A text file in UTF-8; None if there isn't one; DataError if it can't be read."""
+        try:
+            return self.read(parts).decode()
+        except (KeyError, FileNotFoundError):
+            return None
+        except DataError as error:
+            raise DataError(f"{self.name(parts)}: {error}") from error
+        except Exception as error:  # OSError, BadZipFile, zlib.error, UnicodeDecodeError, ...
+            raise DataError(
+                f"{self.name(parts)} can't be read ({type(error).__name__}: {error}). Get it again."
+            ) from error
+
+
 def array_source(
-    pixels: npt.NDArray[np.uint8], labels: Iterable[int], *, name: str, split: str
+    pixels: npt.NDArray[np.uint8], labels: Iterable[int], *, name: str, split: str, classes: Sequence[str]
 ) -> ImageSource:  # pixels (n, H, W) or (n, H, W, 3)
     """Pictures that lie in an array already."""
     names = [f"{name} image {i}" for i in range(len(pixels))]
-    return ImageSource(names, lambda i: Image.fromarray(pixels[i]), [int(label) for label in labels], split)
+    numbers = [int(label) for label in labels]
+    return ImageSource(names, lambda i: Image.fromarray(pixels[i]), numbers, split, classes=classes)
 
 
-def files_source(paths: Sequence[Path], *, split: str, labels: Sequence[int] | None = None) -> ImageSource:
-    """Pictures that are files, in the order given."""
+def files_source(paths: Sequence[Path], *, split: str) -> ImageSource:
+    """Pictures that are files, in the order given, without classes."""
 
     def open_file(i: int) -> Image.Image:
-        check_bytes(paths[i].stat().st_size)
-        return Image.open(io.BytesIO(paths[i].read_bytes()))
+        return Image.open(io.BytesIO(_read(paths[i])))
 
-    return ImageSource([str(path) for path in paths], open_file, labels, split)
+    return ImageSource([str(path) for path in paths], open_file, None, split)
 
 
-def folder_source(root: Path, split: str) -> ImageSource:
-    """All images below ``root``, or below its ``<split>/`` folder; see :func:`~cs_gan.data.layout.arrange`.
+def tree_source(tree: ImageTree, split: str) -> ImageSource:
+    """All images of a tree, or those in its ``<split>/`` folder; see :func:`~cs_gan.data.layout.arrange`.
 
-    ``root`` may be a link. Links below it are followed as long as they stay below it, each folder once; those
+    Raises:
+        DataError: if there are no images, or only other splits.
+    """
+    try:
+        return tree.source(arrange(images_only(tree.images, tree.root), tree.folders, split, tree.root))
+    except BaseException:
+        tree.close()
+        raise
+
+
+def folder_tree(root: Path) -> ImageTree:
+    """What lies below the folder ``root``, which may be a link.
+
+    Links below it are followed as long as they stay below it, each folder once; those
     that are broken, run in a circle or lead out of ``root`` are refused, so that a data set is what its folder
     holds and nothing else.
 
     Raises:
-        DataError: naming such a link, or a folder that can't be listed, or if there are no images.
+        DataError: naming such a link, or a folder that can't be listed.
     """
-    files = {path.relative_to(root).parts: path for path in _walk(root)}
-    order, labels, found = arrange(images_only(files, root), split, root)
-    return files_source([files[parts] for parts in order], split=found, labels=labels)
+    folders: list[Path] = []
+    images = [path.relative_to(root).parts for path in _walk(root, folders)]
+
+    return ImageTree(
+        root,
+        images,
+        [path.relative_to(root).parts for path in folders],
+        read=lambda parts: _read(root.joinpath(*parts)),
+        name=lambda parts: str(root.joinpath(*parts)),
+    )
 
 
 def has_images(root: Path) -> bool:
-    """Whether :func:`folder_source` would find any image below ``root``."""
-    return any(True for _ in _walk(root))
+    """Whether :func:`folder_tree` would find any image below ``root``."""
+    return any(True for _ in _walk(root, []))
 
 
 def check_bytes(size: int) -> None:
@@ -91,8 +165,13 @@ def check_bytes(size: int) -> None:
         raise DataError(f"the file takes {size / 2**20:,.0f} MiB; the limit is {MAX_FILE_BYTES // 2**20} MiB.")
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Image files below ``root``, hidden ones left out."""
+def _read(path: Path) -> bytes:
+    check_bytes(path.stat().st_size)
+    return path.read_bytes()
+
+
+def _walk(root: Path, folders: list[Path]) -> Iterator[Path]:
+    """Image files below ``root``, hidden ones left out; the folders on the way are added to ``folders``."""
     top = os.path.realpath(root)
     seen: set[str] = set()
 
@@ -106,6 +185,7 @@ def _walk(root: Path) -> Iterator[Path]:
             if entry.is_symlink():
                 _check_link(path, top, (*trail, real))
             if entry.is_dir():
+                folders.append(path)
                 yield from below(path, (*trail, real))
             elif is_image((entry.name,)):
                 if not entry.is_file():

@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cs_gan.data.augmentation import image_words
+from cs_gan.data.augmentation import image_words, random_crops
 from cs_gan.errors import DataError
 
 DEQUANTISATION_WIDTH = 1 / 128
 """Width of the uniform noise on pixels in [-1, 1] (one grey level is 1/127.5), as in Gulrajani's WGAN-GP code."""
+
+MAX_CLASSES = 2**16
+"""Labels from here on are taken for a mistake where the classes have no names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,9 @@ class ImageStore:
         description: one line for logs and reports.
         split: what part of the data this is; ``"all"`` where it isn't split.
         preparation: crop, resize and channels, in words; part of the fingerprint.
+        class_names: a name for each class, by number; left out, the numbers up to the largest label. Empty without
+            labels.
+        empty_classes: class folders that hold no images, which :func:`~cs_gan.data.labelled.labelled` refuses.
     """
 
     images: Tensor
@@ -38,6 +44,8 @@ class ImageStore:
     description: str
     split: str = "all"
     preparation: str = "as stored"
+    class_names: tuple[str, ...] = ()
+    empty_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -46,11 +54,16 @@ class ImageStore:
                 f"ImageStore(images={self.images.dtype} of shape {shape}): images must be uint8 (n, C, H, W), none "
                 "of them 0."
             )
-        if self.labels is not None and self.labels.shape != shape[:1]:
-            raise DataError(f"ImageStore has {shape[0]} images but labels of shape {tuple(self.labels.shape)}.")
+        names = () if self.labels is None else _checked_names(self.labels, shape[0], self.class_names)
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that labels may name, whether or not an image has each; 0 without labels."""
+        return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,6 +90,7 @@ class ImageStore:
         *,
         augmentation: tuple[int, int] | None = None,
         flip: bool = False,
+        crop: int = 0,
         dequantize: bool = False,
     ) -> Tensor:  # indices (B,) -> (B, C, H, W) float32
         """The chosen images as float32 on the CPU, ``x / 127.5 - 1``, so in [-1, 1].
@@ -86,31 +100,40 @@ class ImageStore:
 
         Args:
             indices: (B,) positions in the store, from 0.
-            augmentation: (seed, draw), the key of all that is drawn; required with ``flip`` or ``dequantize``.
+            augmentation: (seed, draw), the key of all that is drawn; required with ``flip``, ``crop`` or
+                ``dequantize``.
             flip: mirror each image left to right with probability 1/2.
+            crop: pad each side by this many black pixels, -1 in the result, and cut the old size out at random, all
+                ``(2 crop + 1)^2`` places alike.
             dequantize: add U(0, 1/128) to each pixel, in 65,536 steps, after scaling; values then reach 1 + 1/128.
 
         Raises:
-            DataError: if a draw is asked for without ``augmentation``, or an index isn't in the store.
+            DataError: if ``crop`` is negative, a draw is asked for without ``augmentation``, or an index isn't in the
+                store.
         """
         rows = torch.as_tensor(indices, dtype=torch.int64)
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
             raise DataError(
                 f"ImageStore.batch: indices reach from {rows.min()} to {rows.max()}; give 0 ... {len(self) - 1}."
             )
+        if crop < 0:
+            raise DataError(f"ImageStore.batch({crop=}): give the pixels to pad by, or 0 for no random crop.")
         chosen = self.images[rows]
-        if not (flip or dequantize):
+        if not (flip or crop or dequantize):
             return _scaled(chosen)
         if augmentation is None:
             raise DataError(
-                f"ImageStore.batch({flip=}, {dequantize=}) draws, so it needs a key: pass augmentation=(seed, draw)."
+                f"ImageStore.batch({flip=}, {crop=}, {dequantize=}) draws, so it needs a key: pass "
+                "augmentation=(seed, draw)."
             )
-        # The first word is the flip's, whether or not there is noise; of the others each serves four values.
+        # The first word is the flip's and the crop's, whatever else is drawn; of the others each serves four values.
         values = math.prod(self.image_shape)
         words = image_words(*augmentation, rows.tolist(), 1 + (math.ceil(values / 4) if dequantize else 0))
         if flip:
             pixels, mirrored = chosen.numpy(), words[:, 0] >> np.uint64(63) == 1
             pixels[mirrored] = pixels[mirrored][..., ::-1]  # numpy mirrors bytes in a quarter of torch's time
+        if crop:
+            chosen = torch.from_numpy(random_crops(chosen.numpy(), words[:, 0], crop))
         batch = _scaled(chosen)
         if dequantize:
             steps = words[:, 1:].view(np.uint16)[:, :values]  # each uniform in 0 ... 65535
@@ -121,3 +144,32 @@ class ImageStore:
 
 def _scaled(images: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
     return images.to(torch.float32).div_(127.5).sub_(1)
+
+
+def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes' names, made of numbers where none are given; DataError if the labels don't fit them."""
+    if labels.shape != (n,):
+        raise DataError(f"ImageStore has {n} images but labels of shape {tuple(labels.shape)}.")
+    if labels.dtype != torch.int64:
+        raise DataError(f"ImageStore's labels are {labels.dtype}: give class numbers as int64, with labels.long().")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"ImageStore's class_names hold {twice!r} twice. Give each class a name of its own.")
+    count = len(names) or min(max(int(labels.max()) + 1, 1), MAX_CLASSES)
+    wrong = ((labels < 0) | (labels >= count)).nonzero()
+    if len(wrong):
+        i = int(wrong[0])
+        raise DataError(
+            f"Labels out of range: image {i} has label {int(labels[i])} ({len(wrong):,} such of {n:,}), but the "
+            f"{count} classes are 0 ... {count - 1}. Correct the labels, or give all classes a name."
+        )
+    return names or tuple(map(str, range(count)))
+
+
+def describe(name: str, what: str, images: Tensor, mapped: bool) -> str:
+    """A store's description: name, split, count, shape, and where the images lie."""
+    mebibytes = images.numel() / 2**20
+    return (
+        f"{name} ({what}): {len(images):,} images, {'x'.join(map(str, images.shape[1:]))}, "
+        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}"
+    )

@@ -65,8 +65,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, generator: torch.Generato
         projections = torch.randn(logits.shape, generator=generator, device="cpu")
         projections = F.normalize(projections, dim=1).to(logits)
         (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
-        squares: Tensor = rows.square().sum()
-        return 0.5 * logits.shape[1] * squares / len(x)
+        penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()
+        return penalty
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """One update of a classifier, as a function of everything it uses.
 
 The objective is (1 - mu) (task + weighted penalties) + mu coded penalty, the paper's combination; with
-everything off it is empirical risk minimisation (ERM). On steps that a lazy ``coded`` skips the factor
-(1 - mu) stays, and on the others its penalty counts ``every`` times: the mean gradient over ``every`` steps
-is then the one of coding each of them, and the task weighs the same in all.
+everything off it is empirical risk minimisation (ERM), and with mu = 0 a coded penalty is measured and not
+used. On steps that a lazy ``coded`` skips the factor (1 - mu) stays, and on the others its penalty counts
+``every`` times: the mean gradient over ``every`` steps is then the one of coding each of them, and the task
+weighs the same in all. The Jacobian is taken at what the model was called with, so after a mix of inputs.
 
 What is random in the mix and in the Jacobian's projections comes from the step's own generator, so a step
 is a function of weights, batch and that generator's seed. Dropout draws from torch's global generators.
@@ -51,15 +52,13 @@ def classifier_step(
 
     Args:
         model: plain or wrapped in DistributedDataParallel; (K, *F) -> (K, num_classes) logits.
-        images, labels: (K, *F); (K,) int64. Labels are checked, which on an accelerator means to wait for it:
-            leave them on the CPU.
+        images, labels: (K, *F); (K,) int64, best left on the CPU: on an accelerator their check waits for it.
         generator: on the CPU, one for each step and rank (``randomness.stream``).
         mix: MixUp, CutMix, ManifoldMixUp or None.
         label_smoothing: share of the uniform distribution in the targets, after the mix.
         logit_norm, jacobian: weights of :func:`logit_norm_penalty` and :func:`jacobian_penalty`.
-        coded: attached to blocks of the model. Its weight, 1 by default, multiplies ``mu``; with mu = 0 its
-            penalty is measured and not used.
-        autocast: a context for the training forward; losses and the Jacobian's pass stay in float32.
+        coded: attached to blocks of the model; its own weight, 1 by default, multiplies ``mu``.
+        autocast: around the training forward; losses and the Jacobian's pass stay in float32.
         backward: what differentiates the loss (``accelerator.backward``).
         max_grad_norm: bound on the norm of all gradients together (not with fp16 loss scaling), or None.
 

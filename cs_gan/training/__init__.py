@@ -1,6 +1,7 @@
 """What a run needs beside its networks: recipe, folder, loop, checkpoints, snapshots, trackers, progress."""
 
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
+from cs_gan.training.classifier_config import ClassifierConfig
 from cs_gan.training.config import as_plain, differences, parse_config, save_config
 from cs_gan.training.gan_config import GanConfig
 from cs_gan.training.loop import train
@@ -12,6 +13,7 @@ from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, sav
 from cs_gan.training.task import State, Task
 
 __all__ = [
+    "ClassifierConfig",
     "GanConfig",
     "Interrupted",
     "Progress",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from cs_gan.training.sections import LoopConfig, RunConfig, names_of, require
+from cs_gan.training.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
 
 
 @dataclass
@@ -90,33 +90,15 @@ class CodedCriticConfig(CodedBlocksConfig):
 
 
 @dataclass
-class CodedConfig:
+class CodedConfig(CodeConfig):
     """Coded-smoothing in generator and critic.
 
     Args:
         generator, critic: blocks and weight of each.
-        ratio_start, ratio_end: N/K at the first step and towards the end, a straight line between.
-        every: observe on every m-th step, with m times the weight.
-        nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
-        batch_norm, share_dropout: see ``CodedSmoothing``.
     """
 
     generator: CodedBlocksConfig = field(default_factory=CodedBlocksConfig)
     critic: CodedCriticConfig = field(default_factory=CodedCriticConfig)
-    ratio_start: float = 1.0
-    ratio_end: float = 1.5
-    every: int = 1
-    nodes: str = "chebyshev"
-    spline: str = "natural"
-    decoder_kind: str = "spline"
-    smoothing: float = 1e-4
-    batch_norm: str = "keep"
-    share_dropout: bool = False
-
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of ``CodedSmoothing`` that both networks share."""
-        names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass

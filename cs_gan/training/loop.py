@@ -18,7 +18,7 @@ from cs_gan.training.checkpoint import list_checkpoints
 from cs_gan.training.config import save_config
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.resume import checkpoint, resume
-from cs_gan.training.run_folder import Row, append_line, read_lines, write_lines, write_whole
+from cs_gan.training.run_folder import Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.sections import LoopConfig
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import read_snapshot
@@ -29,7 +29,7 @@ def train(task: Task) -> str:
     """All steps, from the checkpoint on if there is one.
 
     Returns:
-        The signal that ended it early, such as ``SIGTERM received``, or nothing.
+        The signal that ended it early, such as ``SIGTERM received``, or nothing; the same in all processes.
     """
     session, training = task.session, task.session.config.training
     state = resume(task)
@@ -37,7 +37,7 @@ def train(task: Task) -> str:
     stop = StopRequest(training.max_minutes)
     progress = Progress(state.step, training.steps, shown=session.is_main)
     progress.say(_opening(task, state))
-    ended = ""
+    ended, signalled = "", False
     try:
         # What follows a checkpoint, a kill may have left out.
         _look(task, state, stop, progress, **_looks(state, training))
@@ -59,11 +59,12 @@ def train(task: Task) -> str:
         if not ended:
             _finish(task, state, stop, progress)
     except Interrupted:
-        ended = stop.reason
-    progress.close()
+        ended, signalled = stop.reason, True
+    finally:
+        progress.close()  # so that an error has a line of its own
     if session.is_main:
         print(_closing(task, state, ended))
-    return ended if stop.signal else ""
+    return ended if signalled else ""
 
 
 def _due(done: int, every: int) -> bool:
@@ -130,7 +131,8 @@ def _look(
     """Pictures and scores of the state, where they are due."""
     session = task.session
     if sample and session.is_main:
-        task.sample(state.step)
+        with written(session.folder.grids):
+            task.sample(state.step)
     if evaluate and all(row["step"] != state.step for row in state.metrics):
         with stop.interruptible():
             row = task.evaluate({"step": state.step})

@@ -49,6 +49,7 @@ class RunFolder:
         self.grid = path / "grid.png"
         self.snapshot = path / "snapshot.safetensors"
         self.best = path / "best.safetensors"
+        self.grids = path / "grids"
         self.checkpoints = path / "checkpoints"
         self.tracking = path / "tracking"
 
@@ -60,7 +61,7 @@ class RunFolder:
             ConfigError: if it can't be written, or another process holds it.
         """
         try:
-            (self.path / "grids").mkdir(parents=True, exist_ok=True)
+            self.grids.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise ConfigError(f"output_dir={self.path} can't be written: {error}. Choose another folder.") from error
@@ -84,7 +85,7 @@ class RunFolder:
 
     def grid_at(self, step: int) -> Path:
         """Where the sample grid of a step goes."""
-        return self.path / "grids" / f"step-{step:08d}.png"
+        return self.grids / f"step-{step:08d}.png"
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
@@ -93,7 +94,7 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if it can't be written.
     """
-    with _written(path), path.open("ab+") as file:
+    with written(path), path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(-1, os.SEEK_END)
@@ -134,7 +135,7 @@ def write_whole(path: Path, text: str) -> None:
         CheckpointError: if it can't be written; the file stays as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with _written(path):
+    with written(path):
         try:
             with partial.open("w") as file:
                 file.write(text)
@@ -146,8 +147,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Say which file couldn't be written; the system's own message doesn't where a disk is full."""
+def written(path: Path) -> Iterator[None]:
+    """Say what couldn't be written and what to do; the system's own message doesn't where a disk is full.
+
+    Raises:
+        CheckpointError: for an OSError inside.
+    """
     try:
         yield
     except OSError as error:

@@ -70,6 +70,33 @@ class LoopConfig:
 
 
 @dataclass
+class CodeConfig:
+    """The code, wherever blocks are coded.
+
+    Args:
+        ratio_start, ratio_end: N/K at the first step and towards the end, a straight line between.
+        every: observe on every m-th step, with m times the weight.
+        nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
+        batch_norm, share_dropout: see ``CodedSmoothing``.
+    """
+
+    ratio_start: float = 1.0
+    ratio_end: float = 1.5
+    every: int = 1
+    nodes: str = "chebyshev"
+    spline: str = "natural"
+    decoder_kind: str = "spline"
+    smoothing: float = 1e-4
+    batch_norm: str = "keep"
+    share_dropout: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of ``CodedSmoothing`` that they are."""
+        names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
 class TrackingConfig:
     """Where else the log goes; it always goes to log.jsonl and metrics.jsonl in the run folder.
 

@@ -232,6 +232,29 @@ class TestRandomizedCodedInference:
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
         assert ours.abs().max() > 0
 
+    @pytest.mark.parametrize("nodes", ["chebyshev", "random"])
+    def test_another_generator_repeats_itself_and_leaves_the_own_draws_alone(self, nodes):
+        model, x = network(), torch.randn(8, 3)
+        twin = RandomizedCodedInference(copy.deepcopy(model), seed=1, nodes=nodes)
+        served = RandomizedCodedInference(model, seed=1, nodes=nodes)
+        assert torch.equal(served(x), twin(x))
+        outputs = []
+        for seed in (5, 5, 6):
+            with served.drawing_from(generator(seed)):
+                outputs.append(torch.stack([served(x), served(x)]))
+        with pytest.raises(BatchError), served.drawing_from(generator(7)):
+            served(x[:1])
+        assert torch.equal(outputs[0], outputs[1])
+        assert not torch.equal(outputs[0], outputs[2])
+        assert not torch.equal(*outputs[0])
+        assert all(torch.equal(served(x), twin(x)) for _ in range(2))
+
+    def test_another_generator_draws_the_permutations(self):
+        served, x = RandomizedCodedInference(network(), seed=1), torch.randn(8, 3)
+        with served.drawing_from(generator(4)):
+            output = served(x)
+        assert torch.equal(output, RandomizedCodedInference(copy.deepcopy(served.model), seed=4)(x))
+
     @pytest.mark.parametrize("mode", [True, False])
     def test_the_models_mode_is_left_as_it_is(self, mode):
         model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).train(mode)

@@ -1,0 +1,117 @@
+"""What Randomized Coded Inference gives and costs without an attack, beside the plain network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.attacks.gradient import checked_logits
+from cs_gan.attacks.scoring import Interval, Score, groups, plain, predict, score_predictions, wilson
+from cs_gan.attacks.state import PassCounter, clock, undisturbed
+from cs_gan.core import RandomizedCodedInference
+from cs_gan.randomness import derive_seed, stream
+
+
+@dataclass(frozen=True)
+class DefenceReport:
+    """Accuracy of the plain network and of the same weights under RCI, and what RCI costs.
+
+    ``passes_per_image`` counts samples that ran through the coded blocks for one image served: votes
+    times N/K, more where a reference bank fills short groups; the plain network's is 1. Seconds are per
+    image, without gradients, in groups of ``group_size`` for both.
+    """
+
+    plain: Interval
+    defended: Score
+    ratio: float
+    votes: int
+    group_size: int
+    passes_per_image: float
+    plain_seconds: float
+    defended_seconds: float
+
+    @property
+    def slowdown(self) -> float:
+        """Seconds of a defended image over those of a plain one."""
+        return self.defended_seconds / self.plain_seconds
+
+
+def evaluate_defence(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    ratio: float = 1.5,
+    votes: int = 1,
+    group_size: int = 64,
+    reference: Tensor | None = None,
+    draws: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> DefenceReport:
+    """:func:`measure_defence` of a network under RCI, which is taken off again.
+
+    Args:
+        network: (K, *F) -> logits (K, classes).
+        ratio, votes, reference, options: of :class:`RandomizedCodedInference` (blocks, spline, ...).
+        group_size: samples coded together, K; a reference bank of K - 1 keeps a short last group at K.
+
+    Raises:
+        CodeError: for votes below 1, an empty bank, or a ratio that leaves fewer than two coded samples.
+        BatchError: for a group of one without a bank, or a bank of another shape.
+        AttackError: for labels or logits that don't fit.
+    """
+    defence = RandomizedCodedInference(network, ratio, votes=votes, reference=reference, seed=seed, **options)
+    try:
+        return measure_defence(defence, images, labels, group_size=group_size, draws=draws, seed=seed)
+    finally:
+        defence.coded.detach()
+
+
+def measure_defence(
+    defence: RandomizedCodedInference,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    group_size: int = 64,
+    draws: int = 10,
+    seed: int = 0,
+) -> DefenceReport:
+    """Plain and defended accuracy side by side, on ``draws`` fresh permutations of every group, and the cost."""
+    slices = list(groups(defence, images, labels, group_size))
+    defence.coded.code(max(2, min(group_size, len(images))))  # a ratio too small fails before any work
+    network, blocks = plain(defence), list(defence.coded.blocks.values())
+    right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
+    with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
+        checked_logits(network, images[slices[0]], labels)  # all labels at once; and a warm-up, outside the clock
+        predict(defence, lambda _: images[slices[0]], [0], labels)
+        for part in slices:
+            start = clock(images.device)
+            right.append(network(images[part]).argmax(1) == labels[part])
+            spent["plain"] += clock(images.device) - start
+        with PassCounter(*blocks) as counted:
+            for index, part in enumerate(slices):
+                seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
+                batch = images[part]
+                start = clock(images.device)
+                predicted.append(predict(defence, partial(_same, batch), seeds, labels[part]))
+                spent["defended"] += clock(images.device) - start
+    served = len(images) * draws
+    return DefenceReport(
+        plain=wilson(torch.cat(right).double().mean().item(), len(images)),
+        defended=score_predictions(torch.cat(predicted, 1), labels),
+        ratio=defence.coded.ratio,
+        votes=defence.votes,
+        group_size=group_size,
+        passes_per_image=counted.samples / (served * len(blocks)),
+        plain_seconds=spent["plain"] / len(images),
+        defended_seconds=spent["defended"] / served,
+    )
+
+
+def _same(batch: Tensor, _draw: int) -> Tensor:
+    return batch

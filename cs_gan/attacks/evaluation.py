@@ -1,0 +1,193 @@
+"""Run a threat model over a test set, score it on fresh permutations, and tell it in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.attacks.autoattack import RAND_EOT
+from cs_gan.attacks.scene import Budget, Scene
+from cs_gan.attacks.scoring import Interval, groups, plain, predict, score_predictions
+from cs_gan.attacks.state import PassCounter, clock, undisturbed
+from cs_gan.attacks.threats import SQUARE, ThreatModel, find_threat
+from cs_gan.core import RandomizedCodedInference
+from cs_gan.errors import AttackError
+from cs_gan.randomness import stream
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One threat at one budget: accuracies are those of the defence under attack.
+
+    ``n`` samples count (for threats against one sample at a time, the targets). ``batch_sizes`` are the
+    sizes of the groups coded together, in order of appearance. ``seconds`` and ``forward_passes`` (calls
+    of the attacked networks) are of the attack alone, without scoring.
+    """
+
+    threat: str
+    kind: str
+    eps: float
+    norm: str
+    attack: str
+    steps: int
+    restarts: int
+    eot: int
+    mean: Interval
+    worst: Interval
+    majority: Interval
+    n: int
+    draws: int
+    group_size: int
+    batch_sizes: tuple[int, ...]
+    seconds: float
+    forward_passes: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Flat, for CSV and JSON: intervals as mean, mean_low, mean_high and so on."""
+        flat: dict[str, object] = {}
+        for name, value in asdict(self).items():
+            if name in ("mean", "worst", "majority"):
+                interval = Interval(*value)
+                flat |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            else:
+                flat[name] = value
+        return flat
+
+
+def evaluate_threat(
+    threat: str | ThreatModel,
+    defence: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    budget: Budget,
+    *,
+    group_size: int = 64,
+    draws: int = 10,
+    targets: int = 64,
+    surrogate: nn.Module | None = None,
+    seed: int = 0,
+) -> ResultRow:
+    """One row: attack every group of the images, then score on ``draws`` fresh permutations.
+
+    Scoring permutations follow from ``seed`` alone and are the same for every threat and budget, so that
+    rows compare sample by sample; the attacker's draws come from streams of its own. Nothing is left
+    changed: the defence's generator, training modes, gradients of parameters, global random state.
+
+    Args:
+        threat: a name of :data:`THREATS` (``eot-n`` for any n), or a model of your own.
+        defence: a RandomizedCodedInference, or a plain network, which then answers without permutations.
+        images: (M, *F) clean. labels: (M,).
+        group_size: samples coded together, K; the last group may be shorter.
+        draws: permutations to score on; ``true_permutation`` is scored on its own one.
+        targets: how many samples threats against one sample at a time attack, evenly spread.
+        surrogate: the network that ``transfer`` attacks.
+
+    Raises:
+        AttackError: for a budget, labels or logits that can't be used.
+        BatchError: for a group of one without a reference bank, or a bank of another shape.
+    """
+    threat = find_threat(threat) if isinstance(threat, str) else threat
+    if draws < 1 or targets < 1:
+        raise AttackError(f"draws={draws}, targets={targets}: at least one of each is needed.")
+    slices = list(groups(defence, images, labels, group_size))
+    chosen = set(torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist())
+    networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
+    generator = stream(seed, "attacked", threat.name)
+    predicted, truth, seconds, passes = [], [], 0.0, 0
+    with undisturbed(images.device, generator, defence, *networks), torch.inference_mode(False):
+        predict(defence, lambda _: images[slices[0]], [0], labels)  # labels that don't fit fail before any work
+        for index, part in enumerate(slices):
+            scene = Scene(
+                defence, images[part], labels[part], images, part.start,
+                [i - part.start for i in sorted(chosen) if part.start <= i < part.stop],
+                budget, (seed, "group", index), draws, surrogate,
+            )  # fmt: skip
+            with PassCounter(*networks) as counted:
+                start = clock(images.device)
+                trials = threat.attack(scene)
+                seconds += clock(images.device) - start
+            passes += counted.calls
+            for trial in trials:
+                classes = predict(defence, trial.batch, trial.seeds, trial.labels)
+                predicted.append(classes[:, trial.counted])
+                truth.append(trial.labels[trial.counted])
+    score = score_predictions(torch.cat(predicted, 1), torch.cat(truth))
+    attack, steps, restarts, eot = _told(threat, budget)
+    return ResultRow(
+        threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, steps=steps,
+        restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
+        draws=score.draws, group_size=group_size,
+        batch_sizes=tuple(dict.fromkeys(part.stop - part.start for part in slices)),
+        seconds=seconds, forward_passes=passes,
+    )  # fmt: skip
+
+
+def evaluate_threats(
+    threats: Iterable[str | ThreatModel],
+    epsilons: Iterable[float],
+    defence: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    budget: Budget,
+    *,
+    group_size: int = 64,
+    draws: int = 10,
+    targets: int = 64,
+    surrogate: nn.Module | None = None,
+    seed: int = 0,
+) -> Iterator[ResultRow]:
+    """A row for every threat at every eps (in the place of the budget's), each as soon as it is there."""
+    epsilons = list(epsilons)
+    for threat in [find_threat(each) if isinstance(each, str) else each for each in threats]:
+        for eps in epsilons:
+            yield evaluate_threat(
+                threat, defence, images, labels, replace(budget, eps=eps), group_size=group_size, draws=draws,
+                targets=targets, surrogate=surrogate, seed=seed,
+            )  # fmt: skip
+
+
+def exercise_batch_sizes(
+    defence: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    budget: Budget,
+    *,
+    group_size: int = 64,
+    draws: int = 2,
+    seed: int = 0,
+) -> list[ResultRow]:
+    """Small ``eot-1`` rows in groups of 1, 2 and K with a short last one, for the gate on batch sizes.
+
+    Groups of one are left out where the defence has no reference bank: it then refuses them.
+    """
+    K = min(group_size, len(images) - 1)
+    if K < 3:
+        raise AttackError(f"{len(images)} images, group_size={group_size}: sizes 1, 2, K and a short one need K >= 3.")
+    last = min(max(2, K // 2), len(images) - K)
+    alone = not isinstance(defence, RandomizedCodedInference) or defence.reference is not None
+    if last == 1 and not alone:
+        raise AttackError(
+            f"{len(images)} images in groups of {K} leave a group of one: give more images or a reference bank."
+        )
+    plan = [(1, 2)] if alone else []
+    return [
+        evaluate_threat(
+            "eot-1", defence, images[:count], labels[:count], budget, group_size=size, draws=draws, seed=seed
+        )
+        for size, count in [*plan, (2, 4), (K, K + last)]
+    ]
+
+
+def _told(threat: ThreatModel, budget: Budget) -> tuple[str, int, int, int]:
+    """Attack, steps, restarts and draws per gradient as they were, whatever the budget says."""
+    if threat.name == SQUARE:
+        return SQUARE, budget.queries, budget.restarts, 1
+    eot = budget.eot if threat.eot is None else threat.eot
+    if budget.attack == "fgsm":
+        return "fgsm", 1, 1, eot
+    if budget.attack == "rand":
+        return "rand", budget.steps, 1, RAND_EOT
+    return budget.attack, budget.steps, budget.restarts, eot

@@ -1,0 +1,203 @@
+"""The sanity gates of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), checked by the program.
+
+A defence that only hides its gradients shows itself: one step beats many, a black box beats gradients,
+a huge eps leaves accuracy. Where one gate fails, or can't be judged, no robustness is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby, pairwise
+from typing import NamedTuple
+
+from cs_gan.attacks.evaluation import ResultRow
+from cs_gan.attacks.scoring import Interval
+
+# Accuracy that counts as 0 %: below it a table with whole percents prints 0.
+ZERO = 0.005
+
+
+class Gate(NamedTuple):
+    """A gate's name, whether it passed, and the numbers that decided."""
+
+    name: str
+    passed: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``claim`` is whether robustness may be claimed; ``sentence`` says so, and why not."""
+
+    claim: bool
+    sentence: str
+
+
+def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
+    """Every gate on the mean accuracy of the rows; one that the rows can't decide counts as failed.
+
+    "At least as strong" means: accuracy no higher than the upper end of the other row's 95 % interval.
+    Rows compare within the same norm, eps, group size and n. Rows at eps = 0 serve as the clean accuracy.
+    """
+    return [
+        _iterative_beats_single_step(rows),
+        _white_box_beats_black_box(rows),
+        _informed_beats_uninformed(rows),
+        _large_eps_gives_zero(rows),
+        _monotone_in_eps(rows),
+        _eot_reaches_a_plateau(rows),
+        _batch_sizes_run(rows),
+    ]
+
+
+def verdict(gates: Iterable[Gate]) -> Verdict:
+    """ "no robustness claim" with every failed gate's evidence, or that none failed."""
+    gates = list(gates)
+    failed = [gate for gate in gates if not gate.passed]
+    if not gates:
+        return Verdict(False, "no robustness claim: no gate was checked.")
+    if failed:
+        why = " ".join(f"{gate.name}: {gate.evidence}" for gate in failed)
+        return Verdict(False, f"no robustness claim: {len(failed)} of {len(gates)} gates failed. {why}")
+    return Verdict(True, f"all {len(gates)} gates passed: the accuracies under attack stand as upper bounds.")
+
+
+def _iterative_beats_single_step(rows: Sequence[ResultRow]) -> Gate:
+    pairs = []
+    for same in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
+        iterative = [row for row in same if row.attack not in ("fgsm", "square")]
+        pairs += [(_best(iterative), row) for row in same if row.attack == "fgsm" and iterative]
+    needs = "needs rows of fgsm and of pgd (or apgd) for the same threat, norm, eps, group size and n."
+    return _compared("iterative beats single-step", pairs, needs)
+
+
+def _white_box_beats_black_box(rows: Sequence[ResultRow]) -> Gate:
+    pairs = _best_against(rows, "white-box", lambda row: row.kind == "black-box")
+    return _compared(
+        "white-box beats black-box", pairs, "needs rows of eot-n and of square or transfer at the same eps."
+    )
+
+
+def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> Gate:
+    """An adaptive attacker knows more than an oblivious one, and less than one who knows the permutation."""
+    pairs = _best_against(rows, "white-box", lambda row: row.kind == "uninformed")
+    pairs += _best_against(rows, "omniscient", lambda row: row.kind == "white-box" and row.attack != "fgsm")
+    needs = "needs rows of eot-n and of oblivious or wrong_permutation at the same eps."
+    return _compared("informed beats uninformed", pairs, needs)
+
+
+def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> Gate:
+    name, best = "large eps gives 0 %", []
+    for same in _by(_attacked(rows), lambda row: (row.norm,)):
+        adaptive = [row for row in same if row.kind == "white-box" and row.attack != "fgsm"]
+        if adaptive:
+            largest = max((row.eps, row.n) for row in adaptive)
+            best.append(_best(row for row in adaptive if (row.eps, row.n) == largest))
+    if not best:
+        return _not_judged(name, "needs rows of eot-n with pgd (or apgd), the last at an eps that no input survives.")
+    worst = max(best, key=lambda row: row.mean.value)
+    passed = worst.mean.value < ZERO
+    advice = "." if passed else "; raise eps until nothing survives, and if something still does, gradients are masked."
+    return Gate(name, passed, f"at {worst.norm} eps = {worst.eps:g}, {_says(worst)}{advice}")
+
+
+def _monotone_in_eps(rows: Sequence[ResultRow]) -> Gate:
+    """Without fgsm, whose one step overshoots at a large eps on undefended networks too."""
+    pairs = []
+    for series in _by([row for row in rows if row.attack != "fgsm"], _recipe):
+        ordered = sorted(series, key=lambda row: row.eps)
+        pairs += [(more, less) for less, more in combinations(ordered, 2) if less.eps < more.eps]
+    needs = "needs rows of the same threat and attack at two or more eps."
+    return _compared("accuracy falls monotonically with eps", pairs, needs)
+
+
+def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> Gate:
+    """More draws per gradient weaken no attack, and the last doubling changes nothing beyond the interval."""
+    name, pairs, rising = "more EOT doesn't weaken, up to a plateau", [], []
+    adaptive = [row for row in _attacked(rows) if row.threat.startswith("eot-") and row.attack in ("fgsm", "pgd")]
+    for series in _by(adaptive, lambda row: (*_setting(row), row.attack, row.steps, row.restarts)):
+        ordered = sorted({row.eot: row for row in series}.values(), key=lambda row: row.eot)
+        pairs += [(more, less) for less, more in pairwise(ordered)]
+        if len(ordered) > 1 and ordered[-1].mean.value < ordered[-2].mean.low:
+            rising.append((ordered[-2], ordered[-1]))
+    gate = _compared(name, pairs, "needs rows of eot-n for two or more n at the same eps, with fgsm or pgd.")
+    if gate.passed and rising:
+        less, more = rising[0]
+        still = f"no plateau yet at {_where(more)}: {_says(less)}, {_says(more)}; raise n."
+        return Gate(name, False, still)
+    return gate
+
+
+def _batch_sizes_run(rows: Sequence[ResultRow]) -> Gate:
+    name, sizes = "batch sizes 1, 2, K and a short last batch run", {size for row in rows for size in row.batch_sizes}
+    short = sorted({row.batch_sizes[-1] for row in rows if len(row.batch_sizes) > 1})
+    K = max(sizes, default=0)
+    missing = [str(size) for size in (1, 2) if size not in sizes]
+    missing += ["K of 3 or more"] if K < 3 else []
+    missing += [] if short else ["a short last batch"]
+    if missing:
+        return _not_judged(name, f"no row with {', '.join(missing)} (exercise_batch_sizes makes them).")
+    return Gate(name, True, f"groups of 1, 2 and {K} ran, and short last ones of {', '.join(map(str, short))}.")
+
+
+# -- comparing rows ----------------------------------------------------------------------------------
+
+
+Pair = tuple[ResultRow, ResultRow]  # the one that must be at least as strong, the other
+
+
+def _compared(name: str, pairs: Sequence[Pair], needs: str) -> Gate:
+    if not pairs:
+        return _not_judged(name, needs)
+    excess, strong, weak = max(((s.mean.value - w.mean.high, s, w) for s, w in pairs), key=lambda triple: triple[0])
+    passed = excess <= 0
+    many = f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
+    closest = f"{many}, the {'closest' if passed else 'worst'} at {_where(strong)}"
+    return Gate(name, passed, f"{closest}: {_says(strong)}, {_says(weak)}.")
+
+
+def _best_against(rows: Sequence[ResultRow], kind: str, weaker: Callable[[ResultRow], bool]) -> list[Pair]:
+    """The strongest row of a kind against each weaker one of the same setting."""
+    pairs = []
+    for same in _by(_attacked(rows), _setting):
+        strong = [row for row in same if row.kind == kind]
+        pairs += [(_best(strong), row) for row in same if strong and weaker(row)]
+    return pairs
+
+
+def _by(rows: Iterable[ResultRow], key: Callable[[ResultRow], tuple[object, ...]]) -> list[list[ResultRow]]:
+    text = lambda row: tuple(map(str, key(row)))
+    return [list(same) for _, same in groupby(sorted(rows, key=text), text)]
+
+
+def _setting(row: ResultRow) -> tuple[object, ...]:
+    return row.norm, row.eps, row.group_size, row.n
+
+
+def _recipe(row: ResultRow) -> tuple[object, ...]:
+    return row.norm, row.group_size, row.n, row.threat, row.attack, row.steps, row.restarts, row.eot
+
+
+def _attacked(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    return [row for row in rows if row.eps > 0]
+
+
+def _best(rows: Iterable[ResultRow]) -> ResultRow:
+    return min(rows, key=lambda row: row.mean.value)
+
+
+def _says(row: ResultRow) -> str:
+    return f"{row.threat} ({row.attack}, eps {row.eps:g}) leaves {_percent(row.mean)}"
+
+
+def _where(row: ResultRow) -> str:
+    return f"{row.norm} eps = {row.eps:g} in groups of {row.group_size}"
+
+
+def _percent(interval: Interval) -> str:
+    return str(interval)
+
+
+def _not_judged(name: str, reason: str) -> Gate:
+    return Gate(name, False, f"could not be judged: {reason}")

@@ -1,0 +1,127 @@
+"""What an attacker may spend, and the scene of its attack: one coded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.attacks import autoattack
+from cs_gan.attacks.gradient import fgsm, pgd
+from cs_gan.attacks.norms import Ball
+from cs_gan.attacks.state import Forward
+from cs_gan.errors import AttackError
+from cs_gan.randomness import derive_seed, stream
+
+ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "rand")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an attacker may spend.
+
+    Args:
+        eps, norm, low, high: the ball, in the units of the images; see :class:`Ball`.
+        attack: ``fgsm``, ``pgd``, or with pyautoattack ``apgd-ce``, ``apgd-dlr``, ``rand``; the threat
+            ``square`` takes none of them.
+        steps, step, restarts, loss: of :func:`pgd` (``step`` and ``loss`` of pgd alone).
+        eot: draws per gradient for the batch threats; ``eot-n`` brings its own, and ``rand`` too.
+        queries: of ``square``.
+
+    Raises:
+        AttackError: for an unknown attack or norm, eps below 0, or a count below 1.
+    """
+
+    eps: float
+    norm: str = "linf"
+    attack: str = "pgd"
+    steps: int = 20
+    step: float | None = None
+    restarts: int = 1
+    eot: int = 5
+    queries: int = 1000
+    loss: str = "cross-entropy"
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        Ball(self.norm, self.eps, self.low, self.high)
+        if self.attack not in ATTACKS:
+            raise AttackError(f"attack={self.attack!r} is unknown: choose one of {', '.join(ATTACKS)}.")
+        if min(self.steps, self.restarts, self.eot, self.queries) < 1:
+            raise AttackError(
+                f"steps={self.steps}, restarts={self.restarts}, eot={self.eot}, queries={self.queries}: "
+                "all must be 1 or more."
+            )
+
+    def run(
+        self, forward: Forward, images: Tensor, labels: Tensor, generator: torch.Generator, eot: int = 1
+    ) -> Tensor:  # (K, *F), (K,) -> (K, *F)
+        """The attack on a batch through a forward."""
+        common: dict[str, Any] = {name: getattr(self, name) for name in ("eps", "norm", "low", "high")}
+        common["generator"] = generator
+        if self.attack == "fgsm":
+            return fgsm(forward, images, labels, eot=eot, loss=self.loss, **common)
+        if self.attack == "rand":
+            return autoattack.rand(forward, images, labels, steps=self.steps, **common)
+        common |= {"steps": self.steps, "restarts": self.restarts, "eot": eot}
+        if self.attack == "pgd":
+            return pgd(forward, images, labels, step=self.step, loss=self.loss, **common)
+        return autoattack.apgd(forward, images, labels, loss=self.attack.removeprefix("apgd-"), **common)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Adversarial inputs to score: in each draw a batch, in which some positions count, under one seed.
+
+    ``batch`` maps draw -> (K, *F), and ``labels`` is (K,); ``seeds`` has one entry per draw.
+    """
+
+    batch: Callable[[int], Tensor]
+    labels: Tensor
+    counted: list[int]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One coded batch under attack, and all that a threat model may use.
+
+    Args:
+        defence: the defended network, or a plain one.
+        images, labels: the clean group, (K, *F) and (K,).
+        pool: (M, *F) clean images for fresh neighbours; the group's first sample is ``pool[first]``.
+        targets: positions that threats against one sample attack, each in a batch of its own.
+        key: derives every seed of this group; ``draws``: fresh permutations to score on.
+        surrogate: another network, for ``transfer``.
+    """
+
+    defence: nn.Module
+    images: Tensor
+    labels: Tensor
+    pool: Tensor
+    first: int
+    targets: list[int]
+    budget: Budget
+    key: tuple[int | str, ...]
+    draws: int
+    surrogate: nn.Module | None = None
+
+    def generator(self, *purpose: int | str) -> torch.Generator:
+        """The attacker's stream; scoring never draws from it."""
+        return stream(*self.key, "attacker", *purpose)
+
+    def seeds(self, *target: int) -> list[int]:
+        """One seed for the permutations of each scoring draw, the same whatever the attack."""
+        return [derive_seed(*self.key, "score", draw, *target) for draw in range(self.draws)]
+
+    def whole(self, images: Tensor, seeds: list[int] | None = None) -> Trial:
+        """The whole group counts."""
+        return Trial(lambda _: images, self.labels, list(range(len(images))), seeds or self.seeds())
+
+    def single(self, batch: Callable[[int], Tensor], target: int) -> Trial:
+        """One sample of the group counts."""
+        return Trial(batch, self.labels, [target], self.seeds(target))

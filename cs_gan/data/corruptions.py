@@ -1,0 +1,183 @@
+"""Corruptions made on the fly, so that shift can be measured on any test set.
+
+These are not CIFAR-10-C's: neither its images, nor its code, nor its parameters, and half of its kinds are missing. An
+accuracy measured here compares networks measured here, and must never stand beside a CIFAR-10-C number; for those use
+:func:`cs_gan.data.load_shifted`. JPEG is Pillow's, and what it makes depends on the libjpeg in it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from cs_gan.data.memory import allocate
+from cs_gan.data.store import ImageStore, describe
+from cs_gan.errors import DataError
+from cs_gan.randomness import stream
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_CHUNK = 256  # images at a time: floats of all of them would take four times the store
+
+Generators = Sequence[torch.Generator]  # one for each image
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One kind of damage.
+
+    Attributes:
+        apply: (B, C, H, W) uint8, strength, a generator for each image -> the same shape, uint8.
+        strengths: for severities 1 to 5.
+        meaning: what the strength is.
+    """
+
+    apply: Callable[[Tensor, float, Generators], Tensor]
+    strengths: tuple[float, float, float, float, float]
+    meaning: str
+
+
+def corrupt(
+    images: Tensor, name: str, severity: int, *, seed: int = 0, indices: Sequence[int] | None = None
+) -> Tensor:  # (n, C, H, W) uint8 -> the same
+    """Damage images; the noise on each is a pure function of (seed, name, its index), at every severity the same draw.
+
+    Args:
+        images: (n, C, H, W) uint8, left as they are.
+        name: a key of :data:`CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: of the noise; the other corruptions draw nothing.
+        indices: the images' places in their store; 0 ... n - 1 unless given.
+
+    Raises:
+        DataError: for unknown names and severities, other tensors, and saturation of grey images.
+    """
+    _check(images, name, severity)
+    places = range(len(images)) if indices is None else indices
+    if len(places) != len(images):
+        raise DataError(f"corrupt: {len(images)} images but {len(places)} indices. Give one for each.")
+    damaged = torch.empty_like(images, memory_format=torch.contiguous_format)
+    _fill(damaged, images, name, severity, seed, places)
+    return damaged
+
+
+def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> ImageStore:
+    """The store with every image damaged, its labels kept; arguments as for :func:`corrupt`."""
+    _check(store.images, name, severity)
+    images, mapped = allocate(tuple(store.images.shape))
+    _fill(images, store.images, name, severity, seed, range(len(store)))
+    split = f"{store.split}, {name} {severity}"
+    return replace(store, images=images, split=split, description=describe(store.name, split, images, mapped))
+
+
+def _fill(target: Tensor, images: Tensor, name: str, severity: int, seed: int, places: Sequence[int]) -> None:
+    kind = CORRUPTIONS[name]
+    strength = kind.strengths[severity - 1]
+    for start in range(0, len(images), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        generators = [stream(seed, "corruption", name, i) for i in places[chunk]] if kind.apply in _DRAWN else []
+        target[chunk] = kind.apply(images[chunk], strength, generators)
+
+
+def _check(images: Tensor, name: str, severity: int) -> None:
+    call = f"corrupt({name!r}, {severity=})"
+    if name not in CORRUPTIONS:
+        near = get_close_matches(name, CORRUPTIONS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{call}: known corruptions are {', '.join(CORRUPTIONS)}.{hint}")
+    if severity not in SEVERITIES:
+        raise DataError(f"{call}: give a severity of 1 to 5.")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{call}: images are {images.dtype} of shape {tuple(images.shape)}; give uint8 (n, 1 or 3, H, W)."
+        )
+    if name == "saturation" and images.shape[1] != 3:
+        raise DataError(f"{call}: grey images have no saturation. Choose another corruption.")
+
+
+# -- the kinds -------------------------------------------------------------------------------------
+
+
+def _bytes(x: Tensor) -> Tensor:  # float, 0 ... 255 -> uint8
+    return x.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _gaussian_noise(images: Tensor, strength: float, generators: Generators) -> Tensor:
+    noise = torch.stack([torch.randn(images.shape[1:], generator=g) for g in generators])
+    return _bytes(noise.mul_(255 * strength).add_(images))
+
+
+def _shot_noise(images: Tensor, strength: float, generators: Generators) -> Tensor:
+    rates = images * (strength / 255)
+    counts = torch.stack([torch.poisson(rate, generator=g) for rate, g in zip(rates, generators, strict=True)])
+    return _bytes(counts.mul_(255 / strength))
+
+
+def _impulse_noise(images: Tensor, strength: float, generators: Generators) -> Tensor:
+    uniform = torch.stack([torch.rand((1, *images.shape[2:]), generator=g) for g in generators])
+    black = images.masked_fill(uniform < strength / 2, 0)
+    return black.masked_fill_(uniform >= 1 - strength / 2, 255)
+
+
+def _gaussian_blur(images: Tensor, strength: float, _: Generators) -> Tensor:
+    side = min(images.shape[2:])
+    sigma = strength * side
+    reach = min(math.ceil(3 * sigma), (side - 1) // 2)
+    return torch.as_tensor(TF.gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])) if reach else images
+
+
+def _pixelate(images: Tensor, strength: float, _: Generators) -> Tensor:
+    height, width = images.shape[2:]
+    small = [max(1, round(strength * height)), max(1, round(strength * width))]
+    shrunk = TF.resize(images, small, InterpolationMode.BILINEAR, antialias=True)
+    return torch.as_tensor(TF.resize(shrunk, [height, width], InterpolationMode.NEAREST_EXACT))
+
+
+def _jpeg(images: Tensor, strength: float, _: Generators) -> Tensor:
+    # By Pillow: torchvision's own encoder is deprecated.
+    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+    grey = images.shape[1] == 1
+    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):  # (H, W, C)
+        file = io.BytesIO()
+        Image.fromarray(image[..., 0] if grey else image).save(file, "JPEG", quality=int(strength))
+        with Image.open(file) as opened:
+            out[i] = torch.from_numpy(np.array(opened).reshape(image.shape)).permute(2, 0, 1)
+    return out
+
+
+def _brightness(images: Tensor, strength: float, _: Generators) -> Tensor:
+    return torch.as_tensor(TF.adjust_brightness(images, strength))
+
+
+def _contrast(images: Tensor, strength: float, _: Generators) -> Tensor:
+    return torch.as_tensor(TF.adjust_contrast(images, strength))
+
+
+def _saturation(images: Tensor, strength: float, _: Generators) -> Tensor:
+    return torch.as_tensor(TF.adjust_saturation(images, strength))
+
+
+CORRUPTIONS = {
+    "gaussian_noise": Corruption(_gaussian_noise, (0.03, 0.06, 0.1, 0.15, 0.2), "standard deviation, white being 1"),
+    "shot_noise": Corruption(_shot_noise, (200, 80, 40, 20, 10), "photons that make white"),
+    "impulse_noise": Corruption(_impulse_noise, (0.01, 0.03, 0.06, 0.1, 0.2), "share of pixels turned black or white"),
+    "gaussian_blur": Corruption(_gaussian_blur, (0.02, 0.03, 0.04, 0.055, 0.075), "sigma, the shorter side being 1"),
+    "pixelate": Corruption(_pixelate, (0.8, 0.65, 0.5, 0.4, 0.3), "side of the small image, the old one being 1"),
+    "jpeg": Corruption(_jpeg, (60, 40, 25, 15, 8), "JPEG quality"),
+    "brightness": Corruption(_brightness, (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
+    "darkness": Corruption(_brightness, (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
+    "contrast": Corruption(_contrast, (0.75, 0.6, 0.45, 0.3, 0.2), "distance from the mean grey, before being 1"),
+    "saturation": Corruption(_saturation, (0.7, 0.5, 0.3, 0.15, 0), "distance from grey, before being 1"),
+}
+"""Every kind of damage by name."""
+
+_DRAWN = (_gaussian_noise, _shot_noise, _impulse_noise)  # the kinds that draw

@@ -1,0 +1,175 @@
+"""Labelled images for supervised use: checked, drawn in balance, held out, read in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from cs_gan.data.memory import allocate
+from cs_gan.data.store import ImageStore, describe
+from cs_gan.errors import DataError
+from cs_gan.randomness import stream
+
+_COPIED = 1024  # images a chunk, so that a mapped store isn't pulled into memory at once
+
+
+def labelled(store: ImageStore, class_names: Sequence[str] | None = None) -> ImageStore:
+    """The store, if a classifier can use it.
+
+    Args:
+        store: images with labels.
+        class_names: the classes of a network that was trained before. The store's must be among them, and its labels
+            are then renumbered by name; a test set needn't show every class. None for data to train on.
+
+    Raises:
+        DataError: if there are no labels, class folders without images, only one class, or classes that
+            ``class_names`` doesn't have.
+    """
+    if store.empty_classes:
+        folders = ", ".join(store.empty_classes[:5]) + (" ..." if len(store.empty_classes) > 5 else "")
+        raise DataError(
+            f"{store.description}: class folders without images: {folders}. Put images there or remove the folders."
+        )
+    labels = labels_of(store)
+    if class_names is not None:
+        return _renumbered(store, labels, class_names)
+    if bool((labels == labels[0]).all()):
+        raise DataError(
+            f"{store.description}: all images are of one class, {store.class_names[int(labels[0])]!r}. A classifier "
+            "needs two or more: give more class folders or, with --data.limit, more images."
+        )
+    return store
+
+
+def labels_of(store: ImageStore) -> Tensor:  # -> (n,) int64
+    """The labels; DataError if the store has none."""
+    if store.labels is None:
+        raise DataError(
+            f"{store.description} has no labels, and supervised use needs them. Give class folders, two or more, such "
+            "as <root>/train/<class>/*.png, or a data set that has labels, such as digits or cifar10."
+        )
+    return store.labels
+
+
+def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
+    """``count`` images, alike in number for every class (give or take one), chosen by ``seed`` and kept in order.
+
+    Of one store and seed, a smaller subset lies within a larger one.
+
+    Raises:
+        DataError: if the store has no labels, ``count`` is below the number of classes, or a class has too few.
+    """
+    of_class = _by_class(store, seed, "subset")
+    classes = len(of_class)
+    if count < classes:
+        raise DataError(f"subset({count=}): give at least {classes}, an image for each class of {store.name}.")
+    share, rest = divmod(count, classes)
+    favoured = set(torch.randperm(classes, generator=stream(seed, "subset", "extra"))[:rest].tolist())
+    chosen = []
+    for label, members in enumerate(of_class):
+        wanted = share + (label in favoured)
+        if len(members) < wanted:
+            raise DataError(
+                f"subset({count=}): class {store.class_names[label]!r} of {store.name} has {len(members):,} images, "
+                f"and its share would be {wanted:,}. Ask for at most {min(map(len, of_class)) * classes:,}."
+            )
+        chosen.append(members[:wanted])
+    what = f"{store.split}, {count:,} of {len(store):,} balanced by seed {seed}"
+    return _taken(store, torch.cat(chosen).sort().values, store.split, what)
+
+
+def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageStore, ImageStore]:  # -> rest, held out
+    """Hold images out, from every class in proportion, chosen by ``seed``; both parts keep the store's order.
+
+    A fixed seed, apart from the run's, makes of digits' 1,797 images a training and a test set that all runs share.
+
+    Args:
+        store: images with labels.
+        held_out: how many images (an int), or what share of them (a float between 0 and 1).
+        seed: chooses them.
+
+    Raises:
+        DataError: if the store has no labels, or a part would be empty or training be left without a class.
+    """
+    call = f"split({held_out=})"
+    count = round(Fraction(held_out) * len(store)) if isinstance(held_out, float) else held_out
+    if not 0 < count < len(store) or (isinstance(held_out, float) and held_out >= 1):
+        raise DataError(
+            f"{call}: give a share between 0 and 1 or a number of images between 0 and {len(store):,}, the size of "
+            f"{store.name}, so that both parts have some."
+        )
+    of_class = _by_class(store, seed, "split")
+    exact = [Fraction(count * len(members), len(store)) for members in of_class]
+    takes = [int(each) for each in exact]
+    # What rounding down left over goes to the largest remainders, of equal ones to the first classes.
+    by_remainder = sorted(range(len(exact)), key=lambda label: takes[label] - exact[label])
+    for label in by_remainder[: count - sum(takes)]:
+        takes[label] += 1
+    for label, (members, take) in enumerate(zip(of_class, takes, strict=True)):
+        if take == len(members):
+            raise DataError(
+                f"{call}: of class {store.class_names[label]!r}, which has {take} images in {store.name}, none would "
+                "stay to train on. Hold out less."
+            )
+    held = torch.cat([members[:take] for members, take in zip(of_class, takes, strict=True)]).sort().values
+    rest = torch.cat([members[take:] for members, take in zip(of_class, takes, strict=True)]).sort().values
+    names = f"{store.split} without held-out", f"{store.split} held-out"
+    parts = [
+        _taken(store, rows, name, f"{name}, {len(rows):,} of {len(store):,} by seed {seed}")
+        for rows, name in zip((rest, held), names, strict=True)
+    ]
+    return parts[0], parts[1]
+
+
+def ordered_batches(store: ImageStore, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image once, in order and unaugmented: (B, C, H, W) float32 and (B,) int64; the last batch may be short.
+
+    Raises:
+        DataError: at once, if the store has no labels or ``batch_size`` is below 1.
+    """
+    labels = labels_of(store)
+    if batch_size < 1:
+        raise DataError(f"ordered_batches({batch_size=}): give at least 1.")
+    starts = range(0, len(store), batch_size)
+    return (
+        (store.batch(range(i, min(i + batch_size, len(store)))), labels[i : i + batch_size].clone()) for i in starts
+    )
+
+
+def _renumbered(store: ImageStore, labels: Tensor, names: Sequence[str]) -> ImageStore:
+    number = {name: i for i, name in enumerate(names)}
+    if unknown := [name for name in store.class_names if name not in number]:
+        raise DataError(
+            f"{store.description}: class {unknown[0]!r} isn't among the {len(names)} that the network was trained on "
+            f"({', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}). Give data of the same classes, "
+            "under the same names."
+        )
+    table = torch.tensor([number[name] for name in store.class_names])
+    return replace(store, labels=table[labels], class_names=tuple(names))
+
+
+def _by_class(store: ImageStore, seed: int, purpose: str) -> list[Tensor]:
+    """For each class the places of its images, shuffled; DataError for a class without any."""
+    labels = labels_of(store)
+    members = [(labels == label).nonzero()[:, 0] for label in range(store.num_classes)]
+    if missing := [store.class_names[label] for label, found in enumerate(members) if not len(found)]:
+        raise DataError(
+            f"{purpose}: class {missing[0]!r} has no image in {store.description} ({len(missing)} of "
+            f"{store.num_classes} classes). Load more of it: leave out --data.limit or raise it."
+        )
+    return [
+        found[torch.randperm(len(found), generator=stream(seed, purpose, label))] for label, found in enumerate(members)
+    ]
+
+
+def _taken(store: ImageStore, rows: Tensor, split: str, what: str) -> ImageStore:
+    """A store of the images at ``rows``, copied."""
+    images, mapped = allocate((len(rows), *store.image_shape))
+    for start in range(0, len(rows), _COPIED):
+        images[start : start + _COPIED] = store.images[rows[start : start + _COPIED]]
+    description = describe(store.name, what, images, mapped)
+    return replace(store, images=images, labels=labels_of(store)[rows], split=split, description=description)

@@ -1,0 +1,52 @@
+"""Accuracy of a classifier, plain or under Randomized Coded Inference, over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cs_gan.core import RandomizedCodedInference
+from cs_gan.randomness import stream
+
+Group = tuple[int, Tensor, Tensor]  # its number, images (K, C, H, W), labels (K,)
+
+
+@torch.no_grad()
+def accuracy(
+    network: nn.Module, groups: Iterable[Group], *, device: torch.device | str = "cpu", seed: int = 0
+) -> tuple[float, float]:
+    """Share of images classified rightly in percent, and mean cross-entropy.
+
+    Under :class:`RandomizedCodedInference` a group is what is coded together, and its permutations are drawn from
+    (seed, number of the group), so that the result doesn't depend on which process has it. Where torch.distributed
+    runs, every process calls this with its own groups, and all return the figures of all of them.
+
+    Args:
+        network: (K, C, H, W) -> logits (K, classes); it is used in evaluation mode, in float32.
+        groups: (number, images, labels).
+        device: where to compute.
+        seed: of the permutations.
+    """
+    network.eval()
+    sums = torch.zeros(3, dtype=torch.float64)
+    for number, images, labels in groups:
+        if isinstance(network, RandomizedCodedInference):
+            drawing: AbstractContextManager[None] = network.drawing_from(stream(seed, "rci", number))
+        else:
+            drawing = nullcontext()
+        with drawing, torch.autocast(torch.device(device).type, enabled=False):
+            logits = network(images.to(device)).float()
+        targets = labels.to(device)
+        right = (logits.argmax(1) == targets).sum()
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        sums += torch.stack([right.double(), loss.double(), torch.tensor(float(len(labels)), device=device)]).cpu()
+    if torch.distributed.is_initialized():
+        # NCCL reduces what lies on its GPU, and knows no float64 on some devices but CUDA's.
+        sums = sums.to(device)
+        torch.distributed.all_reduce(sums)
+    right, loss, count = sums.tolist()
+    return 100 * right / count, loss / count

@@ -1,0 +1,184 @@
+"""Heat maps and lines over what varies."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cs_gan.sweep.plan import UNSAFE, short_names, text
+from cs_gan.sweep.results import Results, Row, average
+
+INK, RULE, BLUE = "#667085", "#e4e2dd", "#0072b2"
+DPI = 110
+WIDE = 20.0  # ratio of the largest value to the smallest above which an axis is logarithmic
+
+
+def save_plots(folder: Path, results: Results) -> list[Path]:
+    """Write all plots; those of an earlier shape of the sweep go.
+
+    With two keys or more that vary, a heat map for every pair; with one, a line with standard errors. Cases are
+    plotted apart, and side by side in cases.png. What a plot doesn't show is averaged over, as its title says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    cases = list(dict.fromkeys(row.point.case for row in results.rows))
+    for case in cases:
+        rows = [row for row in results.rows if row.point.case == case]
+        if not any(row.values(results.score) for row in rows):
+            continue
+        prefix = f"{UNSAFE.sub('_', case.lower())}-{cases.index(case)}-" if case else ""
+        for keys in _asked(results, rows):
+            draw = heatmap if len(keys) == 2 else line
+            figure = draw(results, rows, *keys)
+            short = short_names(results.keys)
+            name = UNSAFE.sub("_", "-".join(short[key] for key in keys).lower())
+            drawn.append(_save(figure, folder / f"{prefix}{'heatmap' if len(keys) == 2 else 'line'}-{name}.png"))
+    if len(cases) > 1 and any(row.values(results.score) for row in results.rows):
+        drawn.append(_save(side_by_side(results), folder / "cases.png"))
+    for old in set(folder.glob("*.png")) - set(drawn):
+        old.unlink()
+    return drawn
+
+
+def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Pairs of keys for heat maps and single ones for lines: the file's choice, or every pair that varies."""
+    varied = [key for key in results.keys if len(_values(rows, key)) > 1]
+    plots = results.sweep.plots
+    pairs: list[tuple[str, ...]] = list(
+        plots.heatmaps if plots.heatmaps is not None else itertools.combinations(varied, 2)
+    )
+    lines = plots.lines if plots.lines is not None else varied[:1] if len(varied) == 1 else []
+    return [keys for keys in [*pairs, *((key,) for key in lines)] if all(key in rows[0].point.varied for key in keys)]
+
+
+def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Figure:
+    """The mean score at every pair of values; what misses a run has a star, what has none is blank."""
+    places = _values(rows, down), _values(rows, across)
+    short = short_names(results.keys)
+    cells = [
+        [average(_at(rows, {down: one, across: other}), results.score) for other in places[1]] for one in places[0]
+    ]
+    grid = np.array([[np.nan if cell.mean is None else cell.mean for cell in line] for line in cells])
+    middle = 0.4 * np.nanmin(grid) + 0.6 * np.nanmax(grid)  # above it viridis is bright
+    figure = Figure(figsize=(2.6 + 1.0 * len(places[1]), 1.9 + 0.6 * len(places[0])), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.ma.masked_invalid(grid), cmap="viridis", aspect="auto")
+    figure.colorbar(image, ax=axes).set_label(_literal(results.score), color=INK, fontsize=9)
+    for (row, column), value in np.ndenumerate(grid):
+        cell = cells[row][column]
+        shade = "white" if value < middle else "black"
+        told = "no run" if cell.mean is None else f"{cell.mean:.4g}" + ("" if cell.complete else "*")
+        told += f"\n± {cell.error:.2g}" if cell.error is not None else ""
+        axes.text(column, row, told, ha="center", va="center", fontsize=8, color=INK if np.isnan(value) else shade)
+    axes.set_xticks(range(len(places[1])), [_literal(text(value)) for value in places[1]])
+    axes.set_yticks(range(len(places[0])), [_literal(text(value)) for value in places[0]])
+    axes.set_xlabel(_literal(short[across]), color=INK)
+    axes.set_ylabel(_literal(short[down]), color=INK)
+    _title(axes, results, rows, (down, across), all(cell.complete for line in cells for cell in line))
+    axes.tick_params(length=0, labelcolor=INK, labelsize=9)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def line(results: Results, rows: Sequence[Row], key: str) -> Figure:
+    """The mean score with its standard error against one key: a line over numbers, points over anything else."""
+    values = _values(rows, key)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    values = sorted(values) if numeric else values
+    cells = [average(_at(rows, {key: value}), results.score) for value in values]
+    places = values if numeric else list(range(len(values)))
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, places, cells, "o-" if numeric else "o")
+    if not numeric:
+        axes.set_xticks(places, [_literal(text(value)) for value in values])
+    elif values[0] > 0 and values[-1] > WIDE * values[0]:
+        axes.set_xscale("log")
+    axes.set_xlabel(_literal(short_names(results.keys)[key]), color=INK)
+    axes.set_ylabel(_literal(results.score), color=INK)
+    _title(axes, results, rows, (key,), all(cell.complete for cell in cells))
+    _dress(axes)
+    return figure
+
+
+def side_by_side(results: Results) -> Figure:
+    """Every point of every case, in a column for each."""
+    names = list(dict.fromkeys(row.point.case for row in results.rows))
+    figure = Figure(figsize=(2.0 + 0.9 * len(names), 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        rows = [row for row in results.rows if row.point.case == name]
+        spread = np.linspace(-0.25, 0.25, len(rows)) if len(rows) > 1 else [0.0]
+        _points(axes, [place + shift for shift in spread], [average([row], results.score) for row in rows], "o")
+    axes.set_xticks(range(len(names)), [_literal(name) for name in names], rotation=30, ha="right")
+    axes.set_ylabel(_literal(results.score), color=INK)
+    seeds = len(results.sweep.seeds)
+    axes.set_title(f"every point: mean and standard error, {seeds} seeds", fontsize=9, loc="left")
+    _dress(axes)
+    return figure
+
+
+def _points(axes: Axes, places: Sequence[float], cells: Sequence[Any], style: str) -> None:
+    there = [(place, cell) for place, cell in zip(places, cells, strict=True) if cell.mean is not None]
+    axes.errorbar(
+        [place for place, _ in there],
+        [cell.mean for _, cell in there],
+        yerr=[cell.error or 0.0 for _, cell in there],
+        fmt=style,
+        color=BLUE,
+        capsize=3,
+        markersize=4,
+        linewidth=1.4,
+    )
+
+
+def _values(rows: Sequence[Row], key: str) -> list[Any]:
+    """The values of a key in the order of the file."""
+    found = {text(row.point.varied[key]): row.point.varied[key] for row in rows if key in row.point.varied}
+    return list(found.values())
+
+
+def _at(rows: Sequence[Row], where: dict[str, Any]) -> list[Row]:
+    return [row for row in rows if all(text(row.point.varied[key]) == text(value) for key, value in where.items())]
+
+
+def _title(axes: Axes, results: Results, rows: Sequence[Row], shown: Sequence[str], complete: bool) -> None:
+    """What the values are means over."""
+    short, seeds = short_names(results.keys), len(results.sweep.seeds)
+    rest = [(short[key], len(_values(rows, key))) for key in rows[0].point.varied if key not in shown]
+    over = [f"{count} values of {name}" for name, count in rest if count > 1] + [f"{seeds} seed{'s' * (seeds > 1)}"]
+    lines = [f"{rows[0].point.case}: {results.score}" if rows[0].point.case else results.score]
+    lines.append("mean over " + ", ".join(over) + (", ± standard error over seeds" if seeds > 1 else ""))
+    if not complete:
+        lines.append("* over fewer runs: some failed or are missing")
+    axes.set_title(_literal("\n".join(lines)), fontsize=8.5, loc="left")
+
+
+def _dress(axes: Axes) -> None:
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
+
+
+def _literal(name: str) -> str:
+    """A name from a file, where a dollar sign would open a formula."""
+    return name.replace("$", r"\$")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Write a PNG whole or not at all."""
+    FigureCanvasAgg(figure)
+    partial = path.with_suffix(".partial")
+    figure.savefig(partial, format="png", dpi=DPI)
+    os.replace(partial, path)
+    return path

@@ -1,0 +1,174 @@
+"""Means and standard errors of what the runs scored."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cs_gan.sweep.outcome import Outcome, read_outcome
+from cs_gan.sweep.plan import Point, Run, list_points
+from cs_gan.sweep.spec import Sweep
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point and its runs, by seed."""
+
+    point: Point
+    outcomes: dict[int, Outcome]
+
+    def values(self, score: str) -> dict[int, float]:
+        """Seed -> score, of the runs that are done."""
+        return {seed: one.scores[score] for seed, one in self.outcomes.items() if score in one.scores}
+
+    def count(self, status: str) -> int:
+        """How many runs stand so."""
+        return sum(one.status == status for one in self.outcomes.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed is done."""
+        return self.count("done") == len(self.outcomes)
+
+    @property
+    def problems(self) -> list[str]:
+        """``seed 1: error: ...``; seeds that say the same are told together."""
+        told: dict[str, list[int]] = {}
+        for seed, one in self.outcomes.items():
+            if one.status != "done":
+                told.setdefault(f"{one.status}{': ' if one.reason else ''}{one.reason}", []).append(seed)
+        return [f"seed {', '.join(map(str, seeds))} {reason}" for reason, seeds in told.items()]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows, and which scores are told of them; the first is the one that counts."""
+
+    sweep: Sweep
+    rows: list[Row]
+    scores: list[str]
+    better: str  # higher, lower, or nothing where nobody knows
+    scored_on: list[str]
+
+    @property
+    def score(self) -> str:
+        """The one that counts; ``score`` where no run is done."""
+        return self.scores[0] if self.scores else "score"
+
+    @property
+    def keys(self) -> list[str]:
+        """Columns: what varies."""
+        return self.sweep.keys
+
+    def total(self, status: str) -> int:
+        """How many runs stand so."""
+        return sum(row.count(status) for row in self.rows)
+
+
+def read_results(sweep: Sweep, runs: Sequence[Run]) -> Results:
+    """From the run folders as they are."""
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    for run in runs:
+        outcomes.setdefault(run.point.slug, {})[run.seed] = judged(read_outcome(run), sweep)
+    rows = [Row(point, outcomes[point.slug]) for point in list_points(sweep)]
+    done = [one for row in rows for one in row.outcomes.values() if one.status == "done"]
+    primary = done[0].primary if done else ""
+    scores = sweep.scores or ([primary] if primary else [])
+    known = done[0].better if done and scores[:1] == [primary] else ""
+    return Results(sweep, rows, scores, sweep.better or known, sorted({one.scored_on for one in done} - {""}))
+
+
+def judged(outcome: Outcome, sweep: Sweep) -> Outcome:
+    """A run that lacks a score which is asked for counts as failed, since nothing can be told of it."""
+    missing = [name for name in sweep.scores if outcome.status == "done" and name not in outcome.scores]
+    if not missing:
+        return outcome
+    near = difflib.get_close_matches(missing[0], outcome.scores, n=1) or list(outcome.scores)
+    reason = f"score: {missing[0]!r} is none of its scores. Did you mean {' or '.join(map(repr, near))}?"
+    return replace(outcome, status="failed", reason=reason, scores={})
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; none of nothing."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Deviation over n - 1, by the root of n; one value has none."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows that are averaged: the mean over points and seeds, its standard error over seeds."""
+
+    mean: float | None
+    error: float | None
+    complete: bool
+
+
+def average(rows: Sequence[Row], score: str) -> Cell:
+    """Each seed's mean over the rows is one value; their spread gives the standard error."""
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        for seed, value in row.values(score).items():
+            by_seed.setdefault(seed, []).append(value)
+    everything = [value for values in by_seed.values() for value in values]
+    error = standard_error([float(np.mean(values)) for values in by_seed.values()])
+    return Cell(mean(everything), error, bool(rows) and all(row.complete for row in rows))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The point of a group that was chosen, out of how many."""
+
+    group: Any
+    row: Row
+    tried: int
+    left_out: int  # points that miss a run, and can't be chosen
+
+
+def best_of(results: Results) -> list[Best]:
+    """The best point of every group by its mean; only points with all their seeds are compared."""
+    groups: dict[str, list[Row]] = {}
+    for row in results.rows:
+        groups.setdefault(str(row.point.value(results.sweep.group)), []).append(row)
+    sign = 1 if results.better == "higher" else -1
+    found = []
+    for rows in groups.values():
+        complete = [row for row in rows if row.complete]
+        if complete and results.better:
+            best = max(complete, key=lambda row: sign * (average([row], results.score).mean or 0.0))
+            found.append(Best(best.point.value(results.sweep.group), best, len(complete), len(rows) - len(complete)))
+    return found
+
+
+def as_plain(results: Results) -> Mapping[str, Any]:
+    """Everything, for results.json."""
+    rows = []
+    for row in results.rows:
+        cell = average([row], results.score)
+        runs = [
+            {"seed": seed, "folder": f"runs/{row.point.slug}-seed{seed}", "status": one.status, "reason": one.reason}
+            | {"seconds": one.seconds, "scores": one.scores}
+            for seed, one in row.outcomes.items()
+        ]
+        found = {"mean": cell.mean, "standard_error": cell.error, "n": len(row.values(results.score))}
+        rows.append({"case": row.point.case, "settings": row.point.settings, **found, "runs": runs})
+    chosen = [
+        {"group": best.group, "settings": best.row.point.settings, "tried": best.tried, "left_out": best.left_out}
+        for best in (best_of(results) if results.sweep.best_of else [])
+    ]
+    return {
+        "sweep": str(results.sweep.path),
+        "score": results.score,
+        "better": results.better,
+        "scored_on": results.scored_on,
+        "points": rows,
+        "best": chosen,
+    }

@@ -1,0 +1,281 @@
+"""The file of a sweep: read, checked, and nothing run yet."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cs_gan.errors import ConfigError
+
+KEYS = ("script", "config", "seeds", "grid", "cases", "fixed", "score", "better", "best_of", "group", "plots")
+OURS = ("seed", "output_dir", "resume", "config", "dry_run")  # of a run, and set by the sweep
+CASE = "case"  # stands for the named cases where a key is asked for
+
+
+@dataclass(frozen=True)
+class Case:
+    """Settings that go together, and what varies among them; a sweep without cases has one, without a name."""
+
+    name: str
+    constant: dict[str, Any]
+    varied: dict[str, list[Any]]  # the case's own lists, then the grid's
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Which plots; None is chosen from what varies."""
+
+    heatmaps: list[tuple[str, str]] | None = None
+    lines: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is run, and how it is told.
+
+    Args:
+        path: the file.
+        script: ``train_classifier.py`` or another whose runs leave a run folder.
+        config: the base recipe; None where ``fixed`` holds it all.
+        seeds: one run each, at every point.
+        cases: the points, not yet multiplied out.
+        fixed: settings of all runs, over those of the recipe.
+        recipe: ``config``, read.
+        scores: names of scores; the first is plotted and chosen by. Empty is the primary score of the runs.
+        better: of the first score: higher or lower; None asks the runs, who know it of their primary score.
+        best_of: whether the best point of every group is told.
+        group: what groups them: a key, or ``case``.
+        plots: which.
+    """
+
+    path: Path
+    script: Path
+    config: Path | None
+    seeds: list[int]
+    cases: list[Case]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: list[str] = field(default_factory=list)
+    better: Literal["higher", "lower"] | None = None
+    best_of: bool = False
+    group: str = CASE
+    plots: Plots = field(default_factory=Plots)
+
+    @property
+    def keys(self) -> list[str]:
+        """What varies, in any case."""
+        return list(dict.fromkeys(key for case in self.cases for key in case.varied))
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read the file; its paths are relative to the folder that the sweep is started in.
+
+    Raises:
+        ConfigError: for a file that is missing or no YAML, an unknown key (with the nearest), a missing script or
+            recipe, a grid without values, or a key that is set twice.
+    """
+    given = _mapping(read_yaml(path, "the sweep file"), str(path))
+    for key in given:
+        if key not in KEYS:
+            raise ConfigError(f"{path}: unknown key {key!r}. {_nearest(str(key), KEYS)}")
+    script = _existing(path, given, "script")
+    if script is None:
+        raise ConfigError(f"{path}: script is missing: say which one is run, such as script: train_classifier.py.")
+    config = _existing(path, given, "config")
+    fixed = _settings(given.get("fixed"), f"{path}: fixed")
+    cases = _cases(path, given, fixed)
+    better = given.get("better")
+    if better not in (None, "higher", "lower"):
+        raise ConfigError(f"{path}: better = {better!r} must be higher or lower.")
+    if not isinstance(given.get("best_of", False), bool):
+        raise ConfigError(f"{path}: best_of = {given['best_of']!r} must be true or false.")
+    sweep = Sweep(
+        path=path,
+        script=script,
+        config=config,
+        seeds=_seeds(path, given.get("seeds")),
+        cases=cases,
+        fixed=fixed,
+        recipe=flatten(_mapping(read_yaml(config, "the recipe"), str(config))) if config else {},
+        scores=_names(path, "score", given.get("score")),
+        better=better,
+        best_of=given.get("best_of", False),
+        group=str(given.get("group", CASE)),
+        plots=_plots(path, given.get("plots")),
+    )
+    _check_names(sweep, "group" in given)
+    return sweep
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+# -- YAML ------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers as the scripts read them (1e-4 is one), and no key twice: the first would go without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As ever, after a look at the keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ConfigError: if it is missing or no YAML.
+    """
+    try:
+        with path.open() as file:
+            return yaml.load(file, _Loader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path}: {what} can't be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {what} is no valid YAML: {' '.join(str(error).split())}") from error
+
+
+# -- its parts -------------------------------------------------------------------------------------
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{what} must be keys with values, and is {value!r}.")
+    return {str(key): item for key, item in value.items()}
+
+
+def _existing(path: Path, given: Mapping[str, Any], key: str) -> Path | None:
+    if given.get(key) is None:
+        return None
+    found = Path(str(given[key]))
+    if not found.is_file():
+        raise ConfigError(f"{path}: {key}: there is no file {found} in {Path.cwd()}, where the sweep was started.")
+    return found
+
+
+def _seeds(path: Path, value: Any) -> list[int]:
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ConfigError(f"{path}: seeds = {value!r} must be a number above 0, or a list of seeds such as [0, 1, 2].")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds = {value!r} has a seed twice.")
+    return seeds
+
+
+def _settings(value: Any, what: str) -> dict[str, Any]:
+    settings = flatten(_mapping(value, what))
+    for key in settings:
+        if key in OURS:
+            hint = "seeds says which" if key == "seed" else "the sweep sets it for every run"
+            raise ConfigError(f"{what}: {key} can't be set here: {hint}.")
+    return settings
+
+
+def _values(key: str, value: Any, what: str) -> list[Any]:
+    """The values of a key that varies."""
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f"{what}: {key} = {value!r} must be a list of one value or more.")
+    for one in value:
+        if one == "":
+            raise ConfigError(
+                f"{what}: {key} = {value!r}: the outer list is of values to try, and one of them is empty. For the "
+                f'list [""] as one value write {key}: [[""]].'
+            )
+        if isinstance(one, dict):
+            raise ConfigError(f"{what}: {key} = {value!r}: a value can't be a section; write its keys with dots.")
+    texts = [str(one) for one in value]
+    if len(set(texts)) < len(texts):
+        raise ConfigError(f"{what}: {key} = {value!r} has a value twice.")
+    return value
+
+
+def _cases(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[Case]:
+    """The named cases, or one without a name, each with the grid."""
+    what = f"{path}: grid"
+    grid = {key: _values(key, value, what) for key, value in _settings(given.get("grid"), what).items()}
+    named = _mapping(given.get("cases"), f"{path}: cases")
+    if not grid and not named:
+        raise ConfigError(
+            f"{path}: nothing varies. Give a grid, such as grid: {{training.learning_rate: [0.1]}}, or cases."
+        )
+    cases = []
+    for name, content in (named or {"": {}}).items():
+        what = f"{path}: cases: {name}"
+        settings = _settings(content, what)
+        own = {key: _values(key, value, what) for key, value in settings.items() if isinstance(value, list)}
+        constant = {key: value for key, value in settings.items() if key not in own}
+        _set_once(what, "the case and the grid", settings, grid)
+        _set_once(what, "fixed and what varies", fixed, settings | grid)
+        cases.append(Case(name, constant, own | grid))
+    lower = [name.casefold() for name in named]
+    if len(set(lower)) < len(lower):
+        raise ConfigError(f"{path}: two cases differ only in capitals, which some file systems don't tell apart.")
+    return cases
+
+
+def _set_once(what: str, where: str, one: Iterable[str], other: Iterable[str]) -> None:
+    for key in sorted(set(one) & set(other)):
+        raise ConfigError(f"{what}: {key} is set twice, in {where}. Keep one of them.")
+
+
+def _names(path: Path, key: str, value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else value or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"{path}: {key} = {value!r} must be a name, or a list of names.")
+    return names
+
+
+def _plots(path: Path, value: Any) -> Plots:
+    given = _mapping(value, f"{path}: plots")
+    for key in given:
+        if key not in ("heatmaps", "lines"):
+            raise ConfigError(f"{path}: plots: unknown key {key!r}. {_nearest(key, ('heatmaps', 'lines'))}")
+    pairs = given.get("heatmaps")
+    if not isinstance(pairs, list | None) or any(not isinstance(p, list) or len(set(p)) != 2 for p in pairs or []):
+        raise ConfigError(f"{path}: plots: heatmaps = {pairs!r} must be a list of pairs, such as [[key, other]].")
+    lines = None if given.get("lines") is None else _names(path, "plots: lines", given["lines"])
+    return Plots(None if pairs is None else [(str(row), str(column)) for row, column in pairs], lines)
+
+
+def _check_names(sweep: Sweep, grouped: bool) -> None:
+    """Keys that the file speaks of must be among those that vary."""
+    known = [*sweep.keys, *([CASE] if sweep.cases[0].name else [])]
+    asked = [(key, "plots") for pair in sweep.plots.heatmaps or [] for key in pair]
+    asked += [(key, "plots") for key in sweep.plots.lines or []]
+    if grouped:
+        asked.append((sweep.group, "group"))
+    elif sweep.best_of and CASE not in known:
+        raise ConfigError(f"{sweep.path}: best_of needs cases, or group: one of {', '.join(known)}.")
+    for key, where in asked:
+        if key not in known or (where == "plots" and key == CASE):
+            raise ConfigError(f"{sweep.path}: {where}: {key!r} doesn't vary in this sweep. {_nearest(key, known)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}."

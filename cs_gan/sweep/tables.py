@@ -1,0 +1,130 @@
+"""The table of a sweep, as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from cs_gan.sweep.outcome import RECORD
+from cs_gan.sweep.plan import short_names, text
+from cs_gan.sweep.results import Best, Results, Row, average, best_of
+from cs_gan.sweep.spec import CASE
+
+
+def csv_table(results: Results) -> str:
+    """One row a point: full keys, mean, standard error and n of every score, and what became of the other runs."""
+    named = bool(results.rows[0].point.case)
+    header = [*([CASE] if named else []), *results.keys, results.score, "standard error", "n"]
+    for score in results.scores[1:]:
+        header += [score, f"standard error of {score}"]
+    header += ["failed", "not run", "problems"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for row in results.rows:
+        line = [row.point.case] if named else []
+        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        for place, score in enumerate(results.scores or [results.score]):
+            cell = average([row], score)
+            line += [_exact(cell.mean), _exact(cell.error)]
+            line += [str(len(row.values(score)))] if place == 0 else []
+        line += [str(row.count("failed")), str(row.count("not run")), " | ".join(row.problems)]
+        writer.writerow(line)
+    return file.getvalue()
+
+
+def markdown(results: Results) -> str:
+    """The same to read, with what it is a table of, the best of every group, and the runs that are missing."""
+    sweep, seeds = results.sweep, len(results.sweep.seeds)
+    parts = [f"# {sweep.path.stem}: {results.score}", ""]
+    recipe = f" with `{sweep.config}`" if sweep.config else ""
+    parts.append(f"`python -m cs_gan.sweep {sweep.path}` runs `{sweep.script}`{recipe}. ")
+    parts[-1] += f"{len(results.rows)} points, {seeds} seed{'s' * (seeds > 1)} each: mean ± standard error over "
+    parts[-1] += "seeds, of the network after the last step."
+    if results.scored_on:
+        parts[-1] += f" Scored on {' and on '.join(results.scored_on)}."
+    if results.sweep.fixed:
+        parts += ["", f"In all runs: {', '.join(f'{key} = {text(value)}' for key, value in sweep.fixed.items())}."]
+    parts += ["", *_table(results, results.rows)]
+    if sweep.best_of:
+        parts += ["", *_best(results)]
+    missing = [(row, problem) for row in results.rows for problem in row.problems]
+    if missing:
+        failed, waiting = results.total("failed"), results.total("not run")
+        parts += ["", f"## Missing: {failed} failed, {waiting} not run", ""]
+        parts += [f"- {_escaped(row.point.slug)}: {_escaped(problem)}" for row, problem in missing]
+        parts += ["", f"Each run's folder holds its output.txt, and in {RECORD} what it was told."]
+    return "\n".join(parts) + "\n"
+
+
+def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> list[str]:
+    """Columns of what varies and of all scores; ``extra`` ones at the end."""
+    named, short = bool(results.rows[0].point.case), short_names(results.keys)
+    header = [*([CASE] if named else []), *(short[key] for key in results.keys)]
+    header += [*(results.scores or [results.score]), "n", *(name for name, _ in extra)]
+    lines = [header, ["---"] * len(header)]
+    for number, row in enumerate(rows):
+        line = [row.point.case] if named else []
+        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        line += [mean_and_error(average([row], score)) for score in results.scores or [results.score]]
+        lines.append([*line, _count(row, results.score), *(values[number] for _, values in extra)])
+    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
+
+
+def _best(results: Results) -> list[str]:
+    """The second table, and what is to be known about choosing."""
+    group, chosen = results.sweep.group, best_of(results)
+    lines = [f"## The best of every {group}, chosen by this very score", ""]
+    if not results.better:
+        return [*lines, "Not told: say `better: higher` or `better: lower`, which isn't known of this score."]
+    where = f" on {' and on '.join(results.scored_on)}" if results.scored_on else ""
+    lines.append(
+        f"Each is the {'highest' if results.better == 'higher' else 'lowest'} mean of {results.score}{where} among the "
+        "values tried. A best of several is better than it deserves, the more so the more were tried: choose on "
+        "validation images, and report these settings from a second sweep on test images."
+    )
+    if not chosen:
+        return [*lines, "", "No point has all its seeds yet."]
+    counts = [str(best.tried) + (f" ({best.left_out} left out)" if best.left_out else "") for best in chosen]
+    lines += ["", *_table(results, [best.row for best in chosen], [("values tried", counts)])]
+    if any(best.left_out for best in chosen):
+        lines += ["", "Left out are points that miss a run."]
+    return [*lines, "", "For the second sweep:", "", "```yaml", *_cases(chosen), "```"]
+
+
+def _cases(chosen: Sequence[Best]) -> list[str]:
+    cases: dict[str, dict[str, Any]] = {}
+    for best in chosen:  # a value that is a list stands in a list of values
+        settings = {k: [v] if isinstance(v, list) else v for k, v in best.row.point.settings.items()}
+        cases[text(best.group)] = settings
+    return yaml.safe_dump({"cases": cases}, sort_keys=False, width=1000).splitlines()
+
+
+def mean_and_error(cell: Any) -> str:
+    """``95.12 ± 0.31``."""
+    if cell.mean is None:
+        return "—"
+    if cell.error is None:
+        return f"{cell.mean:.4g}"
+    return f"{cell.mean:.4g} ± {cell.error:.2g}"
+
+
+def _count(row: Row, score: str) -> str:
+    """``3``, or ``1 of 3 (2 failed)``."""
+    found, asked = len(row.values(score)), len(row.outcomes)
+    if found == asked:
+        return str(found)
+    told = [f"{row.count(status)} {status}" for status in ("failed", "not run") if row.count(status)]
+    return f"{found} of {asked} ({', '.join(told)})"
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,220 @@
+"""The recipe of a classifier run: typed, each value checked where it is given."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from cs_gan.training.sections import CodeConfig, DataConfig, LoopConfig, RunConfig, names_of, require
+
+
+@dataclass
+class LabelledDataConfig(DataConfig):
+    """Which labelled images.
+
+    Args:
+        name: digits, cifar10, cifar100, tiny_imagenet, fashion_mnist or folder (class folders, or a zip of them).
+        root, image_size, channels, flip, workers: as for a GAN.
+        dequantize: unused by classifiers.
+        crop: pad by so many black pixels and cut the image's size out at random; 0 is no crop.
+        limit: train on so many images, as many of each class, drawn by the seed; null is all.
+        holdout: images of the training set that are kept out of it. They are the test set where the data has none
+            (digits), else the validation set of ``evaluate_on``.
+        evaluate_on: test, or validation (the held-out images), on which strengths are to be tuned.
+    """
+
+    name: str = "cifar10"
+    flip: bool = True
+    dequantize: bool = False
+    crop: int = 4
+    holdout: int = 0
+    evaluate_on: Literal["test", "validation"] = "test"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.crop >= 0, "data.crop", self.crop, "0 or more")
+        require(self.holdout >= 0, "data.holdout", self.holdout, "0 or more")
+        missing = self.evaluate_on == "validation" and not self.holdout
+        require(not missing, "data.holdout", self.holdout, "above 0 where data.evaluate_on is validation")
+
+
+@dataclass
+class ClassifierModelConfig:
+    """Which network: a name of ``models.CLASSIFIER_NAMES`` and what differs from its defaults."""
+
+    name: str = "resnet20"
+    width: int | None = None
+    dropout: float | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The keyword arguments of ``models.build_classifier`` that are set."""
+        return {k: v for k, v in asdict(self).items() if k != "name" and v is not None}
+
+
+@dataclass
+class ClassifierTrainingConfig(LoopConfig):
+    """How the network is trained: SGD with momentum.
+
+    Args:
+        epochs: passes over the training images; sets ``steps``. null takes ``steps`` as it is.
+        learning_rate: at the start.
+        momentum, weight_decay, nesterov: of SGD.
+        decay: of the learning rate: cosine towards 0, or constant.
+        warmup: share of the steps over which the learning rate grows from 0.
+    """
+
+    batch_size: int = 128
+    epochs: float | None = None
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    decay: Literal["constant", "cosine"] = "cosine"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.epochs is None or self.epochs > 0, "training.epochs", self.epochs, "above 0, or null")
+        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "in [0, 1)")
+        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "in [0, 1)")
+        require(not self.nesterov or self.momentum > 0, "training.nesterov", True, "false where momentum is 0")
+
+
+@dataclass
+class MixConfig:
+    """One of the ways to mix samples.
+
+    Args:
+        alpha: of the Beta distribution that the share is drawn from; 0 is off.
+    """
+
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.alpha >= 0, "mix alpha", self.alpha, "0 (off) or more")
+
+
+@dataclass
+class ManifoldMixConfig(MixConfig):
+    """Manifold mixup (Verma et al. 2019).
+
+    Args:
+        alpha: as for mixup.
+        blocks: the input of one of these, drawn in every step, is mixed; "" is the image itself.
+    """
+
+    blocks: list[str] | str = field(default_factory=lambda: ["", "blocks.0", "blocks.1"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.blocks, str):
+            self.blocks = names_of(self.blocks)
+
+
+@dataclass
+class CodedClassifierConfig(CodeConfig):
+    """Coded training: (1 - mu) task + mu penalty.
+
+    Args:
+        blocks: names or patterns of blocks; "" in a list is the whole network, whose outputs are the logits. An
+            empty list is plain training.
+        mu: the penalty's share, in [0, 1).
+    """
+
+    blocks: list[str] | str = field(default_factory=list)
+    mu: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.blocks = names_of(self.blocks)
+        require(0 <= self.mu < 1, "method.coded.mu", self.mu, "in [0, 1)")
+
+
+@dataclass
+class MethodConfig:
+    """What is added to empirical risk minimisation; with everything off it is ERM. Sections combine.
+
+    Args:
+        label_smoothing: share of the target spread over all classes.
+        logit_norm: weight of the mean square of the logits.
+        jacobian: weight of the squared norm of the input-output Jacobian.
+        mixup, cutmix, manifold_mixup: at most one of them.
+        coded: coded-smoothing.
+    """
+
+    label_smoothing: float = 0.0
+    logit_norm: float = 0.0
+    jacobian: float = 0.0
+    mixup: MixConfig = field(default_factory=MixConfig)
+    cutmix: MixConfig = field(default_factory=MixConfig)
+    manifold_mixup: ManifoldMixConfig = field(default_factory=ManifoldMixConfig)
+    coded: CodedClassifierConfig = field(default_factory=CodedClassifierConfig)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.label_smoothing < 1, "method.label_smoothing", self.label_smoothing, "in [0, 1)")
+        for key in ("logit_norm", "jacobian"):
+            require(getattr(self, key) >= 0, f"method.{key}", getattr(self, key), "0 or more")
+        mixes = [key for key in ("mixup", "cutmix", "manifold_mixup") if getattr(self, key).alpha > 0]
+        require(len(mixes) <= 1, "method", ", ".join(mixes), "at most one of mixup, cutmix and manifold_mixup")
+
+
+@dataclass
+class AccuracyConfig:
+    """How the network is scored.
+
+    Args:
+        batch_size: images per forward.
+        rci_ratio: N/K of Randomized Coded Inference, scored beside the plain network; null leaves it out.
+        rci_votes: forwards that are averaged.
+        rci_group: images that are coded together, K.
+        corruptions: names of ``cs_gan.data.CORRUPTIONS``; accuracy under each at the end, on the test images.
+        severity: of the corruptions, 1 to 5.
+    """
+
+    batch_size: int = 256
+    rci_ratio: float | None = 1.5
+    rci_votes: int = 1
+    rci_group: int = 128
+    corruptions: list[str] | str = field(default_factory=list)
+    severity: int = 3
+
+    def __post_init__(self) -> None:
+        self.corruptions = names_of(self.corruptions)
+        for key in ("batch_size", "rci_votes"):
+            require(getattr(self, key) >= 1, f"metrics.{key}", getattr(self, key), "at least 1")
+        require(self.rci_group >= 2, "metrics.rci_group", self.rci_group, "at least 2")
+        ratio, smallest = self.rci_ratio, 2 / self.rci_group
+        fits = ratio is None or ratio >= smallest
+        require(fits, "metrics.rci_ratio", ratio, f"at least {smallest:g}, so that N is at least 2")
+        require(1 <= self.severity <= 5, "metrics.severity", self.severity, "1 to 5")
+
+
+@dataclass
+class ClassifierConfig(RunConfig):
+    """A whole recipe.
+
+    Args:
+        seed, output_dir, resume, dry_run, tracking: as in ``RunConfig``.
+        data: which labelled images.
+        model: which network.
+        training: how it is trained.
+        method: what is added to empirical risk minimisation.
+        metrics: how it is scored.
+    """
+
+    data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    training: ClassifierTrainingConfig = field(default_factory=ClassifierTrainingConfig)
+    model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    metrics: AccuracyConfig = field(default_factory=AccuracyConfig)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a step depends on how many there will be."""
+        coded, training = self.method.coded, self.training
+        return (
+            training.decay != "constant"
+            or training.warmup > 0
+            or (bool(coded.blocks) and coded.ratio_start != coded.ratio_end)
+        )

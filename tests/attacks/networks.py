@@ -1,0 +1,19 @@
+"""Networks and batches that the tests of attacks share."""
+
+import torch
+from torch import nn
+
+
+def mlp(seed=0, features=(1, 4, 4), classes=5):
+    """A smooth network on small images, in double precision so that finite differences mean something."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        size = torch.Size(features).numel()
+        return nn.Sequential(nn.Flatten(), nn.Linear(size, 12), nn.Tanh(), nn.Linear(12, classes)).double().eval()
+
+
+def batch(count=8, features=(1, 4, 4), classes=5, seed=0):
+    """Images well inside [-1, 1] and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *features, generator=generator).double() * 1.6 - 0.8
+    return images, torch.randint(classes, (count,), generator=generator)

@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+
+from cs_gan import RandomizedCodedInference
+from cs_gan.attacks import (
+    Budget,
+    ResultRow,
+    check_gates,
+    evaluate_threats,
+    exercise_batch_sizes,
+    find_threat,
+    verdict,
+    wilson,
+)
+from tests.attacks.networks import batch, mlp
+
+EPSILONS = (0.0, 0.1, 0.3, 1.0)
+GATES = [
+    "iterative beats single-step",
+    "white-box beats black-box",
+    "informed beats uninformed",
+    "large eps gives 0 %",
+    "accuracy falls monotonically with eps",
+    "more EOT doesn't weaken, up to a plateau",
+    "batch sizes 1, 2, K and a short last batch run",
+]
+# Accuracy per eps of an honest defence: every attack as strong as its knowledge.
+HONEST = {
+    ("oblivious", "pgd"): (0.95, 0.80, 0.50, 0.10),
+    ("wrong_permutation", "pgd"): (0.95, 0.82, 0.52, 0.12),
+    ("true_permutation", "pgd"): (0.95, 0.60, 0.20, 0.0),
+    ("eot-1", "fgsm"): (0.95, 0.78, 0.45, 0.20),
+    ("eot-1", "pgd"): (0.95, 0.72, 0.35, 0.02),
+    ("eot-5", "pgd"): (0.95, 0.66, 0.28, 0.0),
+    ("eot-20", "pgd"): (0.95, 0.65, 0.27, 0.0),
+    ("square", "square"): (0.95, 0.85, 0.60, 0.05),
+    ("transfer", "pgd"): (0.95, 0.90, 0.80, 0.40),
+}
+
+
+def row(threat, attack, eps, accuracy, n=1000, group_size=64, batch_sizes=(64, 40), norm="linf"):
+    model = find_threat(threat)
+    value = wilson(accuracy, n)
+    return ResultRow(
+        threat=threat, kind=model.kind, eps=eps, norm=norm, attack=attack, steps=20, restarts=1, eot=model.eot or 5,
+        mean=value, worst=value, majority=value, n=n, draws=10, group_size=group_size, batch_sizes=batch_sizes,
+        seconds=1.0, forward_passes=1,
+    )  # fmt: skip
+
+
+def table(**norm):
+    rows = [
+        row(*key, eps, accuracy, **norm)
+        for key, accuracies in HONEST.items()
+        for eps, accuracy in zip(EPSILONS, accuracies, strict=True)
+    ]
+    small = [row("eot-1", "pgd", 0.3, 0.0, n=2 * size, group_size=size, batch_sizes=(size,)) for size in (1, 2)]
+    return rows + small
+
+
+def planted(rows, change):
+    """The table with accuracies changed: (row) -> accuracy or None to keep it."""
+    result = []
+    for each in rows:
+        accuracy = change(each)
+        result.append(each if accuracy is None else replace(each, mean=wilson(accuracy, each.n)))
+    return result
+
+
+def failed(rows):
+    return [gate.name for gate in check_gates(rows) if not gate.passed]
+
+
+def test_an_honest_table_passes_every_gate():
+    gates = check_gates(table())
+    assert [gate.name for gate in gates] == GATES
+    assert all(gate.passed for gate in gates), gates
+    assert verdict(gates).claim
+    assert "upper bounds" in verdict(gates).sentence
+
+
+def is_(each, threat, attack="pgd"):
+    return each.threat == threat and each.attack == attack
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        # one signed step finds what twenty don't: the loss surface is rough
+        (lambda r: 0.1 if is_(r, "eot-1", "fgsm") and r.eps == 0.3 else None, GATES[0]),
+        # queries or another network find what gradients don't
+        (lambda r: 0.61 if r.threat == "square" and r.eps == 0.1 else None, GATES[1]),
+        (lambda r: 0.1 if r.threat == "transfer" and r.eps >= 0.3 else None, GATES[1]),
+        # the plain network's gradient is better than the defended one's
+        (lambda r: 0.55 if r.threat == "oblivious" and r.eps == 0.1 else None, GATES[2]),
+        (lambda r: 0.8 if r.threat == "true_permutation" and r.eps == 0.1 else None, GATES[2]),
+        # accuracy under an unbounded attack
+        (lambda r: 0.04 if r.eps == 1.0 and r.kind == "white-box" else None, GATES[3]),
+        # a larger ball holds a worse point
+        (lambda r: 0.9 if r.threat == "transfer" and r.eps == 1.0 else None, GATES[4]),
+        # averaging makes the attack weaker, or the last average still gains
+        (lambda r: 0.7 if r.threat == "eot-20" and r.eps == 0.1 else None, GATES[5]),
+        (lambda r: 0.61 if r.threat == "eot-20" and r.eps == 0.1 else None, GATES[5]),
+    ],
+)
+def test_each_planted_fault_fails_its_gate_alone(change, gate):
+    rows = planted(table(), change)
+    assert failed(rows) == [gate]
+    told = verdict(check_gates(rows))
+    assert not told.claim
+    assert told.sentence.startswith("no robustness claim")
+    assert gate in told.sentence
+
+
+def test_a_table_of_masked_gradients_fails():
+    """Gradients through the defence do nothing, queries and other networks do."""
+    rows = planted(table(), lambda r: 0.95 if r.kind == "white-box" and r.attack == "pgd" else None)
+    assert set(failed(rows)) >= set(GATES[:4])
+
+
+def test_differences_within_the_interval_pass():
+    rows = planted(table(), lambda r: 0.672 if r.threat == "eot-20" and r.eps == 0.1 else None)  # eot-5: 66 % +- 3
+    assert failed(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("keep", "gates"),
+    [
+        (lambda r: r.attack != "fgsm", [GATES[0]]),
+        (lambda r: r.kind != "black-box", [GATES[1]]),
+        (lambda r: r.kind not in ("uninformed", "omniscient"), [GATES[2]]),
+        (lambda r: r.kind != "white-box", [GATES[0], GATES[1], GATES[2], GATES[3], GATES[5], GATES[6]]),
+        (lambda r: r.eps == 0.3, [GATES[3], GATES[4]]),
+        (lambda r: r.threat not in ("eot-5", "eot-20"), [GATES[3], GATES[5]]),
+        (lambda r: r.group_size > 1, [GATES[6]]),
+        (lambda r: r.group_size != 2, [GATES[6]]),
+        (lambda r: False, GATES),
+    ],
+)
+def test_what_can_not_be_judged_counts_as_failed_and_says_what_is_missing(keep, gates):
+    rows = [each for each in table() if keep(each)]
+    results = {gate.name: gate for gate in check_gates(rows)}
+    assert [name for name in GATES if not results[name].passed] == gates
+    assert any("could not be judged" in results[name].evidence for name in gates)
+
+
+def test_a_short_last_batch_and_k_are_missed():
+    rows = [replace(each, batch_sizes=each.batch_sizes[:1]) for each in table()]
+    assert "short last" in {gate.name: gate for gate in check_gates(rows)}[GATES[6]].evidence
+    rows = [each for each in table() if each.group_size < 3]
+    assert "K of 3" in {gate.name: gate for gate in check_gates(rows)}[GATES[6]].evidence
+
+
+def test_tiny_rows_do_not_stand_for_the_whole_set():
+    """Rows that only exercise batch sizes reach 0 % on two samples; the large ones decide."""
+    rows = planted(table(), lambda r: 0.3 if r.eps == 1.0 and r.kind == "white-box" else None)
+    rows.append(row("eot-1", "pgd", 1.0, 0.0, n=12, batch_sizes=(8, 4)))
+    assert GATES[3] in failed(rows)
+
+
+def test_every_norm_must_pass():
+    good, bad = table(), planted(table(norm="l2"), lambda r: 0.3 if r.eps == 1.0 and r.kind == "white-box" else None)
+    assert failed(good + table(norm="l2")) == []
+    gate = {gate.name: gate for gate in check_gates(good + bad)}[GATES[3]]
+    assert not gate.passed
+    assert "l2" in gate.evidence
+
+
+def test_no_gate_is_no_claim():
+    assert not verdict([]).claim
+
+
+def test_rows_of_a_real_evaluation_can_be_judged():
+    pytest.importorskip("pyautoattack")
+    images, labels = batch(9)
+    images = images.float()
+    defence = RandomizedCodedInference(mlp().float(), reference=images[:3])
+    budget = Budget(0.1, steps=4, queries=5)
+    threats = ["oblivious", "wrong_permutation", "true_permutation", "eot-1", "eot-5", "square"]
+    options = {"group_size": 4, "draws": 2}
+    rows = list(evaluate_threats(threats, [0.0, 0.1, 2.0], defence, images, labels, budget, **options))
+    fgsm = replace(budget, attack="fgsm")
+    rows += evaluate_threats(["eot-1"], [0.1, 2.0], defence, images, labels, fgsm, **options)
+    rows += exercise_batch_sizes(defence, images, labels, budget, group_size=4)
+    assert not any("could not be judged" in gate.evidence for gate in check_gates(rows))

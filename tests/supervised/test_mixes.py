@@ -1,0 +1,200 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cs_gan import CodedSmoothing
+from cs_gan.errors import BatchError, BlockError, ConfigError
+from cs_gan.randomness import stream
+from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp
+from tests.supervised.networks import CLASSES, batch, mlp
+
+MIXES = [MixUp(0.7), CutMix(0.7), ManifoldMixUp(0.7, ["input", "1", "3"])]
+# torchvision makes targets in float32, so a share read off them has its rounding.
+FLOAT32 = {"rtol": 1e-6, "atol": 1e-7}
+
+
+def name_of(mix):
+    return type(mix).__name__
+
+
+def mixed(mix, images, labels, seed=0, model=None):
+    """(logits' inputs, targets, what the model computes inside the context)."""
+    model = model or mlp()
+    with mix.mixing(model, images, labels, CLASSES, stream(seed)) as (inputs, targets):
+        return inputs, targets, model(inputs)
+
+
+def share_of(targets, labels):
+    return targets[0, labels[0]].double()
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 2, 2), (8, 5), (8, 3, 7)])
+def test_mixup_is_one_convex_combination_with_the_sample_before(shape):
+    images, labels = torch.randn(shape, dtype=torch.float64), batch(8)[1]
+    shares = []
+    for seed in range(20):
+        inputs, targets, _ = mixed(MixUp(1.0), images, labels, seed, model=nn.Identity())
+        share = share_of(targets, labels)
+        torch.testing.assert_close(inputs, share * images + (1 - share) * images.roll(1, 0), **FLOAT32)
+        hot = F.one_hot(labels, CLASSES).double()
+        torch.testing.assert_close(targets.double(), share * hot + (1 - share) * hot.roll(1, 0), **FLOAT32)
+        shares.append(float(share))
+    assert min(shares) < 0.3
+    assert max(shares) > 0.7
+
+
+def test_cutmix_shares_the_label_by_the_area_of_its_box():
+    labels = batch(8)[1]
+    images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 16, 16).contiguous()
+    areas = []
+    for seed in range(20):
+        inputs, targets, _ = mixed(CutMix(1.0), images, labels, seed, model=nn.Identity())
+        own = (inputs == images).double().mean((1, 2, 3))
+        torch.testing.assert_close(targets.double().gather(1, labels[:, None])[:, 0], own, **FLOAT32)
+        torch.testing.assert_close(targets.double().gather(1, labels.roll(1)[:, None])[:, 0], 1 - own, **FLOAT32)
+        assert ((inputs == images) | (inputs == images.roll(1, 0))).all()
+        areas.append(float(own[0]))
+    assert min(areas) < 0.5 < max(areas)
+
+
+@pytest.mark.parametrize("name", ["input", ""])
+def test_manifold_mixup_of_the_input_is_mixup(name):
+    images, labels = batch(8)
+    ours, theirs = mixed(ManifoldMixUp(0.7, [name]), images, labels), mixed(MixUp(0.7), images, labels)
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1], theirs[1])
+
+
+def test_manifold_mixup_mixes_what_the_block_takes():
+    model, (images, labels) = mlp(), batch(8)
+    inputs, targets, logits = mixed(ManifoldMixUp(0.7, ["3"]), images, labels, model=model)
+    assert inputs is images
+    share, hidden = share_of(targets, labels), model[:3](images)
+    torch.testing.assert_close(logits, model[3](share * hidden + (1 - share) * hidden.roll(1, 0)), **FLOAT32)
+    assert not model[3]._forward_pre_hooks
+
+
+def test_manifold_mixup_mixes_keywords_and_nested_tensors_of_the_batch_alone():
+    class Block(nn.Module):
+        def forward(self, pair, *, scale, mask, table):
+            return pair, scale, mask, table
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x):
+            return self.block([x, 2 * x], scale=x, mask=x > 0, table=torch.ones(3))
+
+    x, labels = torch.randn(8, 5, dtype=torch.float64), batch(8)[1]
+    _, targets, (pair, scale, mask, table) = mixed(ManifoldMixUp(0.7, ["block"]), x, labels, model=Model())
+    share = share_of(targets, labels)
+    expected = share * x + (1 - share) * x.roll(1, 0)
+    torch.testing.assert_close(pair[0], expected, **FLOAT32)
+    torch.testing.assert_close(pair[1], 2 * expected, **FLOAT32)
+    torch.testing.assert_close(scale, expected, **FLOAT32)
+    assert torch.equal(mask, x > 0)
+    assert torch.equal(table, torch.ones(3))
+
+
+def test_manifold_mixup_chooses_every_block_of_a_pattern():
+    model, (images, labels) = mlp(), batch(8)
+    chosen = set()
+    for seed in range(20):
+        _, targets, logits = mixed(ManifoldMixUp(0.7, ["input", "[13]"]), images, labels, seed, model)
+        share = share_of(targets, labels)
+        for split in (0, 1, 3):  # the logits had the block after `split` layers got the mixed batch
+            hidden = model[:split](images)
+            by_hand = model[split:](share * hidden + (1 - share) * hidden.roll(1, 0))
+            if torch.allclose(logits, by_hand, **FLOAT32):
+                chosen.add(split)
+    assert chosen == {0, 1, 3}
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=name_of)
+class TestEveryMix:
+    def test_depends_on_the_generators_seed_alone(self, mix):
+        images, labels = batch(8)
+        model = mlp()
+        first = mixed(mix, images, labels, 5, model)
+        torch.rand(7)
+        again = mixed(mix, images, labels, 5, model)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        others = [mixed(mix, images, labels, seed, model)[2] for seed in range(6, 10)]
+        assert any(not torch.equal(first[2], other) for other in others)  # CutMix has few boxes of 4x4
+
+    def test_leaves_torchs_global_generator_alone(self, mix):
+        images, labels = batch(8)
+        model, before = mlp(), torch.get_rng_state()
+        mixed(mix, images, labels, model=model)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_leaves_the_batch_alone(self, mix):
+        images, labels = batch(8)
+        before = images.clone(), labels.clone()
+        mixed(mix, images, labels)
+        assert torch.equal(images, before[0])
+        assert torch.equal(labels, before[1])
+
+    def test_a_batch_of_one_is_mixed_with_itself(self, mix):
+        images, labels = batch(1)
+        model = mlp()
+        _, targets, logits = mixed(mix, images, labels, model=model)
+        torch.testing.assert_close(logits, model(images), **FLOAT32)
+        torch.testing.assert_close(targets, F.one_hot(labels, CLASSES).float(), **FLOAT32)
+
+    def test_refuses_integer_images(self, mix):
+        images, labels = batch(8)
+        mix = ManifoldMixUp(0.7, ["input"]) if isinstance(mix, ManifoldMixUp) else mix
+        with pytest.raises(BatchError, match=r"uint8.*\.float\(\)"):
+            mixed(mix, images.to(torch.uint8), labels)
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("build", [MixUp, CutMix, lambda alpha: ManifoldMixUp(alpha, ["1"])])
+def test_alpha_must_be_above_0(build, alpha):
+    with pytest.raises(ConfigError, match=rf"alpha={alpha}.*mix=None"):
+        build(alpha)
+
+
+def test_cutmix_refuses_what_is_not_an_image():
+    with pytest.raises(BatchError, match=r"\(8, 5\).*MixUp"):
+        mixed(CutMix(1.0), torch.zeros(8, 5), batch(8)[1])
+
+
+@pytest.mark.parametrize("blocks", [(), [], "layer1"])
+def test_manifold_mixup_needs_a_list_of_blocks(blocks):
+    with pytest.raises(ConfigError, match="give a list of block names"):
+        ManifoldMixUp(1.0, blocks)
+
+
+def test_an_unknown_block_is_refused_with_the_nearest():
+    model = nn.Sequential()
+    model.add_module("stage", nn.Linear(2, 2))
+    with pytest.raises(BlockError, match=r"no block 'stages'.*Did you mean 'stage'"):
+        ManifoldMixUp(1.0, ["stages"]).check(model, None)
+
+
+def test_a_block_that_does_not_run_or_takes_no_batch_is_refused():
+    model, (images, labels) = mlp(), batch(8)
+    model[3].add_module("unused", nn.Linear(2, 2))
+    with pytest.raises(BlockError, match=r"'3\.unused', which the model's forward does not call"):
+        mixed(ManifoldMixUp(1.0, ["3.unused"]), images, labels, model=model)
+    embedding = nn.Sequential(nn.Embedding(5, 6), nn.Flatten(), nn.Linear(12, CLASSES))
+    tokens = torch.randint(5, (8, 2))
+    with pytest.raises(BatchError, match="at '0': none of its inputs is a floating-point"):
+        mixed(ManifoldMixUp(1.0, ["0"]), tokens, labels, model=embedding)
+    assert not embedding[0]._forward_pre_hooks
+    mixed(ManifoldMixUp(1.0, ["2"]), tokens, labels, model=embedding)
+
+
+def test_a_block_inside_a_coded_one_is_refused_and_others_are_not():
+    model = mlp()
+    coded = CodedSmoothing(model, [""])
+    with pytest.raises(BlockError, match="can't mix at '3' inside the coded block ''"):
+        ManifoldMixUp(1.0, ["input", "3"]).check(model, coded)
+    ManifoldMixUp(1.0, ["input"]).check(model, coded)
+    coded.detach()
+    ManifoldMixUp(1.0, ["input", "1", "3"]).check(model, CodedSmoothing(model, ["3"]))
