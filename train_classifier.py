@@ -10,7 +10,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing, Linear, RandomizedCodedInference
-from cs_gan.data import BatchStream, ImageStore, batch_indices, corrupt, load_images, split, subset
+from cs_gan.data import BatchStream, ImageStore, batch_indices, corrupted, labelled, load_images, split, subset
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_curve, save_metrics_csv, save_report
@@ -143,20 +142,18 @@ class ClassifierTask(Task):
             )
         found = {}
         for corruption in ("", *corruptions):
-            images = self.test_store.images
-            if corruption:
-                images = corrupt(images, corruption, metrics.severity, seed=0)
+            store = corrupted(self.test_store, corruption, metrics.severity) if corruption else self.test_store
             under = f", {corruption} {metrics.severity}" if corruption else ""
             for how, each in networks.items():
-                right, loss = accuracy(each, self._groups(images), device=device, seed=self.config.seed)
+                right, loss = accuracy(each, self._groups(store), device=device, seed=self.config.seed)
                 found[f"accuracy{how}{under} (%)"] = right
                 if not corruption:
                     found[f"cross-entropy{how}"] = loss
         return found
 
-    def _groups(self, images: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def _groups(self, store: ImageStore) -> Iterator[tuple[int, Tensor, Tensor]]:
         """This process's share of the test images, in groups that RCI codes together."""
-        store, size = replace(self.test_store, images=images), self.config.metrics.rci_group
+        size = self.config.metrics.rci_group
         for number in range(self.session.rank, math.ceil(len(store) / size), self.session.processes):
             indices = torch.arange(number * size, min((number + 1) * size, len(store)))
             yield number, store.batch(indices), store.labels[indices]
@@ -215,7 +212,8 @@ def _images(config: ClassifierConfig, session: Session) -> tuple[ImageStore, Ima
                 progress=session.is_main and sys.stderr.isatty(),
             )
 
-    training = load("train")
+    training = labelled(load("train"))
+    source = training.split
     if data.holdout:
         # The same images are held out whatever the run's seed, so that runs over seeds share a test set.
         training, held = split(training, data.holdout, seed=0)
@@ -224,7 +222,15 @@ def _images(config: ClassifierConfig, session: Session) -> tuple[ImageStore, Ima
     if data.limit is not None:
         training = subset(training, data.limit, seed=derive_seed(config.seed, "subset"))
     use_held = data.evaluate_on == "validation" or data.name == "digits"
-    return training, held if use_held else load("test")
+    if use_held:
+        return training, held
+    test = labelled(load("test"), training.class_names)
+    if test.split == source:
+        raise ConfigError(
+            f"{training.description} has no test images of its own, and those it was trained on would be scored: give "
+            "train/ and test/ folders, or hold some out with --data.holdout=1000 --data.evaluate_on=validation."
+        )
+    return training, test
 
 
 def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.device) -> Classifier:

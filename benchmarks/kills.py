@@ -114,9 +114,12 @@ class Run:
                 f"a run ended with exit code {self.process.returncode}:\n{self.output.read_text()[-4000:]}"
             )
 
-    def kill(self) -> None:
-        """SIGKILL to the process and all that it has started, the launcher first, and wait until all are gone."""
-        family = [self.process.pid, *descendants(self.process.pid)]
+    def family(self) -> list[int]:
+        """The process and all that it has started, the launcher first."""
+        return [self.process.pid, *descendants(self.process.pid)]
+
+    def kill(self, family: list[int]) -> None:
+        """SIGKILL to all of them; waits until they are gone."""
         for pid in family:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -213,10 +216,13 @@ def disturb(
             delay = draw.uniform(0, startup + 2 * pause)
             going = run.wait(lambda run=run, delay=delay: run.seconds > delay)
             if going and kind == "save":
+                going = run.wait(lambda run=run: run.began)
+            family = run.family()  # before a save is seen: to look for it takes as long as a save
+            if going and kind == "save":
                 going = run.wait(lambda run=run: run.unfinished(SAVING))
-                time.sleep(draw.uniform(0, 0.02))  # another stage of it each time
+                time.sleep(draw.uniform(0, 0.01))  # another stage of it each time
             if going:
-                run.kill()
+                run.kill(family)
         if met:
             met[-1].went_on = run.began or "(killed before it read)"
         if run.process.returncode == 0:

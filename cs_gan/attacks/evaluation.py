@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cs_gan.attacks.autoattack import RAND_EOT
 from cs_gan.attacks.scene import Budget, Scene
-from cs_gan.attacks.scoring import Interval, groups, plain, predict, score_predictions
+from cs_gan.attacks.scoring import Interval, Score, groups, plain, predict, score_predictions
 from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.attacks.threats import SQUARE, ThreatModel, find_threat
 from cs_gan.core import RandomizedCodedInference
@@ -32,6 +32,7 @@ class ResultRow:
     eps: float
     norm: str
     attack: str
+    loss: str
     steps: int
     restarts: int
     eot: int
@@ -93,17 +94,16 @@ def evaluate_threat(
     if draws < 1 or targets < 1:
         raise AttackError(f"draws={draws}, targets={targets}: at least one of each is needed.")
     slices = list(groups(defence, images, labels, group_size))
-    chosen = set(torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist())
+    chosen = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
     networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
-    generator = stream(seed, "attacked", threat.name)
     predicted, truth, seconds, passes = [], [], 0.0, 0
-    with undisturbed(images.device, generator, defence, *networks), torch.inference_mode(False):
+    with undisturbed(images.device, stream(seed, "attacked"), defence, *networks), torch.inference_mode(False):
         predict(defence, lambda _: images[slices[0]], [0], labels)  # labels that don't fit fail before any work
         for index, part in enumerate(slices):
+            inside = [i - part.start for i in chosen if part.start <= i < part.stop]
             scene = Scene(
-                defence, images[part], labels[part], images, part.start,
-                [i - part.start for i in sorted(chosen) if part.start <= i < part.stop],
-                budget, (seed, "group", index), draws, surrogate,
+                defence, images[part], labels[part], images, part.start, inside, budget,
+                (seed, "group", index), draws, surrogate,
             )  # fmt: skip
             with PassCounter(*networks) as counted:
                 start = clock(images.device)
@@ -115,14 +115,8 @@ def evaluate_threat(
                 predicted.append(classes[:, trial.counted])
                 truth.append(trial.labels[trial.counted])
     score = score_predictions(torch.cat(predicted, 1), torch.cat(truth))
-    attack, steps, restarts, eot = _told(threat, budget)
-    return ResultRow(
-        threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, steps=steps,
-        restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
-        draws=score.draws, group_size=group_size,
-        batch_sizes=tuple(dict.fromkeys(part.stop - part.start for part in slices)),
-        seconds=seconds, forward_passes=passes,
-    )  # fmt: skip
+    sizes = tuple(dict.fromkeys(part.stop - part.start for part in slices))
+    return _row(threat, budget, score, group_size, sizes, seconds, passes)
 
 
 def evaluate_threats(
@@ -181,13 +175,35 @@ def exercise_batch_sizes(
     ]
 
 
-def _told(threat: ThreatModel, budget: Budget) -> tuple[str, int, int, int]:
-    """Attack, steps, restarts and draws per gradient as they were, whatever the budget says."""
+def _row(
+    threat: ThreatModel,
+    budget: Budget,
+    score: Score,
+    group_size: int,
+    batch_sizes: tuple[int, ...],
+    seconds: float,
+    forward_passes: int,
+) -> ResultRow:
+    attack, loss, steps, restarts, eot = _told(threat, budget)
+    return ResultRow(
+        threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, loss=loss, steps=steps,
+        restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
+        draws=score.draws, group_size=group_size, batch_sizes=batch_sizes, seconds=seconds,
+        forward_passes=forward_passes,
+    )  # fmt: skip
+
+
+def _told(threat: ThreatModel, budget: Budget) -> tuple[str, str, int, int, int]:
+    """Attack, loss, steps, restarts and draws per gradient as they were, whatever the budget says."""
     if threat.name == SQUARE:
-        return SQUARE, budget.queries, budget.restarts, 1
+        return SQUARE, "margin", budget.queries, budget.restarts, 1
     eot = budget.eot if threat.eot is None else threat.eot
-    if budget.attack == "fgsm":
-        return "fgsm", 1, 1, eot
-    if budget.attack == "rand":
-        return "rand", budget.steps, 1, RAND_EOT
-    return budget.attack, budget.steps, budget.restarts, eot
+    match budget.attack:
+        case "fgsm":
+            return "fgsm", budget.loss, 1, 1, eot
+        case "pgd":
+            return "pgd", budget.loss, budget.steps, budget.restarts, eot
+        case "rand":
+            return "rand", "cross-entropy, dlr", budget.steps, 1, RAND_EOT
+    loss = "dlr" if budget.attack == "apgd-dlr" else "cross-entropy"
+    return budget.attack, loss, budget.steps, budget.restarts, eot

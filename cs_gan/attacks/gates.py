@@ -116,7 +116,7 @@ def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> Gate:
     """More draws per gradient weaken no attack, and the last doubling changes nothing beyond the interval."""
     name, pairs, rising = "more EOT doesn't weaken, up to a plateau", [], []
     adaptive = [row for row in _attacked(rows) if row.threat.startswith("eot-") and row.attack in ("fgsm", "pgd")]
-    for series in _by(adaptive, lambda row: (*_setting(row), row.attack, row.steps, row.restarts)):
+    for series in _by(adaptive, lambda row: (*_setting(row), row.attack, row.loss, row.steps, row.restarts)):
         ordered = sorted({row.eot: row for row in series}.values(), key=lambda row: row.eot)
         pairs += [(more, less) for less, more in pairwise(ordered)]
         if len(ordered) > 1 and ordered[-1].mean.value < ordered[-2].mean.low:
@@ -176,7 +176,7 @@ def _setting(row: ResultRow) -> tuple[object, ...]:
 
 
 def _recipe(row: ResultRow) -> tuple[object, ...]:
-    return row.norm, row.group_size, row.n, row.threat, row.attack, row.steps, row.restarts, row.eot
+    return row.norm, row.group_size, row.n, row.threat, row.attack, row.loss, row.steps, row.restarts, row.eot
 
 
 def _attacked(rows: Iterable[ResultRow]) -> list[ResultRow]:
@@ -188,7 +188,7 @@ def _best(rows: Iterable[ResultRow]) -> ResultRow:
 
 
 def _says(row: ResultRow) -> str:
-    return f"{row.threat} ({row.attack}, eps {row.eps:g}) leaves {_percent(row.mean)}"
+    return f"{row.threat} ({row.attack} on {row.loss}, eps {row.eps:g}) leaves {_percent(row.mean)}"
 
 
 def _where(row: ResultRow) -> str:

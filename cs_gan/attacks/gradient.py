@@ -16,12 +16,17 @@ from cs_gan.randomness import stream
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,)
-    """-log p(label). Its gradient vanishes where float32 rounds p to 1; ``margin`` has no such hole."""
+    """-log p(label), as FGSM and PGD are defined; :func:`margin` tells where it is weak."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,)
-    """The largest other logit minus the label's: above 0 where the sample is misclassified."""
+    """The largest other logit minus the label's: above 0 where the sample is misclassified.
+
+    The loss to take through a defence that mixes the batch. Cross-entropy has next to no gradient on a
+    confident sample and one of order 1 on a misclassified neighbour, so that the confident one is spent
+    on its neighbours and survives: a robustness that isn't there. Every margin weighs the same.
+    """
     column = labels[:, None]
     return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column)[:, 0]
 
@@ -174,8 +179,7 @@ def pgd(
     Args:
         forward: (K, *F) -> logits (K, classes). A module runs in eval mode and gets its own back after; a
             :class:`RandomizedCodedInference` draws its permutations from ``generator`` meanwhile.
-        images: clean, in [low, high]; (K, C, H, W) or (K, d).
-        labels: (K,) class indices.
+        images, labels: clean (K, C, H, W) or (K, d) in [low, high]; (K,) class indices.
         eps: radius in the units of the images: ours lie in [-1, 1], where 8/255 on [0, 1] is 16/255.
         step: length of a step; 2.5 eps / steps by default (Madry et al. 2018).
         norm: ``linf`` or ``l2``.

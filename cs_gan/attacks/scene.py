@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.attacks import autoattack
-from cs_gan.attacks.gradient import fgsm, pgd
+from cs_gan.attacks.gradient import LOSSES, fgsm, pgd
 from cs_gan.attacks.norms import Ball
 from cs_gan.attacks.state import Forward
 from cs_gan.errors import AttackError
@@ -27,7 +27,8 @@ class Budget:
         eps, norm, low, high: the ball, in the units of the images; see :class:`Ball`.
         attack: ``fgsm``, ``pgd``, or with pyautoattack ``apgd-ce``, ``apgd-dlr``, ``rand``; the threat
             ``square`` takes none of them.
-        steps, step, restarts, loss: of :func:`pgd` (``step`` and ``loss`` of pgd alone).
+        steps, step, restarts, loss: of :func:`pgd` (``step`` and ``loss`` not of APGD). The margin is the
+            default, since cross-entropy overrates a defence that mixes the batch (see :func:`margin`).
         eot: draws per gradient for the batch threats; ``eot-n`` brings its own, and ``rand`` too.
         queries: of ``square``.
 
@@ -43,12 +44,14 @@ class Budget:
     restarts: int = 1
     eot: int = 5
     queries: int = 1000
-    loss: str = "cross-entropy"
+    loss: str = "margin"
     low: float = -1.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
         Ball(self.norm, self.eps, self.low, self.high)
+        if self.loss not in LOSSES:
+            raise AttackError(f"loss={self.loss!r} is unknown: choose one of {', '.join(LOSSES)}.")
         if self.attack not in ATTACKS:
             raise AttackError(f"attack={self.attack!r} is unknown: choose one of {', '.join(ATTACKS)}.")
         if min(self.steps, self.restarts, self.eot, self.queries) < 1:

@@ -92,7 +92,7 @@ class RandomizedCodedInference(nn.Module):
         """
         coded, own = self.coded, (self.generator, self.coded.seed, self.coded._drawn)
         self.generator = generator
-        if coded.code(8).nodes == "random":
+        if "random" in coded._code_options:  # among nodes, spline and decoder only nodes have this choice
             coded.seed, coded._drawn = int(torch.randint(2**62, (), generator=generator, device="cpu")), 0
         try:
             yield

@@ -79,13 +79,16 @@ def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, jobs: int | None) ->
         total=len(runs),
         initial=len(runs) - len(missing),
         unit="run",
+        smoothing=0,  # runs end in bursts, as many as there are jobs
         dynamic_ncols=terminal,
         mininterval=0.2 if terminal else 30.0,
     )
-    bar.write(f"{len(runs)} runs, {len(runs) - len(missing)} done; {jobs} at a time; {folder}", file=sys.stderr)
 
     def say(message: str) -> None:
-        bar.write(message, file=sys.stderr)
+        if terminal:
+            bar.write(message, file=sys.stderr)
+        else:
+            print(message, file=sys.stderr, flush=True)
 
     def ended(run: Run) -> None:
         outcome = judged(read_outcome(run), sweep)
@@ -96,6 +99,7 @@ def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, jobs: int | None) ->
         else:
             say(f"{run.name} {outcome.status}: {outcome.reason}")
 
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} done; {jobs} at a time; {folder}")
     with Stop() as stop:
         run_all(missing, jobs, max(1, cores // jobs), stop, ended, say)
         bar.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from cs_gan.sweep.plan import UNSAFE, short_names, text
 from cs_gan.sweep.results import Results, Row, average
@@ -50,7 +52,7 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
 
 def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Pairs of keys for heat maps and single ones for lines: the file's choice, or every pair that varies."""
-    varied = [key for key in results.keys if len(_values(rows, key)) > 1]
+    varied = [key for key in rows[0].point.varied if len(_values(rows, key)) > 1]
     plots = results.sweep.plots
     pairs: list[tuple[str, ...]] = list(
         plots.heatmaps if plots.heatmaps is not None else itertools.combinations(varied, 2)
@@ -60,7 +62,7 @@ def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Figure:
-    """The mean score at every pair of values; what misses a run has a star, what has none is blank."""
+    """The mean score at every pair of values; what misses a run has a star, what has none a dash."""
     places = _values(rows, down), _values(rows, across)
     short = short_names(results.keys)
     cells = [
@@ -68,21 +70,22 @@ def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Fi
     ]
     grid = np.array([[np.nan if cell.mean is None else cell.mean for cell in line] for line in cells])
     middle = 0.4 * np.nanmin(grid) + 0.6 * np.nanmax(grid)  # above it viridis is bright
-    figure = Figure(figsize=(2.6 + 1.0 * len(places[1]), 1.9 + 0.6 * len(places[0])), layout="constrained")
+    figure = Figure(figsize=(2.6 + 1.1 * len(places[1]), 1.9 + 0.6 * len(places[0])), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(grid), cmap="viridis", aspect="auto")
-    figure.colorbar(image, ax=axes).set_label(_literal(results.score), color=INK, fontsize=9)
+    bar = figure.colorbar(image, ax=axes, format=ScalarFormatter(useOffset=False))
+    bar.set_label(_literal(results.score), color=INK, fontsize=9)
+    bar.ax.tick_params(labelcolor=INK, labelsize=8)
     for (row, column), value in np.ndenumerate(grid):
         cell = cells[row][column]
         shade = "white" if value < middle else "black"
-        told = "no run" if cell.mean is None else f"{cell.mean:.4g}" + ("" if cell.complete else "*")
-        told += f"\n± {cell.error:.2g}" if cell.error is not None else ""
+        told = str(cell).replace(" ±", "\n±") + ("" if cell.complete else "*")
         axes.text(column, row, told, ha="center", va="center", fontsize=8, color=INK if np.isnan(value) else shade)
     axes.set_xticks(range(len(places[1])), [_literal(text(value)) for value in places[1]])
     axes.set_yticks(range(len(places[0])), [_literal(text(value)) for value in places[0]])
     axes.set_xlabel(_literal(short[across]), color=INK)
     axes.set_ylabel(_literal(short[down]), color=INK)
-    _title(axes, results, rows, (down, across), all(cell.complete for line in cells for cell in line))
+    _title(figure, results, rows, (down, across), all(cell.complete for line in cells for cell in line))
     axes.tick_params(length=0, labelcolor=INK, labelsize=9)
     axes.spines[:].set_visible(False)
     return figure
@@ -104,7 +107,7 @@ def line(results: Results, rows: Sequence[Row], key: str) -> Figure:
         axes.set_xscale("log")
     axes.set_xlabel(_literal(short_names(results.keys)[key]), color=INK)
     axes.set_ylabel(_literal(results.score), color=INK)
-    _title(axes, results, rows, (key,), all(cell.complete for cell in cells))
+    _title(figure, results, rows, (key,), all(cell.complete for cell in cells))
     _dress(axes)
     return figure
 
@@ -150,7 +153,7 @@ def _at(rows: Sequence[Row], where: dict[str, Any]) -> list[Row]:
     return [row for row in rows if all(text(row.point.varied[key]) == text(value) for key, value in where.items())]
 
 
-def _title(axes: Axes, results: Results, rows: Sequence[Row], shown: Sequence[str], complete: bool) -> None:
+def _title(figure: Figure, results: Results, rows: Sequence[Row], shown: Sequence[str], complete: bool) -> None:
     """What the values are means over."""
     short, seeds = short_names(results.keys), len(results.sweep.seeds)
     rest = [(short[key], len(_values(rows, key))) for key in rows[0].point.varied if key not in shown]
@@ -159,7 +162,9 @@ def _title(axes: Axes, results: Results, rows: Sequence[Row], shown: Sequence[st
     lines.append("mean over " + ", ".join(over) + (", ± standard error over seeds" if seeds > 1 else ""))
     if not complete:
         lines.append("* over fewer runs: some failed or are missing")
-    axes.set_title(_literal("\n".join(lines)), fontsize=8.5, loc="left")
+    letters = int(figure.get_figwidth() * 15)
+    lines = [part for line in lines for part in textwrap.wrap(line, letters)]
+    figure.suptitle(_literal("\n".join(lines)), fontsize=8.5, x=0.02, ha="left")
 
 
 def _dress(axes: Axes) -> None:

@@ -111,6 +111,15 @@ class Cell:
     error: float | None
     complete: bool
 
+    def __str__(self) -> str:
+        """``95.12 ± 0.31``: as many decimals as the error has with two digits that count."""
+        if self.mean is None:
+            return "—"
+        if self.error is None:
+            return f"{self.mean:.4g}"
+        decimals = min(6, max(0, 1 - math.floor(math.log10(self.error)))) if self.error else 2
+        return f"{self.mean:.{decimals}f} ± {self.error:.{decimals}f}"
+
 
 def average(rows: Sequence[Row], score: str) -> Cell:
     """Each seed's mean over the rows is one value; their spread gives the standard error."""

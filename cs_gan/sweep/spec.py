@@ -227,6 +227,9 @@ def _cases(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> li
         what = f"{path}: cases: {name}"
         settings = _settings(content, what)
         own = {key: _values(key, value, what) for key, value in settings.items() if isinstance(value, list)}
+        # A list as a setting can only be written as the one value of a list.
+        settings |= {key: value[0] for key, value in own.items() if len(value) == 1 and isinstance(value[0], list)}
+        own = {key: value for key, value in own.items() if settings[key] is value}
         constant = {key: value for key, value in settings.items() if key not in own}
         _set_once(what, "the case and the grid", settings, grid)
         _set_once(what, "fixed and what varies", fixed, settings | grid)

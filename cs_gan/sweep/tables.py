@@ -70,7 +70,7 @@ def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Seq
     for number, row in enumerate(rows):
         line = [row.point.case] if named else []
         line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
-        line += [mean_and_error(average([row], score)) for score in results.scores or [results.score]]
+        line += [str(average([row], score)) for score in results.scores or [results.score]]
         lines.append([*line, _count(row, results.score), *(values[number] for _, values in extra)])
     return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
 
@@ -102,15 +102,6 @@ def _cases(chosen: Sequence[Best]) -> list[str]:
         settings = {k: [v] if isinstance(v, list) else v for k, v in best.row.point.settings.items()}
         cases[text(best.group)] = settings
     return yaml.safe_dump({"cases": cases}, sort_keys=False, width=1000).splitlines()
-
-
-def mean_and_error(cell: Any) -> str:
-    """``95.12 ± 0.31``."""
-    if cell.mean is None:
-        return "—"
-    if cell.error is None:
-        return f"{cell.mean:.4g}"
-    return f"{cell.mean:.4g} ± {cell.error:.2g}"
 
 
 def _count(row: Row, score: str) -> str:

@@ -43,7 +43,8 @@ def row(threat, attack, eps, accuracy, n=1000, group_size=64, batch_sizes=(64, 4
     model = find_threat(threat)
     value = wilson(accuracy, n)
     return ResultRow(
-        threat=threat, kind=model.kind, eps=eps, norm=norm, attack=attack, steps=20, restarts=1, eot=model.eot or 5,
+        threat=threat, kind=model.kind, eps=eps, norm=norm, attack=attack, loss="margin", steps=20, restarts=1,
+        eot=model.eot or 5,
         mean=value, worst=value, majority=value, n=n, draws=10, group_size=group_size, batch_sizes=batch_sizes,
         seconds=1.0, forward_passes=1,
     )  # fmt: skip

@@ -255,6 +255,11 @@ class TestRandomizedCodedInference:
             output = served(x)
         assert torch.equal(output, RandomizedCodedInference(copy.deepcopy(served.model), seed=4)(x))
 
+    def test_another_generator_serves_any_ratio_that_the_batch_allows(self):
+        served = RandomizedCodedInference(network(), 0.05)  # two coded samples of 40
+        with served.drawing_from(generator(4)):
+            assert served(torch.randn(40, 3)).shape == (40, 2)
+
     @pytest.mark.parametrize("mode", [True, False])
     def test_the_models_mode_is_left_as_it_is(self, mode):
         model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).train(mode)

@@ -55,6 +55,7 @@ def test_images_lie_in_a_black_border_and_stay_exact(packed: bool, layout: str, 
         np.testing.assert_array_equal(store.images[:, 0], np.pad(images[prefix], ((0, 0), (2, 2), (2, 2))))
         assert store.labels is not None
         assert store.labels.tolist() == LABELS[prefix]
+        assert store.class_names[9] == "Ankle boot"
     assert store.description.startswith("fashion_mnist (test): 2 images, 1x32x32")
     assert store.preparation == "border 2 black, grey"
 

@@ -12,6 +12,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
 
 from cs_gan.data import datasets, load_images
+from cs_gan.data.shifted import CIFAR10_CLASSES
 from cs_gan.errors import DataError
 
 MakeImages = Callable[..., Path]
@@ -47,6 +48,7 @@ def test_cifar10_in_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.Monk
         np.testing.assert_array_equal(train.images, pixels[:10])
         assert train.labels is not None
         assert train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
+        assert train.class_names == tuple("0123456789")  # as this batches.meta has them
     np.testing.assert_array_equal(load_images("cifar10", split="test").images, pixels[10:])
     with pytest.raises(DataError, match="no split 'valid'; it has train, test"):
         load_images("cifar10", split="valid")
@@ -85,6 +87,7 @@ def test_cifar100_in_torchvisions_layout_has_its_fine_labels(tmp_path: Path, mon
             np.testing.assert_array_equal(store.images, pixels[half])
             assert store.labels is not None
             assert store.labels.tolist() == rows["fine_labels"][half]
+            assert store.num_classes == 100
     assert store.description.startswith("cifar100 (test): 2 images, 3x32x32")
 
 
@@ -141,6 +144,7 @@ def test_real_cifar10_loads(shared_zip: Callable[[str], Path]) -> None:
     assert store.images.shape == (1000, 3, 32, 32)
     assert store.labels is not None
     assert store.labels.bincount().tolist() == [100] * 10
+    assert store.class_names == CIFAR10_CLASSES
 
 
 def test_real_celeba_loads(shared_zip: Callable[[str], Path]) -> None:

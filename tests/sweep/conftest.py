@@ -1,0 +1,55 @@
+"""Sweeps of the stub."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cs_gan.sweep.__main__ import main
+
+STUB = Path(__file__).parent / "stub.py"
+ROOT = Path(__file__).parents[2]
+
+
+class Bench:
+    """A sweep file, and the folder that it fills."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path / "sweep.yaml"
+        self.folder = path / "out"
+
+    def write(self, **content) -> None:
+        given = {"script": str(STUB), "seeds": 2} | content
+        self.file.write_text(
+            yaml.safe_dump({key: value for key, value in given.items() if value is not None}, sort_keys=False)
+        )
+
+    def command(self, *more: str) -> list[str]:
+        return [str(self.file), "--output", str(self.folder), *more]
+
+    def sweep(self, *more: str, **content) -> int:
+        if content:
+            self.write(**content)
+        return main(self.command(*more))
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """How often each run was started."""
+        return {path.parent.name: len(path.read_text().splitlines()) for path in self.folder.glob("runs/*/starts")}
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        with (self.folder / "table.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def markdown(self) -> str:
+        return (self.folder / "table.md").read_text()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)

@@ -1,0 +1,53 @@
+"""Stands in for a training script: the same folder, exit codes and manners, at once and without torch.
+
+The score is mu + 10 * seed. ``fail``: no, yes, kill, or the one seed that fails. ``seconds``: how long it takes.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+KEYS = ("mu", "spline", "alpha", "blocks", "fail", "seconds", "steps", "config", "tracking.trackers")
+
+
+def main() -> int:
+    options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+    folder, seed = Path(options.pop("output_dir")), int(options.pop("seed"))
+    options.pop("resume")
+    for key in options:
+        if key not in KEYS:
+            print(f"error: unknown configuration key {key!r}.", file=sys.stderr)
+            return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (folder / "starts").open("a") as file:
+        file.write(f"{os.environ['OMP_NUM_THREADS']} {os.getpid()}\n")
+    asked, kept = json.dumps({key: options[key] for key in options if key != "seconds"}), folder / "asked"
+    if kept.exists() and kept.read_text() != asked:
+        print(f"error: belongs to another recipe: {kept.read_text()} -> {asked}", file=sys.stderr)
+        return 2
+    kept.write_text(asked)
+    # Slowness by the environment is none of the settings.
+    slow = options.get("mu") == os.environ.get("STUB_SLOW_MU", "none")
+    time.sleep(60 if slow else float(options.get("seconds", 0)))
+    if options.get("fail") == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if options.get("fail") in ("yes", str(seed)):
+        print("a first line", file=sys.stderr)
+        raise RuntimeError("the stub fails")
+    steps = int(options.get("steps", 3))
+    (folder / "config.yaml").write_text(f"training: {{steps: {steps}}}\n")
+    mu = float(options.get("mu", 0.5))
+    about = {"primary": "accuracy (%)", "better": "higher", "provenance": {"reference": {"data": "stubs"}}}
+    scores = {"accuracy (%)": mu + 10 * seed, "loss": -mu}
+    (folder / "scores.json").write_text(json.dumps({"final": {"step": steps, "scores": scores, **about}}))
+    return 0
+
+
+sys.exit(main())

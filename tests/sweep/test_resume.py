@@ -1,0 +1,156 @@
+"""A sweep that was stopped, killed or changed goes on with what is missing, and counts nothing that isn't asked."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cs_gan.sweep.lock import held
+
+ROOT = Path(__file__).parents[2]
+GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
+
+
+def launch(bench, *more):
+    command = [sys.executable, "-m", "cs_gan.sweep", *bench.command(*more)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def done(bench):
+    return {path.parent.name for path in bench.folder.glob("runs/*/scores.json")}
+
+
+def running(bench):
+    """Process ids of the last starts that are still there."""
+    pids = [int(path.read_text().split()[-1]) for path in bench.folder.glob("runs/*/starts")]
+    return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in _stat(pid)]
+
+
+def _stat(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return " Z "
+
+
+def test_a_finished_sweep_runs_nothing_again(bench):
+    assert bench.sweep(grid=GRID) == 0
+    table = bench.table
+    assert bench.sweep() == 0
+    assert set(bench.starts.values()) == {1}
+    assert bench.table == table
+
+
+def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
+    monkeypatch.setattr("cs_gan.sweep.__main__.usable_cores", lambda: 7)
+    assert bench.sweep("--jobs=2", grid={"mu": [0.1]}) == 0
+    assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"3"}
+
+
+def test_after_a_kill_only_the_missing_runs_are_run(bench, monkeypatch):
+    bench.write(grid=GRID)
+    monkeypatch.setenv("STUB_SLOW_MU", "0.4")  # of the first seed, and then of the second: both jobs are at it
+    process = launch(bench, "--jobs=2")
+    wait_for(lambda: len(list(bench.folder.glob("runs/*/sweep.json"))) == 6 and len(running(bench)) == 2)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not running(bench), seconds=20)  # on Linux the runs, which would take a minute, end with it
+    monkeypatch.delenv("STUB_SLOW_MU")
+    assert bench.sweep() == 0
+    assert bench.starts == {f"mu={mu}-seed{seed}": 1 + (mu == 0.4) for mu in GRID["mu"] for seed in (0, 1)}
+    assert [line["n"] for line in bench.table] == ["2"] * 4
+
+
+def test_a_run_that_outlives_its_sweep_is_waited_for(bench, capsys):
+    bench.write(grid={"mu": [0.1]}, seeds=1)
+    folder = bench.folder / "runs" / "mu=0.1-seed0"
+    folder.mkdir(parents=True)
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); "
+    hold += "time.sleep(1)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(folder / ".lock")], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    assert bench.sweep() == 0
+    assert "waiting for another process that still writes to it" in capsys.readouterr().err
+    other.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_all_runs_and_the_same_command_goes_on(bench, number, code):
+    bench.write(grid=GRID, fixed={"seconds": 30})
+    process = launch(bench, "--jobs=2")
+    wait_for(lambda: len(running(bench)) == 2)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "stopped with 8 runs to go; the same command goes on from here." in error
+    assert not running(bench)
+    assert "## Missing: 0 failed, 8 not run" in bench.markdown
+    assert "seed 0 not run: stopped before its end" in bench.markdown
+
+
+def test_two_sweeps_do_not_share_a_folder(bench, capsys):
+    with held(bench.folder):
+        assert bench.sweep(grid={"mu": [0.1]}) == 2
+    assert "another sweep is still running" in capsys.readouterr().err
+    assert bench.sweep() == 0
+
+
+def test_points_that_left_the_file_stay_and_are_not_told_and_new_ones_are_run(bench):
+    assert bench.sweep(grid={"mu": [0.1, 0.2]}) == 0
+    assert bench.sweep(grid={"mu": [0.2, 0.3]}, seeds=3) == 0
+    assert [(line["mu"], line["n"]) for line in bench.table] == [("0.2", "3"), ("0.3", "3")]
+    assert bench.starts["mu=0.1-seed0"] == bench.starts["mu=0.2-seed0"] == 1
+    assert len(bench.starts) == 2 * 1 + 2 * 3
+
+
+def test_a_changed_setting_is_refused_by_the_run_and_old_scores_are_not_told(bench, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("alpha: 1")
+    given = {"grid": {"mu": [0.1]}, "seeds": 1, "config": str(recipe)}
+    assert bench.sweep(**given) == 0
+    assert bench.sweep("--summarise", **given, fixed={"alpha": 2}) == 0
+    assert bench.table[0]["n"] == "0"
+    assert "made with other settings (alpha: 1 -> 2)" in bench.table[0]["problems"]
+    assert bench.sweep() == 2
+    assert bench.table[0]["n"] == "0"
+    assert "error: belongs to another recipe" in bench.table[0]["problems"]
+    assert bench.sweep(**given) == 0
+    assert bench.table[0]["n"] == "1"
+    # A change of the recipe is noticed too: the run is asked, and here it has nothing against it.
+    recipe.write_text("alpha: 3")
+    assert bench.sweep() == 0
+    assert bench.starts == {"mu=0.1-seed0": 4}
+
+
+def test_summarise_tells_of_what_is_there_and_runs_nothing(bench):
+    assert bench.sweep(grid={"mu": [0.1, 0.2]}) == 0
+    for name in ("table.csv", "table.md", "results.json"):
+        (bench.folder / name).unlink()
+    assert bench.sweep("--summarise", grid={"mu": [0.1, 0.2, 0.3]}) == 0
+    assert [line["n"] for line in bench.table] == ["2", "2", "0"]
+    assert bench.table[2]["problems"] == "seed 0, 1 not run"
+    assert len(bench.starts) == 4
+
+
+def test_a_run_without_scores_or_short_of_its_steps_is_not_done(bench):
+    assert bench.sweep(grid={"mu": [0.1, 0.2]}, seeds=1) == 0
+    folder = bench.folder / "runs"
+    (folder / "mu=0.1-seed0" / "scores.json").unlink()
+    (folder / "mu=0.2-seed0" / "config.yaml").write_text("training: {steps: 9}")
+    assert bench.sweep("--summarise") == 0
+    assert [line["problems"] for line in bench.table] == [
+        "seed 0 failed: it left no scores.json",
+        "seed 0 failed: scored at step 3, and 9 are asked for",
+    ]
+    assert bench.sweep() == 0
+    assert set(bench.starts.values()) == {2}

@@ -1,0 +1,193 @@
+"""train_classifier.py from the command line's point of view; what it shares with train_gan.py is tested there."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train_classifier
+from cs_gan.training import list_checkpoints, read_checkpoint, read_lines, read_snapshot
+from models import build_classifier
+
+CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.5"]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    tiny = {
+        "output_dir": folder,
+        "data.name": "digits",
+        "data.image_size": 8,
+        "data.holdout": 1500,
+        "data.limit": 40,
+        "data.crop": 1,
+        "data.flip": "false",
+        "model.name": "cnn_small",
+        "model.width": 4,
+        "training.steps": 4,
+        "training.batch_size": 8,
+        "training.log_every": 1,
+        "training.checkpoint_every": 2,
+        "metrics.rci_group": 64,
+        "tracking.trackers": "none",
+    }
+    return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers_as_before():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run(folder: Path, *more: str) -> int:
+    return train_classifier.main(arguments(folder, *more))
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str:
+    assert run(folder, *more) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert not (folder / "log.jsonl").exists()
+    return error
+
+
+def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])[0]
+
+
+def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
+    more = ["--metrics.corruptions=gaussian_noise,contrast", "--training.evaluate_every=2"]
+    assert run(tmp_path / "run", *CODED, *more) == 0
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    for row in rows:
+        assert {"accuracy (%)", "accuracy, RCI (%)"} <= row["scores"].keys()
+        assert (row["primary"], row["better"]) == ("accuracy (%)", "higher")
+        assert row["provenance"]["num_images"] == 1500
+    full = json.loads((tmp_path / "run" / "scores.json").read_text())["final"]["scores"]
+    assert {"accuracy, gaussian_noise 3 (%)", "accuracy, RCI, contrast 3 (%)"} <= full.keys()
+    assert all(float(row["coded"]) > 0 for row in read_lines(tmp_path / "run" / "log.jsonl"))
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_scored_accuracy_is_that_of_the_snapshot_counted_by_hand(tmp_path):
+    assert run(tmp_path / "run", "--training.steps=30", "--metrics.rci_ratio=null") == 0
+    snapshot = read_snapshot(tmp_path / "run" / "snapshot.safetensors")
+    network = build_classifier(**snapshot.model)
+    network.load_state_dict(snapshot.tensors)
+    _, test = train_classifier._images(*_config_and_session(tmp_path))
+    with torch.no_grad():
+        predicted = network.eval()(test.batch(range(len(test)))).argmax(1)
+    expected = 100 * (predicted == test.labels).double().mean().item()
+    scores = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"]
+    assert scores["accuracy (%)"] == pytest.approx(expected)
+    assert "accuracy, RCI (%)" not in scores
+
+
+def _config_and_session(tmp_path):
+    from contextlib import ExitStack
+
+    from cs_gan.training import ClassifierConfig, Session, parse_config
+
+    config = parse_config(ClassifierConfig, arguments(tmp_path / "other"))
+    return config, Session(config, ExitStack())
+
+
+def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_path):
+    config, session = _config_and_session(tmp_path)
+    train, test = train_classifier._images(config, session)
+    seen = {image.numpy().tobytes() for image in train.images}
+    assert not any(image.numpy().tobytes() in seen for image in test.images)
+    config.seed = 1
+    other_train, other_test = train_classifier._images(config, session)
+    assert torch.equal(test.images, other_test.images)
+    assert not torch.equal(train.images, other_train.images)
+
+
+def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
+    mixed = [*CODED, "--method.mixup.alpha=1.0", "--data.workers=2"]
+    assert run(tmp_path / "whole", *mixed) == 0
+    assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9") == 0
+    first = list_checkpoints(tmp_path / "parts" / "checkpoints")[0]
+    assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9", f"--resume={first}") == 0
+    whole, parts = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "label_smoothing=0.1",
+        "logit_norm=0.01",
+        "jacobian=0.01",
+        "mixup.alpha=1.0",
+        "cutmix.alpha=1.0",
+        "manifold_mixup.alpha=1.0",
+        "coded.blocks=blocks.1",
+    ],
+)
+def test_every_method_trains_and_differs_from_erm(tmp_path, method):
+    assert run(tmp_path / "erm", "--metrics.rci_ratio=null", "--training.steps=2") == 0
+    assert run(tmp_path / "other", f"--method.{method}", "--metrics.rci_ratio=null", "--training.steps=2") == 0
+    erm, other = final_tensors(tmp_path / "erm"), final_tensors(tmp_path / "other")
+    assert not all(torch.equal(erm[key], other[key]) for key in erm)
+    assert all(torch.isfinite(value).all() for value in other.values())
+
+
+def test_epochs_set_the_steps(tmp_path):
+    assert run(tmp_path / "run", "--training.epochs=1.5", "--metrics.rci_ratio=null") == 0
+    assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == 8  # 40 images in batches of 8, 1.5 times, up
+
+
+def test_vit_trains_coded(tmp_path):
+    vit = ["--model.name=vit32", "--model.width=16", "--data.image_size=16", "--method.coded.blocks=blocks.0"]
+    assert run(tmp_path / "run", *vit, "--training.steps=2", "--metrics.rci_ratio=null") == 0
+
+
+def test_dry_run_prints_and_writes_nothing(tmp_path, capsys):
+    assert run(tmp_path / "run", "--dry-run") == 0
+    assert "steps take" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--method.mixupp.alpha=1", ["method.mixupp.alpha", "method.mixup.alpha"]),
+        ("--method.coded.mu=1.0", ["mu", "[0, 1)"]),
+        ("--metrics.rci_ratio=0.001", ["rci_ratio", "at least"]),
+        ("--model.name=resnet21", ["resnet21", "resnet20"]),
+        ("--data.holdout=0", ["--data.holdout"]),
+        ("--data.limit=5", ["10"]),
+        ("--method.coded.blocks=blocks.9", ["blocks.9"]),
+        ("--metrics.severity=6", ["severity"]),
+    ],
+)
+def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argument, words):
+    error = refused(capsys, tmp_path / "run", argument)
+    assert all(word in error for word in words), error
+
+
+def test_two_mixes_at_once_are_refused(tmp_path, capsys):
+    assert "at most one" in refused(capsys, tmp_path / "run", "--method.mixup.alpha=1", "--method.cutmix.alpha=1")
+
+
+def test_folder_without_test_images_is_refused_rather_than_scored_on_its_training_images(tmp_path, capsys):
+    for name in ("cats", "dogs"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    data = ["--data.name=folder", f"--data.root={tmp_path / 'images'}", "--data.holdout=0", "--data.limit=null"]
+    assert "no test images of its own" in refused(capsys, tmp_path / "run", *data)
+    (tmp_path / "images" / "birds").mkdir()
+    assert "birds" in refused(capsys, tmp_path / "run", *data)
