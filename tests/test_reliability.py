@@ -416,7 +416,8 @@ def test_torchrun_ends_within_a_minute_of_a_kill_and_the_run_resumes_to_the_bit(
     assert not any(alive(pid) for pid in ranks)
     with capsys.disabled():
         print(f"\ntorchrun and the other process ended {time.monotonic() - start:.1f} s after the kill")
-    assert_same(whole_of_two, finish(folder, processes=2))
+    # Grids drawn under torchrun are of full size, those of the forked processes smaller.
+    assert_same(whole_of_two, finish(folder, processes=2), but=["grids"])
 
 
 # -- the table -------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def run(arguments: list[str], output: Path, fault: Fault | None, environment: di
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
-    train_gan.SAMPLES = 4
+    train_gan.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
     if not draw:  # curves and reports take longer than everything else of a toy run
         nothing: Callable[..., None] = lambda *_args: None
         train_gan.save_curve = train_gan.save_report = nothing
