@@ -119,6 +119,7 @@ def score(job: Job) -> None:
 def nearest(job: Job) -> None:
     """Set images beside the training images nearest to them, to see whether the generator remembers those."""
     config, k = recipe(job), job.arguments.neighbours
+    config.metrics.num_reference = None  # neighbours are looked for among all images
     store, evaluator = compared(job, config)
     images = torch.cat(list(batches_of_images(job, asked_latents(job))))
     distances, indices = (result.cpu() for result in evaluator.nearest(images, k))
