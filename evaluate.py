@@ -165,7 +165,8 @@ def recipe(job: Job) -> GanConfig:
     """The snapshot's recipe, scored as at the end of training unless the command line says otherwise."""
     for word in job.overrides:
         if not re.match(r"--((data|metrics)\.\w+|seed)=", word):
-            raise ConfigError(f"{word!r}: what can be changed is --data.<key>=..., --metrics.<key>=... and --seed=...")
+            keys = "--data.<key>=..., --metrics.<key>=... and --seed=..."
+            raise ConfigError(f"{word!r}: what can be changed is {keys}, each written with an equals sign.")
     metrics = job.snapshot.config.get("metrics", {})
     count = metrics.get("final_samples") or metrics.get("num_samples", 2000)
     plain = json.dumps(job.snapshot.config | {"metrics": metrics | {"num_samples": count, "final_samples": None}})

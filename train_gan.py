@@ -23,7 +23,7 @@ from cs_gan.gan import averaged, critic_step, generator_step
 from cs_gan.metrics import Evaluator, to_uint8
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
-from cs_gan.training import GanConfig, Session, Task, as_plain, read_snapshot, run_script, save_snapshot
+from cs_gan.training import GanConfig, Session, Task, as_plain, read_lines, read_snapshot, run_script, save_snapshot
 from models import build_gan
 
 SAMPLES = 64
@@ -145,22 +145,24 @@ class GanTask(Task):
             "provenance": found.provenance,
         }
 
-    def evaluation_seconds(self) -> float:
-        """Timed on one batch of images."""
+    def scoring_seconds(self, evaluations: int) -> float:
+        """Timed on one batch of images; the final and the best generator are scored at the end."""
         if self.evaluator is None:
             return 0.0
         metrics = self.config.metrics
+        images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
         start = time.perf_counter()
         with torch.no_grad():
             z = self._latents(metrics.batch_size, "timing", 0)
             self.evaluator.features(to_uint8(self.ema.module(z)))
-        return (time.perf_counter() - start) * metrics.num_samples / metrics.batch_size / self.session.processes
+        return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
 
     def draw(self) -> None:
         """Table, curve and report of the run."""
         folder = self.session.folder
-        save_metrics_csv(folder.table, folder.metrics)
-        save_curve(folder.curve, folder.metrics)
+        if read_lines(folder.metrics):
+            save_metrics_csv(folder.table, folder.metrics)
+            save_curve(folder.curve, folder.metrics)
         save_report(folder.report, folder.path)
 
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -378,6 +379,70 @@ def test_interrupt_ends_with_a_checkpoint(tmp_path):
     assert read_checkpoint(kept)[1]["step"] >= 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell a process of its parent's end")
+def test_sigterm_to_the_launcher_alone_reaches_the_run(tmp_path):
+    folder = tmp_path / "run"
+    more = ["--training.steps=100000", "--training.checkpoint_every=0", "--config=configs/gan/quickstart.yaml"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1", "train_gan.py"]
+    command = [*launch, *more[2:], *arguments(folder, *more[:2])]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(read_lines(folder / "log.jsonl")) < 2:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    while not list_checkpoints(folder / "checkpoints"):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.2)
+
+
+def test_results_whose_checkpoints_are_gone_are_not_written_over(tmp_path, capsys):
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=20"]
+    assert run(tmp_path / "run", *scored) == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert run(tmp_path / "run", *scored, "--resume=never") == 2
+    assert "checkpoints are gone" in capsys.readouterr().err
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("given", ["", "checkpoints", "checkpoints/step-00000003"])
+def test_path_that_is_no_checkpoint_is_told_from_a_damaged_one(tmp_path, capsys, given):
+    assert run(tmp_path / "run") == 0
+    capsys.readouterr()
+    assert run(tmp_path / "run", f"--resume={tmp_path / 'run' / given}") == 2
+    error = capsys.readouterr().err
+    assert "is no checkpoint" in error
+    assert f"--resume={tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in error
+
+
+def test_run_that_is_not_scored_has_a_report_all_the_same(tmp_path):
+    assert run(tmp_path / "run") == 0
+    assert "critic loss" in (tmp_path / "run" / "report.html").read_text()
+
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "archive", "network"), [("cifar10", "cifar10_jpeg.zip", "dcgan32"), ("celeba", "celeba_6k.zip", "dcgan64")]
+)
+def test_real_zip_is_trained_on_resumed_and_scored_in_place(tmp_path, name, archive, network):
+    if not (SHARED / archive).exists():
+        pytest.skip("real images are not part of the project")
+    data = [f"--data.name={name}", f"--data.root={SHARED / archive}", f"--model.name={network}", "--data.limit=64"]
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=20", "--training.evaluate_every=2"]
+    assert run(tmp_path / "whole", *data, *scored, *CODED) == 0
+    assert run(tmp_path / "parts", *data, *scored, *CODED) == 0
+    assert run(tmp_path / "parts", *data, *scored, *CODED, f"--resume={tmp_path}/parts/checkpoints/step-00000002") == 0
+    assert states_equal(*(list_checkpoints(tmp_path / run / "checkpoints")[-1] for run in ("whole", "parts")))
+    assert (
+        json.loads((tmp_path / "parts" / "scores.json").read_text())["final"]["provenance"]["reference"]["data"] == name
+    )
+
+
 def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
     assert run(tmp_path / "run", "--training.steps=100000", "--training.max_minutes=0.02") == 0
     assert "time limit" in capsys.readouterr().out
@@ -408,4 +473,5 @@ def test_two_processes_train_and_only_the_first_writes(tmp_path):
     assert evaluate.main(["score", str(folder / "snapshot.safetensors"), f"--json={tmp_path / 'score.json'}"]) == 0
     alone = json.loads((tmp_path / "score.json").read_text())
     assert alone["provenance"]["processes"] == 1
-    assert alone["scores"] == pytest.approx(rows[-1]["scores"], rel=1e-5)
+    full = json.loads((folder / "scores.json").read_text())["final"]
+    assert alone["scores"] == pytest.approx(full["scores"], rel=1e-5)

@@ -220,6 +220,9 @@ def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
+    if root is not None and root.name == CelebA.base_folder:
+        root = root.parent
+
     def load(folder: Path, download: bool) -> ImageSource:
         data = CelebA(folder, split=split, download=download)
         images = folder / CelebA.base_folder / "img_align_celeba"

@@ -45,7 +45,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
     groups = group_runs([read_run(run) for run in runs])
     everything = [one for group in groups for one in group.evaluations]
     scored = [i for i, group in enumerate(groups) if group.scored]
-    complete = all(run.full for i in scored for run in groups[i].scored)
+    complete = all("best" in run.full for i in scored for run in groups[i].scored)
     last, top = ([choose(groups[i], complete) for i in scored] for choose in (_last, _best))
     tables = {group.label: [run.evaluations for run in group.runs] for group in groups}
     names = score_names([*everything, *chain(*last)])

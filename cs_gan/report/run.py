@@ -169,11 +169,13 @@ def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]
     """``scores.json``, unless the run has gone on since it was written."""
     try:
         told = json.loads(_read_text(path))
-        found = {key: _evaluation(told[key] | {"step": int(told[key]["step"])}) for key in ("final", "best")}
+        # The best is missing where its network was lost with a checkpoint that was given up.
+        keys = [key for key in ("final", "best") if key in told]
+        found = {key: _evaluation(told[key] | {"step": int(told[key]["step"])}) for key in keys}
     except (ValueError, TypeError, KeyError):
         return {}
     full = {key: evaluation for key, evaluation in found.items() if evaluation is not None}
-    outdated = len(full) < 2 or (curve and full["final"].step < curve[-1].step)
+    outdated = "final" not in full or (curve and full["final"].step < curve[-1].step)
     return {} if outdated else full
 
 

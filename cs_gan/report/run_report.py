@@ -81,10 +81,15 @@ def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
 def _commands(run: Run) -> dict[str, str]:
     """What to type to go on and to do it again; nothing where the recipe doesn't tell which script it is for."""
     folder = run.config.get("output_dir")
-    if not folder or "training.n_critic" not in run.config:
+    scripts = {"training.n_critic": "train_gan.py", "method.coded.mu": "train_classifier.py"}
+    script = next((name for key, name in scripts.items() if key in run.config), None)
+    if not folder or script is None:
         return {}
     recipe = shlex.quote(f"{folder}/config.yaml")
-    launch = f"accelerate launch train_gan.py{NEXT_LINE}--config {recipe}{NEXT_LINE}"
+    # A resume with another number of processes is refused; accelerate launch would allow one thread.
+    processes = run.last.provenance.get("processes", 1) if run.last else 1
+    start = "python" if processes == 1 else f"torchrun --nproc_per_node {processes}"
+    launch = f"{start} {script}{NEXT_LINE}--config {recipe}{NEXT_LINE}"
     commands = {"Do it again": f"{launch}--resume=never{NEXT_LINE}--output_dir={shlex.quote(f'{folder}_again')}"}
     total = _total_steps(run)
     if total and run.steps_done < total:

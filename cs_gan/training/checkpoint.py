@@ -96,6 +96,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: if a file is missing or its hash differs from the manifest's.
     """
+    if not path.is_dir() or list_checkpoints(path) or list_checkpoints(path / "checkpoints"):
+        whole = [*list_checkpoints(path), *list_checkpoints(path / "checkpoints"), *list_checkpoints(path.parent)]
+        hint = f"There is --resume={whole[0] if len(whole) == 1 else whole[-1]}" if whole else "Give a step-* folder"
+        raise CheckpointError(f"--resume={path} is no checkpoint. {hint}, or --resume=auto for the newest of the run.")
     if damage := _damage(path):
         raise CheckpointError(f"{damage} {_others(path)}")
     return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
@@ -179,7 +183,7 @@ def _damage(path: Path) -> str:
 def _others(path: Path) -> str:
     for other in reversed(list_checkpoints(path.parent)):
         if other != path and not _damage(other):
-            return f"The one before it can be used: --resume={other}"
+            return f"The newest whole one can be used: --resume={other}"
     return "There is no other checkpoint; start anew in another output_dir."
 
 

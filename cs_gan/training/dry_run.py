@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -22,8 +23,8 @@ def dry_run(task: Task) -> str:
     task.step(0)
     _wait(session.device)
     seconds = time.perf_counter() - start
-    evaluation = task.evaluation_seconds()
-    evaluations = 1 + (training.steps // training.evaluate_every if training.evaluate_every else 0)
+    evaluations = 1 + math.ceil(training.steps / (training.evaluate_every or training.steps))
+    scoring = task.scoring_seconds(evaluations)
     if session.is_main:
         sizes = ", ".join(
             f"{name} {sum(p.numel() for p in module.parameters()):,}" for name, module in task.modules.items()
@@ -38,8 +39,11 @@ def dry_run(task: Task) -> str:
             f"time         {seconds:.3g} s per step, {task.images_per_step / seconds:,.0f} images a second; "
             f"{training.steps:,} steps take {_hours(seconds * training.steps)}",
         ]
-        if evaluation:
-            lines.append(f"             and {evaluations} evaluations {_hours(evaluation * evaluations)}")
+        if scoring:
+            lines.append(
+                f"             and {evaluations} evaluations and the full one at the end about {_hours(scoring)}, "
+                "the real images' features (once, then cached) apart"
+            )
         lines.append(f"Nothing was written. Without --dry-run the run goes to {session.folder.path}")
         print("\n".join(lines))
     return ""

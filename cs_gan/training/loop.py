@@ -58,6 +58,8 @@ def train(task: Task) -> str:
                 break
         if not ended:
             _finish(task, state, stop, progress)
+        if session.is_main:
+            _draw(task)  # with the losses since the last evaluation
     except Interrupted:
         ended, signalled = stop.reason, True
     finally:
@@ -85,6 +87,9 @@ def _start_log(session: Session, state: State) -> None:
         write_lines(folder.metrics, state.metrics)
         if _scored(folder.scores) > state.step:  # of a run that was abandoned here
             folder.scores.unlink()
+        for grid in folder.grids.glob("step-*.png"):
+            if grid > folder.grid_at(state.step):
+                grid.unlink()
         save_config(session.config, folder.config)
     session.start_trackers(state.step)
 
@@ -110,7 +115,7 @@ def _record(
         raise DivergedError(
             f"step {state.step}: {', '.join(bad)} is not finite. "
             + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was written yet. ")
-            + "Try a smaller training.learning_rate or coded weight."
+            + "Try a smaller training.learning_rate or coded weight, in another --output_dir."
         )
     for name, value in values.items():
         state.losses.setdefault(name, []).append(value)
@@ -181,7 +186,6 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
             full["best"] = {"step": best["step"], **(found or {})}
     if session.is_main:
         write_whole(path, json.dumps(full, indent=2))
-        _draw(task)
     session.accelerator.wait_for_everyone()
     for name, row in full.items():
         progress.say(f"{name}, step {row['step']}: {row['primary']} = {row['scores'][row['primary']]:.4g}")
@@ -211,11 +215,13 @@ def _opening(task: Task, state: State) -> str:
 def _closing(task: Task, state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
-    lines = [f"Ended early: {ended}. The same command{auto} goes on from here." if ended else "Done."]
+    kept = list_checkpoints(folder.checkpoints)
+    where = f"goes on from step {state.step}" if kept else "starts anew: no checkpoint was written yet"
+    lines = [f"Ended early: {ended}. The same command{auto} {where}." if ended else "Done."]
     places = [("report", folder.report), ("samples", folder.grid), ("curve", folder.curve)]
     places += [("losses", folder.log), ("network", folder.snapshot), ("best", folder.best)]
     lines += [f"  {name:<10} {path}" for name, path in places if path.exists()]
-    lines.append(f"  checkpoint {folder.checkpoints}")
+    lines += [f"  checkpoint {path}" for path in kept[-1:]]
     if state.metrics and state.best:
         first, last, name = state.metrics[0], state.metrics[-1], state.metrics[-1]["primary"]
         shown = [f"{row['scores'][name]:.4g} at step {row['step']}" for row in (first, last)]

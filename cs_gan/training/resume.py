@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def checkpoint(task: Task, state: State) -> None:
         about = {
             "config": as_plain(session.config),
             "circumstances": task.circumstances,
+            "machine": session.machine,
             "losses": state.losses,
             "metrics": state.metrics,
             "best": state.best,
@@ -62,12 +64,23 @@ def resume(task: Task) -> State:
     found = list_checkpoints(folder.checkpoints)
     if config.resume == "never" and found:
         raise ConfigError(f"{folder.path} holds a run: give another --output_dir, or --resume=auto to go on with it.")
+    if not found and (folder.scores.exists() or any(row["step"] > 0 for row in read_lines(folder.metrics))):
+        raise ConfigError(
+            f"{folder.path} holds a run whose checkpoints are gone, and a new one would write over its results: give "
+            "another --output_dir, or remove the folder."
+        )
     if config.resume == "never" or (config.resume == "auto" and not found):
         return State()
     path = found[-1] if config.resume == "auto" else Path(config.resume)
     tensors, stored = read_checkpoint(path)
     _refuse_changes(task, path, stored)
     restore(tensors, stored, task.modules, task.optimizers)
+    if session.is_main and stored["machine"] != session.machine:
+        print(
+            f"note: {path} was written with {stored['machine']}, and this is {session.machine}: the run goes on, but "
+            "rounds in its own way from here.",
+            file=sys.stderr,
+        )
     step = int(stored["step"])
     metrics = _history(stored["metrics"], read_lines(folder.metrics), step)
     session.accelerator.wait_for_everyone()  # all have read before anything moves
@@ -80,6 +93,7 @@ def _refuse_changes(task: Task, path: Path, stored: dict[str, Any]) -> None:
     config = task.session.config
     free = FREE_ON_RESUME if config.scheduled else FREE_ON_RESUME | {"training.steps"}
     changed = [line for line in differences(stored["config"], config) if line.split(":")[0] not in free]
+    changed = [f"{line} (a schedule depends on it)" if line.startswith("training.steps:") else line for line in changed]
     before, now = stored["circumstances"], task.circumstances
     changed += [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
     if changed:

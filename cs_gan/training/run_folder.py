@@ -80,7 +80,7 @@ class RunFolder:
         """Eight letters that stay with this folder, for trackers that go on with a run."""
         path = self.path / ".id"
         if not path.exists():
-            path.write_text(uuid.uuid4().hex[:8])
+            write_whole(path, uuid.uuid4().hex[:8])
         return path.read_text()
 
     def grid_at(self, step: int) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,6 +32,7 @@ def run_script(
         0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
     """
     prog = sys.argv[0]
+    _end_with_launcher()
     try:
         with ExitStack() as stack:
             given = sys.argv[1:] if arguments is None else arguments
@@ -45,3 +49,11 @@ def run_script(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return {"": 0, "SIGINT received": 130}.get(ended, 143)
+
+
+def _end_with_launcher() -> None:
+    """Have Linux send SIGTERM when the launcher dies: accelerate launch doesn't pass on the one it gets."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "LOCAL_RANK" in os.environ
+    if launched and sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -14,7 +14,7 @@ class DataConfig:
     """Which images.
 
     Args:
-        name: digits, cifar10, cifar100, fashion_mnist, celeba or folder (any folder or zip of images).
+        name: digits, cifar10, cifar100, fashion_mnist, tiny_imagenet, celeba or folder (any folder or zip of images).
         root: folder or zip; null where the data set is embedded or downloaded.
         image_size: pixels a side; null takes the data set's own.
         channels: 1 (grey) or 3 (RGB); null takes the data set's own.
@@ -45,7 +45,8 @@ class LoopConfig:
         steps: updates (of the generator, where there are two networks).
         batch_size: per process.
         mixed_precision: no or bf16; null asks ``accelerate launch``.
-        checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end.
+        checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end. Samples and scores are also
+            made before the first step; a checkpoint is also written before each evaluation.
         log_every: steps between lines of log.jsonl.
         keep_checkpoints: how many of the last ones stay.
         max_minutes: end cleanly, with a checkpoint, after so long; null is never.

@@ -71,6 +71,11 @@ class Session:
         return device
 
     @property
+    def machine(self) -> dict[str, Any]:
+        """What the last bits of a result depend on beside the recipe."""
+        return {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+    @property
     def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
         """A context for forward passes in the run's precision."""
         if self.precision == "no":
@@ -106,16 +111,17 @@ class Session:
     # -- trackers ----------------------------------------------------------------------------------
 
     def start_trackers(self, first: int) -> None:
-        """Open the trackers; TensorBoard forgets what a resume writes again, from ``first`` on."""
+        """Open the trackers; TensorBoard forgets what a resume writes again, all after step ``first``."""
         if not self._trackers:
             return
         plain = flatten(as_plain(self.config))
         simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in plain.items()}
         # A second start in one folder goes on with the same run where the tracker can.
         name = self.folder.path.name
+        identity = self.folder.identity() if self.is_main and "wandb" in self._trackers else None
         options: dict[str, dict[str, Any]] = {
-            "tensorboard": {"purge_step": first},
-            "wandb": {"name": name, "dir": str(self.folder.path), "id": self.folder.identity(), "resume": "allow"},
+            "tensorboard": {"purge_step": first + 1 if first else 0},
+            "wandb": {"name": name, "dir": str(self.folder.path), "id": identity, "resume": "allow"},
             "trackio": {"name": name, "resume": "allow"},
         }
         chosen = {tracker: options[tracker] for tracker in self._trackers if tracker in options}

@@ -93,8 +93,11 @@ class Task(ABC):
         """More values for the log, such as where a schedule stands."""
         return {}
 
-    def evaluation_seconds(self) -> float:
-        """About how long an evaluation takes, without the real images' part; 0 where nothing is scored."""
+    def scoring_seconds(self, evaluations: int) -> float:
+        """About how long so many evaluations and the one in full at the end take, without the real images' part.
+
+        0 where nothing is scored, or it can't be told.
+        """
         return 0.0
 
     @abstractmethod
