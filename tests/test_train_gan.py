@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,17 @@ from PIL import Image
 import cs_gan.training.session as session_module
 import evaluate
 import train_gan
-from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot, write_lines
+from cs_gan.training import (
+    GanConfig,
+    RunFolder,
+    Session,
+    list_checkpoints,
+    parse_config,
+    read_checkpoint,
+    read_lines,
+    read_snapshot,
+    write_lines,
+)
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -447,6 +458,22 @@ def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
     assert run(tmp_path / "run", "--training.steps=100000", "--training.max_minutes=0.02") == 0
     assert "time limit" in capsys.readouterr().out
     assert list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_path, monkeypatch):
+    config = parse_config(GanConfig, arguments(tmp_path / "run"))
+    with ExitStack() as stack:
+        task = train_gan.GanTask(config, Session(config, stack))
+        alone = task._batch(0)
+        monkeypatch.setattr(Session, "processes", 2)
+        config.training.batch_size = 4
+        latents, halves = [], []
+        for rank in (0, 1):
+            monkeypatch.setattr(Session, "rank", rank)
+            latents.append(task._latents(4, "critic", 0))
+            halves.append(task._batch(0))
+    assert not torch.equal(*latents)
+    assert torch.equal(torch.cat(halves), alone)  # flips and noise included: they belong to the image
 
 
 def test_launched_processes_that_did_not_join_are_an_error(tmp_path, capsys, monkeypatch):
