@@ -161,8 +161,10 @@ def test_a_forgotten_stream_ends_its_threads() -> None:
     "opening", ["with BatchStream(make, workers=2) as stream:", "stream = BatchStream(make, workers=2)\nif True:"]
 )
 def test_an_interrupted_process_ends(opening: str) -> None:
+    # A shell starts what it puts into the background with SIGINT ignored; the child must not inherit that.
     script = f"""
-import time, torch
+import signal, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cs_gan.data import BatchStream
 def make(draw):
     time.sleep(0.05)
@@ -177,7 +179,10 @@ def make(draw):
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()  # or leaving would wait for a process that doesn't end
     assert "KeyboardInterrupt" in errors
     assert process.returncode == -signal.SIGINT
 
