@@ -36,6 +36,7 @@ def attack(job: Job) -> None:
     threats = chosen_threats(bench, notes)
     planned = plan(
         threats, job.arguments.eps, bench.budget, features=bench.images[0].numel(), images=len(bench.images),
+        group=job.arguments.group,
         surrogate=bench.digest("surrogate"), plain=bench.digest("plain"),
     )  # fmt: skip
     for note in notes:
@@ -129,7 +130,11 @@ def run_all(bench: Bench, planned: Sequence[Planned], ledger: Ledger) -> list[Ro
     rows = []
     for number, row in enumerate(planned, 1):
         start, known = time.perf_counter(), row.identity in ledger.found
-        found: list[Row] = ledger.get(row.identity, partial(bench.run, row))
+        try:
+            found: list[Row] = ledger.get(row.identity, partial(bench.run, row))
+        except KeyboardInterrupt:
+            print(f"stopped after {number - 1} of {len(planned)} rows; the same command goes on from there")
+            raise
         rows += found
         if known:
             continue

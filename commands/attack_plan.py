@@ -57,6 +57,7 @@ def plan(
     *,
     features: int,
     images: int,
+    group: int,
     surrogate: str = "",
     plain: str = "",
 ) -> list[Planned]:
@@ -67,7 +68,7 @@ def plan(
         epsilons: radii for pixels in [0, 1], by how they were written.
         budget: what all attacks may spend, but for eps.
         features: numbers in one image, for an eps of the l2 norm that no input survives.
-        images: how many are attacked.
+        images, group: how many are attacked, and coded together.
         surrogate, plain: digests of the other networks, or nothing where there is none.
     """
     adaptive = sorted((each for each in threats if each.name.startswith("eot-")), key=lambda each: each.eot or 0)
@@ -88,7 +89,7 @@ def plan(
         if max(epsilons.values()) < large[1]:
             affordable = [threat for threat in adaptive if (threat.eot or 0) <= 20] or adaptive[:1]
             rows.append(at(large, DEFENDED, GATE, affordable[-1]))
-    if images >= 4:  # K of 3 and a short last batch
+    if min(group, images - 1) >= 3:  # what exercise_batch_sizes needs
         rows.append(at(given[-1], DEFENDED, GATE, one, sizes=True))
     return rows
 

@@ -214,8 +214,8 @@ def sha256(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Of what computes the numbers."""
-    found = {"cs_gan": cs_gan.__version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "pyautoattack"):
+    found = {"cs_gan": cs_gan.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("numpy", "scipy", "pyautoattack"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
