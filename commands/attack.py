@@ -30,7 +30,8 @@ FRESH = "neighbours clean and fresh"
 
 def attack(job: Job) -> None:
     """Attack a classifier under Randomized Coded Inference by every threat model, and check what may be claimed."""
-    bench, notes = Bench(job), []
+    bench = Bench(job)
+    notes: list[str] = []
     folder = job.beside("robustness" if job.path.stem == "snapshot" else f"robustness-{job.path.stem}", bench.output)
     folder.mkdir(exist_ok=True)
     threats = chosen_threats(bench, notes)
