@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing, Linear, RandomizedCodedInference
-from cs_gan.data import BatchStream, ImageStore, batch_indices, corrupted, labelled, load_images, split, subset
+from cs_gan.data import BatchStream, ImageStore, batch_indices, corrupted, train_and_test
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_curve, save_metrics_csv, save_report
@@ -199,38 +199,11 @@ class ClassifierTask(Task):
 
 def _images(config: ClassifierConfig, session: Session) -> tuple[ImageStore, ImageStore]:
     """Images to train on and images to score on, which share none."""
-    data = config.data
-
-    def load(part: str) -> ImageStore:
-        with session.accelerator.local_main_process_first():  # one process downloads
-            return load_images(
-                data.name,
-                data.root,
-                image_size=data.image_size,
-                channels=data.channels,
-                split=part,
-                progress=session.is_main and sys.stderr.isatty(),
-            )
-
-    training = labelled(load("train"))
-    source = training.split
-    if data.holdout:
-        # The same images are held out whatever the run's seed, so that runs over seeds share a test set.
-        training, held = split(training, data.holdout, seed=0)
-    elif data.name == "digits":
-        raise ConfigError("digits have no test images of their own: hold some out, such as --data.holdout=500.")
-    if data.limit is not None:
-        training = subset(training, data.limit, seed=derive_seed(config.seed, "subset"))
-    use_held = data.evaluate_on == "validation" or data.name == "digits"
-    if use_held:
-        return training, held
-    test = labelled(load("test"), training.class_names)
-    if test.split == source:
-        raise ConfigError(
-            f"{training.description} has no test images of its own, and those it was trained on would be scored: give "
-            "train/ and test/ folders, or hold some out with --data.holdout=1000 --data.evaluate_on=validation."
-        )
-    return training, test
+    return train_and_test(
+        **config.data.parts(config.seed),
+        progress=session.is_main and sys.stderr.isatty(),
+        loading=session.accelerator.local_main_process_first,
+    )
 
 
 def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.device) -> Classifier:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,14 @@ class ResultRow:
             else:
                 flat[name] = value
         return flat
+
+    @classmethod
+    def from_dict(cls, flat: Mapping[str, Any]) -> ResultRow:
+        """The row that :meth:`as_dict` gave; further keys are left out."""
+        values = {field.name: flat[field.name] for field in fields(cls)}
+        for name in ("mean", "worst", "majority"):
+            values[name] = Interval(flat[name], flat[f"{name}_low"], flat[f"{name}_high"])
+        return cls(**values | {"batch_sizes": tuple(flat["batch_sizes"])})
 
 
 def evaluate_threat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,7 +202,9 @@ def find_threat(name: str) -> ThreatModel:
             return threat
     if count := re.fullmatch(r"eot ([1-9]\d*)", wanted):
         return _eot(int(count[1]))
-    raise AttackError(f"threat {name!r} is unknown: choose one of {', '.join(THREATS)}, or eot-n with another n.")
+    near = difflib.get_close_matches(wanted, map(_plainly, THREATS), n=1)
+    hint = "".join(f"Did you mean {known}? " for known in THREATS if _plainly(known) in near)
+    raise AttackError(f"threat {name!r} is unknown. {hint}There are {', '.join(THREATS)}, and eot-n with another n.")
 
 
 def _plainly(name: str) -> str:

@@ -4,6 +4,7 @@ from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from cs_gan.data.datasets import DATASET_NAMES, load_images
 from cs_gan.data.labelled import labelled, ordered_batches, split, subset
 from cs_gan.data.layout import IMAGE_EXTENSIONS
+from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, epoch_indices
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
@@ -34,5 +35,6 @@ __all__ = [
     "ordered_batches",
     "split",
     "subset",
+    "train_and_test",
     "two_spirals",
 ]

@@ -4,6 +4,15 @@ from cs_gan.report.comparison import save_comparison
 from cs_gan.report.curve import save_curve, save_metrics_csv
 from cs_gan.report.grid import save_grid
 from cs_gan.report.overview import save_overview
+from cs_gan.report.robustness import save_robustness
 from cs_gan.report.run_report import save_report
 
-__all__ = ["save_comparison", "save_curve", "save_grid", "save_metrics_csv", "save_overview", "save_report"]
+__all__ = [
+    "save_comparison",
+    "save_curve",
+    "save_grid",
+    "save_metrics_csv",
+    "save_overview",
+    "save_report",
+    "save_robustness",
+]

@@ -45,11 +45,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart; ``log`` asks for a logarithmic axis where that helps."""
+    """One chart; ``log`` asks for a logarithmic axis where that helps, ``ends`` are the vertical axis's own."""
 
     title: str
-    series: list[Series]
+    series: Sequence[Series]
     log: bool = False
+    axis: str = "step"
+    ends: tuple[float, float] | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -58,7 +60,9 @@ class Panel:
 
     @property
     def span(self) -> tuple[float, float]:
-        """The lowest and the highest value."""
+        """The lowest and the highest value, or the ends that were asked for."""
+        if self.ends:
+            return self.ends
         values = np.concatenate([series.values.ravel() for series in self.series])
         return float(values.min()), float(values.max())
 
@@ -121,7 +125,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
     axes.set_title(literal(panel.title), fontsize=10, loc="left")
-    axes.set_xlabel("step", fontsize=9, color=INK, loc="right")
+    axes.set_xlabel(panel.axis, fontsize=9, color=INK, loc="right")
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

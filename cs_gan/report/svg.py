@@ -40,6 +40,7 @@ class Chart:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     parts: list[str]
+    axis: str
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -60,6 +61,7 @@ def layout(panel: Panel) -> Chart:
         x_ticks=[(float(x(np.array(at))), tick_label(at)) for at in ticks(first, last)],
         y_ticks=[(float(y(np.array(at))), tick_label(at)) for at in ticks(low, high, panel.logarithmic)],
         parts=panel.parts if len(panel.parts) > 1 else [],
+        axis=panel.axis,
     )
 
 
@@ -68,7 +70,10 @@ def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
     xs, ys = x(series.steps), y(series.mean)
     dots = []
     if len(xs) <= MANY:
-        said = [f"step {step:,.0f}: {value:.4g}" for step, value in zip(series.steps, series.mean, strict=True)]
+        said = [
+            f"{panel.axis} {tick_label(step) if step % 1 else f'{step:,.0f}'}: {value:.4g}"
+            for step, value in zip(series.steps, series.mean, strict=True)
+        ]
         dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, said, strict=True)]
     band = ""
     if series.band:

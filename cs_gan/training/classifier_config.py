@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from cs_gan.randomness import derive_seed
 from cs_gan.training.sections import CodeConfig, DataConfig, LoopConfig, RunConfig, names_of, require
 
 
@@ -36,6 +37,12 @@ class LabelledDataConfig(DataConfig):
         require(self.holdout >= 0, "data.holdout", self.holdout, "0 or more")
         missing = self.evaluate_on == "validation" and not self.holdout
         require(not missing, "data.holdout", self.holdout, "above 0 where data.evaluate_on is validation")
+
+    def parts(self, seed: int) -> dict[str, Any]:
+        """The keyword arguments of ``cs_gan.data.train_and_test`` for a run of this seed."""
+        names = ("name", "root", "image_size", "channels", "holdout", "limit")
+        chosen = {"validation": self.evaluate_on == "validation", "limit_seed": derive_seed(seed, "subset")}
+        return {name: getattr(self, name) for name in names} | chosen
 
 
 @dataclass

@@ -1,0 +1,223 @@
+"""The networks, the images and the attackers' means of a robustness evaluation, all checked, and a row computed."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import cs_gan
+from commands.attack_plan import DEFENDED, PLAIN, UNDEFENDED, Planned
+from commands.job import Job
+from cs_gan import RandomizedCodedInference
+from cs_gan.attacks import (
+    Budget,
+    DefenceReport,
+    Score,
+    eps_from_pixels,
+    evaluate_defence,
+    evaluate_threat,
+    exercise_batch_sizes,
+)
+from cs_gan.data import train_and_test
+from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.randomness import stream
+from cs_gan.supervised import accuracy
+from cs_gan.training import ClassifierConfig, Snapshot, parse_config, read_snapshot
+from cs_gan.training.run_folder import Row
+from models import Classifier, build_classifier
+
+
+class Bench:
+    """The networks, the images and what attacks may spend, all checked."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, given = job, job.arguments
+        self.output: Path | None = given.output
+        largest = eps_from_pixels(max(given.eps.values()))
+        self.budget = Budget(
+            largest, given.norm, steps=given.steps, restarts=given.restarts, loss=given.loss, queries=given.queries
+        )
+        self.network = classifier_of(job.snapshot, job.path, job.device)
+        self.other = {name: self._other(name) for name in ("surrogate", "plain") if getattr(given, name)}
+        self.config = parse_config(ClassifierConfig, job.recipe_words({}, "data"), prog="evaluate.py")
+        self.train, self.test = train_and_test(**self.config.data.parts(self.config.seed))
+        if self.train.num_classes != self.network.num_classes or self.test.image_shape != self.network.input_shape:
+            raise ConfigError(
+                f"{job.path} tells {self.network.num_classes} classes of {self.network.input_shape} images, and "
+                f"{self.test.description}: give the data it was trained on by --data.<key>=."
+            )
+        # In random order: a folder lists class by class, and groups of one class would be another test.
+        count = min(given.images, len(self.test))
+        chosen = torch.randperm(len(self.test), generator=stream(given.seed, "attacked images"))[:count]
+        self.images = self.test.batch(chosen).to(job.device)
+        self.labels = self._labels(chosen).to(job.device)
+        # The bank fills a group that is short, as when training scores.
+        self.bank = self.train.batch(range(min(given.group - 1, len(self.train)))).to(job.device)
+        self.reference = self.bank if len(self.bank) else None
+
+    def _labels(self, chosen: Tensor) -> Tensor:
+        assert self.test.labels is not None
+        return self.test.labels[chosen]
+
+    def _other(self, name: str) -> tuple[Path, Snapshot, Classifier]:
+        path: Path = getattr(self.job.arguments, name)
+        path = path / "snapshot.safetensors" if path.is_dir() else path
+        snapshot = read_snapshot(path)
+        if snapshot.kind != "classifier":
+            raise ConfigError(
+                f"--{name} {path} holds a network of kind {snapshot.kind!r}: give a classifier's snapshot."
+            )
+        network = classifier_of(snapshot, path, self.job.device)
+        mine, its = ((each.num_classes, each.input_shape) for each in (self.network, network))
+        if mine != its:
+            raise ConfigError(f"--{name} {path} tells {its[0]} classes of {its[1]} images, and {self.job.path} {mine}.")
+        return path, snapshot, network
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of another network's snapshot, or nothing where it wasn't given."""
+        return sha256(self.other[name][0]) if name in self.other else ""
+
+    def under(self, name: str) -> Classifier | None:
+        """Another network, or None where it wasn't given."""
+        return self.other[name][2] if name in self.other else None
+
+    def provenance(self) -> dict[str, Any]:
+        """Everything that a row's numbers depend on but for its own threat and eps."""
+        given, test = self.job.arguments, self.test
+        spent = {key: value for key, value in asdict(self.budget).items() if key not in ("eps", "attack")}
+        return {
+            "snapshot": str(self.job.path),
+            "snapshot_sha256": sha256(self.job.path),
+            "step": self.job.snapshot.step,
+            "data": {"name": test.name, "split": test.split, "preparation": test.preparation},
+            "fingerprint": test.fingerprint,
+            "images": len(self.images),
+            "images_available": len(test),
+            "bank": {"images": len(self.bank), "of": self.train.split, "fingerprint": self.train.fingerprint},
+            "budget": spent,
+            "rci": {"ratio": given.ratio, "votes": given.votes, "group": given.group},
+            "draws": given.draws,
+            "targets": given.targets,
+            "seed": given.seed,
+            "device": self.job.device.type,
+            "versions": versions(),
+        }
+
+    def others(self) -> dict[str, Any]:
+        """Where the other networks come from."""
+        found = {name: str(path) for name, (path, _, _) in self.other.items()}
+        return found | {f"{name}_sha256": self.digest(name) for name in self.other}
+
+    def measure(self) -> Row:
+        """Accuracy and cost without an attack, plainly and under RCI."""
+        given = self.job.arguments
+        report = evaluate_defence(
+            self.network, self.images, self.labels, ratio=given.ratio, votes=given.votes, group_size=given.group,
+            reference=self.reference, draws=given.draws, seed=given.seed,
+        )  # fmt: skip
+        return told(report)
+
+    def networks(self, defence: Row) -> list[Row]:
+        """Clean accuracy side by side: a network trained without coding, this one without RCI, and with it."""
+        rows = []
+        if network := self.under("plain"):
+            path, snapshot, _ = self.other["plain"]
+            parts = zip(self.images.split(256), self.labels.split(256), strict=True)
+            right, _ = accuracy(network, ((i, x, y) for i, (x, y) in enumerate(parts)), device=self.job.device)
+            rows.append(
+                {"network": PLAIN, "trained": training_of(snapshot), "snapshot": str(path), "accuracy": right / 100}
+            )
+        how = {"trained": training_of(self.job.snapshot), "snapshot": str(self.job.path)}
+        return [
+            *rows,
+            {"network": UNDEFENDED, **how, "accuracy": defence["plain"]["value"]},
+            {"network": DEFENDED, **how, "accuracy": defence["defended"]["mean"]["value"]},
+        ]
+
+    def run(self, row: Planned) -> list[Row]:
+        """Compute a planned row; batch sizes give several."""
+        given = self.job.arguments
+        common = {"group_size": given.group, "seed": given.seed}
+        if row.network == DEFENDED:
+            defence: nn.Module = RandomizedCodedInference(
+                self.network, given.ratio, votes=given.votes, reference=self.reference, seed=given.seed
+            )
+        else:
+            defence = self.network if row.network == UNDEFENDED else self.other["plain"][2]
+        try:
+            if row.sizes:
+                found = exercise_batch_sizes(defence, self.images, self.labels, row.budget, **common)
+            else:
+                more = {"draws": given.draws if row.network == DEFENDED else 1, "targets": given.targets}
+                surrogate = self.under("surrogate")
+                found = [
+                    evaluate_threat(
+                        row.threat, defence, self.images, self.labels, row.budget, surrogate=surrogate, **common, **more
+                    )
+                ]
+        finally:
+            if isinstance(defence, RandomizedCodedInference):
+                defence.coded.detach()
+        about = {"network": row.network, "role": row.role, "eps_given": row.label, "eps_pixels": row.pixels}
+        return [about | each.as_dict() for each in found]
+
+
+def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Classifier:
+    """The network of a snapshot.
+
+    Raises:
+        CheckpointError: where it doesn't make one.
+    """
+    try:
+        network = build_classifier(**snapshot.model)
+        network.load_state_dict(snapshot.tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no snapshot of a classifier: {' '.join(str(error).split())}") from error
+    return network.to(device).eval()
+
+
+def training_of(snapshot: Snapshot) -> str:
+    """How a network was trained, in a word or two."""
+    method = snapshot.config.get("method", {})
+    coded = method.get("coded", {})
+    words = [f"coded, mu {coded.get('mu')}"] if coded.get("blocks") else []
+    words += [name for name in ("mixup", "cutmix", "manifold_mixup") if method.get(name, {}).get("alpha")]
+    words += [name for name in ("label_smoothing", "logit_norm", "jacobian") if method.get(name)]
+    return ", ".join(words).replace("_", " ") or "ERM"
+
+
+def told(report: DefenceReport) -> Row:
+    """A defence report as JSON has it."""
+    flat = {key: value for key, value in vars(report).items() if key not in ("plain", "defended")}
+    score: Score = report.defended
+    three = {name: getattr(score, name)._asdict() for name in ("mean", "worst", "majority")}
+    return {
+        "plain": report.plain._asdict(),
+        "defended": {**three, "n": score.n, "draws": score.draws},
+        **flat,
+        "slowdown": report.slowdown,
+    }
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    found = {"cs_gan": cs_gan.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("numpy", "scipy", "pyautoattack"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found

@@ -1,0 +1,225 @@
+"""What a trained generator makes: images, the way between two of them, scores, and the training images nearest."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from commands.job import Command, Job
+from commands.parsing import positive, seed, seeds
+from cs_gan.data import ImageStore, load_images
+from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.metrics import Evaluator, to_uint8
+from cs_gan.report import save_grid
+from cs_gan.training import GanConfig, parse_config
+from models import PretrainedGenerator
+from models.pretrained import slerp
+
+
+@dataclass(frozen=True)
+class GanJob(Job):
+    """A job with its generator."""
+
+    generator: PretrainedGenerator
+
+
+def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
+    """A command that is given a job with its generator.
+
+    Raises:
+        CheckpointError: where the snapshot doesn't make one.
+    """
+
+    def start(job: Job) -> None:
+        try:
+            generator = PretrainedGenerator.from_snapshot(job.path, job.device)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        run(GanJob(**vars(job), generator=generator))
+
+    start.__doc__ = run.__doc__
+    return start
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def sample(job: GanJob) -> None:
+    """Make images: a grid, or a folder of PNG files."""
+    folder, grid = job.arguments.folder, job.arguments.grid
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
+    kept, made = [], 0
+    for images in batches_of_images(job, asked_latents(job)):
+        if folder:
+            for number, image in enumerate(images, made):
+                pixels = image.permute(1, 2, 0).squeeze(-1)  # (H, W, 3), or (H, W) where it is grey
+                Image.fromarray(pixels.numpy()).save(folder / f"{number:06d}.png")
+        if grid or not folder:
+            kept.append(images)
+        made += len(images)
+    if folder:
+        print(f"{made} images: {folder}")
+    if kept:
+        columns = math.ceil(math.sqrt(made))
+        grey = kept[0].new_full((-made % columns, *kept[0].shape[1:]), 128)  # where the last row is short
+        path = job.beside("samples.png", grid)
+        save_grid(path, torch.cat([*kept, grey]), columns)
+        print(f"samples: {path}")
+
+
+def interpolate(job: GanJob) -> None:
+    """Draw the way from each seed's image to the next one's, along the sphere."""
+    seeds, steps = job.arguments.seeds, job.arguments.steps
+    if len(seeds) < 2:
+        raise ConfigError("interpolate needs two seeds or more, such as --seeds 0,1,2.")
+    t = torch.linspace(0, 1, steps)
+    ends = [job.generator.latents(1, seed)[0] for seed in seeds]
+    z = torch.cat([slerp(first, last, t) for first, last in pairwise(ends)])
+    path = job.beside("interpolation.png", job.arguments.grid)
+    save_grid(path, torch.cat(list(batches_of_images(job, z))), columns=steps)
+    print(f"{len(seeds) - 1} rows of {steps} steps: {path}")
+
+
+def score(job: GanJob) -> None:
+    """Score the generator as training does; --metrics.<key>=, --data.<key>= and --seed= change the recipe's."""
+    config = recipe(job)
+    step, metrics = job.snapshot.step, config.metrics
+    _, evaluator = compared(job, config)
+    about = {"step": step, "network": "EMA", "snapshot": str(job.path)}
+    scores = evaluator(job.generator, seed=config.seed, num_samples=metrics.num_samples, about=about)
+    if not job.state.is_main_process:
+        return
+    print(f"{job.path}, step {step}: {metrics.num_samples} images from seed {config.seed}")
+    width = max(map(len, scores.values))
+    for name, value in scores.values.items():
+        print(f"  {name:<{width}}  {value:.6g}")
+    for note in scores.provenance.get("notes", []):
+        print(f"  note: {note}")
+    name = f"score-step{step}-{metrics.extractor}-{metrics.num_samples}-seed{config.seed}.json"
+    path = job.beside(name, job.arguments.json)
+    result = {"scores": scores.values, "primary": scores.primary, "provenance": scores.provenance}
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"score: {path}")
+
+
+def nearest(job: GanJob) -> None:
+    """Set images beside the training images nearest to them, to see whether the generator remembers those."""
+    config, k = recipe(job), job.arguments.neighbours
+    config.metrics.num_reference = None  # neighbours are looked for among all images
+    store, evaluator = compared(job, config)
+    images = torch.cat(list(batches_of_images(job, asked_latents(job))))
+    distances, indices = (result.cpu() for result in evaluator.nearest(images, k))
+    for number, row in enumerate(distances.tolist()):
+        print(f"image {number:3}: " + "  ".join(f"{distance:.4g}" for distance in row))
+    # The yardstick: training images, each held out of the set that it is compared with.
+    chosen = torch.linspace(0, len(store) - 1, min(500, len(store))).long()
+    others, places = (result.cpu() for result in evaluator.nearest(store.images[chosen], 2))
+    others = torch.where(places[:, 0] == chosen, others[:, 1], others[:, 0])
+    made, usual = distances[:, 0].median().item(), others.median().item()
+    print(
+        f"median distance to the nearest training image ({config.metrics.extractor} features): {made:.4g} for "
+        f"generated images, {usual:.4g} for {len(chosen)} training images to the rest. A first number far below the "
+        "second would mean copies."
+    )
+    path = job.beside("nearest.png", job.arguments.grid)
+    pictures = torch.cat([images[:, None], store.images[indices]], dim=1).flatten(0, 1)
+    save_grid(path, pictures, columns=1 + k)
+    print(f"generated image, then its {k} nearest, in each row: {path}")
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def asked_latents(job: GanJob) -> Tensor:  # -> (n, latent_dim)
+    """One latent for each of ``--seeds``, or ``--count`` of them from ``--seed``."""
+    arguments, generator = job.arguments, job.generator
+    if arguments.seeds is not None:
+        return torch.cat([generator.latents(1, seed) for seed in arguments.seeds])
+    return generator.latents(arguments.count, arguments.seed)
+
+
+@torch.no_grad()
+def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent_dim) -> uint8 (B, C, H, W), CPU
+    """The images of latents, a batch at a time."""
+    with tqdm(total=len(z), desc="Images", unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for part in z.split(job.arguments.batch_size):
+            yield to_uint8(job.generator(part.to(job.device))).cpu()
+            bar.update(len(part))
+
+
+def recipe(job: GanJob) -> GanConfig:
+    """The snapshot's recipe, scored as at the end of training unless the command line says otherwise."""
+    metrics = job.snapshot.config.get("metrics", {})
+    count = metrics.get("final_samples") or metrics.get("num_samples", 2000)
+    changed = {"metrics": metrics | {"num_samples": count, "final_samples": None}}
+    config = parse_config(GanConfig, job.recipe_words(changed, "data|metrics"), prog="evaluate.py")
+    if config.metrics.extractor == "none":
+        raise ConfigError("the run was not scored; choose features with --metrics.extractor=<name>.")
+    return config
+
+
+def compared(job: GanJob, config: GanConfig) -> tuple[ImageStore, Evaluator]:
+    """The recipe's images, and what scores against them or finds neighbours among them."""
+    data, metrics, shown = config.data, config.metrics, job.state.is_main_process and sys.stderr.isatty()
+    with job.state.local_main_process_first():  # one process downloads
+        store = load_images(
+            data.name, data.root, image_size=data.image_size, channels=data.channels, limit=data.limit, progress=shown
+        )
+    if store.image_shape != tuple(job.generator.image_shape):
+        raise ConfigError(f"{job.path} makes images of {job.generator.image_shape}, and {store.description}.")
+    about = {name: getattr(store, name) for name in ("split", "preparation", "fingerprint")}
+    return store, Evaluator(
+        metrics.extractor,
+        store.images,
+        reference_about={"data": store.name, **about},
+        num_samples=metrics.num_samples,
+        num_reference=metrics.num_reference,
+        batch_size=metrics.batch_size,
+        device=job.device,
+        weights=Path(metrics.weights) if metrics.weights else None,
+        progress=shown,
+    )
+
+
+# -- their options ---------------------------------------------------------------------------------
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "batch_size": {"type": positive, "help": "images per forward pass of the generator (%(default)s)"},
+    "count": {"type": positive, "help": "how many images (%(default)s)"},
+    "seed": {"type": seed, "help": "of all of them (%(default)s)"},
+    "seeds": {"type": seeds, "help": "an image from each, which can be made again alone, such as 0,3,8-10"},
+    "steps": {"type": positive, "help": "images from one seed to the next, both ends among them (%(default)s)"},
+    "neighbours": {"type": positive, "help": "training images for each (%(default)s)"},
+    "grid": {"type": Path, "help": "PNG file (beside the snapshot)"},
+    "folder": {"type": Path, "help": "an empty or new folder, for a PNG each; a grid is then drawn only if asked for"},
+    "json": {"type": Path, "help": "file for scores and provenance (beside the snapshot)"},
+}
+_DRAWN = {"count": 64, "seed": 0, "seeds": None, "batch_size": 64, "grid": None}
+
+
+def _command(run: Callable[[GanJob], None], defaults: dict[str, Any], sections: str = "") -> Command:
+    options = {name: (default, _OPTIONS[name]) for name, default in defaults.items()}
+    return Command(with_generator(run), options, "gan", sections)
+
+
+COMMANDS = {
+    "sample": _command(sample, {**_DRAWN, "folder": None}),
+    "interpolate": _command(interpolate, {"seeds": [0, 1], "steps": 8, "batch_size": 64, "grid": None}),
+    "score": _command(score, {"json": None}, "data|metrics"),
+    "nearest": _command(nearest, {**_DRAWN, "count": 8, "neighbours": 7}, "data|metrics"),
+}

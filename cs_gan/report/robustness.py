@@ -1,0 +1,152 @@
+"""The robustness report: ``robustness.html`` of what ``evaluate.py attack`` found, one file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cs_gan.errors import DataError
+from cs_gan.report.chart import Panel, Series
+from cs_gan.report.page import write_page
+from cs_gan.report.svg import layout
+
+DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"
+COLOURS = {"uninformed": 5, "white-box": 0, "omniscient": 7, "black-box": 2, "batch": 1}
+_NEEDED = ("claim", "sentence", "gates", "networks", "defence", "rows", "threats", "notes", "provenance")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Banded(Series):
+    """A line whose values are given with their band: ``values`` is (3, s), the line, its lower and its upper end."""
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:  # (s,)
+        """The line itself."""
+        return np.asarray(self.values[0], dtype=float)
+
+    @property
+    def band(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:  # (s,), (s,)
+        """Its 95 % interval."""
+        return self.values[1], self.values[2]
+
+
+def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
+    """Write the page of a robustness evaluation, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        result: what ``robustness.json`` holds.
+
+    Raises:
+        DataError: if it lacks a part.
+    """
+    if missing := [key for key in _NEEDED if key not in result]:
+        raise DataError(f"these results of a robustness evaluation lack {', '.join(missing)}: give a robustness.json.")
+    rows: Sequence[Row] = result["rows"]
+    threats = [row for row in rows if row["role"] == "threat"]
+    eps = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "gate"))
+    provenance = result["provenance"]
+    write_page(
+        path,
+        "robustness.html",
+        result=result,
+        name=Path(str(provenance.get("snapshot", "a classifier"))).parent.name or "a classifier",
+        failed=[gate for gate in result["gates"] if not gate["passed"]],
+        columns=[row["network"] for row in result["networks"]],
+        beside=[_beside(rows, given) for given, _ in eps],
+        beside_chart=layout(_beside_panel(rows)) if len(threats) else None,
+        charts=[(layout(panel), knows) for panel, knows in _threat_panels(threats, result["threats"])],
+        table=[(row, _three(row)) for row in rows],
+        cost=result["defence"],
+        facts=_flat(provenance),
+        percent=_percent,
+    )
+
+
+def _percent(row: Row, name: str = "value") -> str:
+    low, high = (name + end for end in ("_low", "_high")) if name != "value" else ("low", "high")
+    return f"{100 * row[name]:.1f} % [{100 * row[low]:.1f}, {100 * row[high]:.1f}]"
+
+
+def _three(row: Row) -> list[str]:
+    return [_percent(row, name) for name in ("mean", "worst", "majority")]
+
+
+# -- networks side by side ---------------------------------------------------------------------------
+
+
+def strongest(rows: Iterable[Row]) -> Row | None:
+    """The row that leaves least, of those on all images whose attacker doesn't know the permutation of the test."""
+    found = [row for row in rows if row["role"] == "threat" and row["kind"] != "omniscient"]
+    most = max((row["n"] for row in found), default=0)
+    return min((row for row in found if row["n"] == most), key=lambda row: float(row["mean"]), default=None)
+
+
+def _at(rows: Sequence[Row], given: str) -> dict[str, Row]:
+    """network -> its row at an eps: under its own attack, or under the strongest where it is defended."""
+    here = [row for row in rows if row["eps_given"] == given]
+    found = {row["network"]: row for row in here if row["role"] == "baseline"}
+    least = strongest(here)
+    return found | ({DEFENDED: least} if least else {})
+
+
+def _beside(rows: Sequence[Row], given: str) -> dict[str, Any]:
+    found = _at(rows, given)
+    least = found.get(DEFENDED)
+    return {
+        "eps": given,
+        "cells": {network: _percent(row, "mean") for network, row in found.items()},
+        "by": least["threat"] if least and least["eps_pixels"] else "",
+    }
+
+
+def _beside_panel(rows: Sequence[Row]) -> Panel:
+    given = list(dict.fromkeys(row["eps_given"] for row in rows if row["role"] != "gate"))
+    by_network: dict[str, list[Row]] = {}
+    for each in given:
+        for network, row in _at(rows, each).items():
+            by_network.setdefault(network, []).append(row)
+    colours = {PLAIN: 7, UNDEFENDED: 1, DEFENDED: 0}
+    series = [_line(some, "mean", colours.get(network, 3), network) for network, some in by_network.items()]
+    return Panel("Accuracy in %", series, axis=_axis(rows), ends=(0.0, 100.0))
+
+
+def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[Panel, str]]:
+    """A panel a threat, and what its attacker knows."""
+    found = []
+    for threat in dict.fromkeys(row["threat"] for row in rows):
+        mine = [row for row in rows if row["threat"] == threat]
+        draws = max(row["draws"] for row in mine)
+        parts = {"mean": "mean", "worst": f"worst of {draws}", "majority": "majority"}
+        colour = COLOURS.get(mine[0]["kind"], 3)
+        series = [_line(mine, name, colour, part) for name, part in parts.items()]
+        knows = about.get(threat, {}).get("knows", "")
+        panel = Panel(f"{threat}, n = {mine[0]['n']:,}", series, axis=_axis(mine), ends=(0.0, 100.0))
+        found.append((panel, f"{mine[0]['kind']}; knows {knows}" if knows else mine[0]["kind"]))
+    return found
+
+
+def _line(rows: Sequence[Row], name: str, colour: int, part: str) -> Banded:
+    ordered = sorted(rows, key=lambda row: float(row["eps_pixels"]))
+    levels = 255 if rows[0]["norm"] == "linf" else 1  # grey levels read better than their fractions
+    values = [[100 * row[key] for row in ordered] for key in (name, f"{name}_low", f"{name}_high")]
+    return Banded(np.array([levels * row["eps_pixels"] for row in ordered]), np.array(values), colour, part)
+
+
+def _axis(rows: Sequence[Row]) -> str:
+    return "eps in 1/255" if rows[0]["norm"] == "linf" else "eps (l2)"
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return flat
