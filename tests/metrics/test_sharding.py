@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +11,14 @@ import torch
 from cs_gan.metrics import Scores, digits
 from cs_gan.metrics.sharding import Processes
 from tests.metrics.ranks import BATCH, COUNTS, WORLD
-
-# Some wheels install a package named tests, which would come before this folder in a bare interpreter.
-ONE_PROCESS = """
-import sys, types
-root, rank, folder, weights = sys.argv[1:]
-sys.path.insert(0, root)
-sys.modules["tests"] = types.ModuleType("tests")
-sys.modules["tests"].__path__ = [root + "/tests"]
-from tests.metrics.ranks import run
-run(int(rank), folder, weights)
-"""
+from tests.processes import run_in_processes
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> list[dict[str, Any]]:
     """What each process saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"} | os.environ
-    command = [sys.executable, "-c", ONE_PROCESS, str(Path(__file__).parents[2])]
-    weights = str(digits.locate_weights(cache_dir))
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder), weights], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    run_in_processes("tests.metrics.ranks", WORLD, folder, digits.locate_weights(cache_dir))
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 

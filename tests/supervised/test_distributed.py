@@ -1,47 +1,21 @@
 """Two processes of 16 samples against one of 32; the processes start once for all tests."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.gan.networks import assert_same
+from tests.processes import run_in_processes
 from tests.supervised.distributed import CASES, SHARED, WORLD, half, network, train, whole
 
 # Sums over 32 samples in another order: float32's 6e-8 times about ten, relative to terms of O(1).
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
-
-# Some wheels install a package named tests, which would come before this folder in a bare interpreter.
-ONE_PROCESS = """
-import sys, types
-root, rank, folder = sys.argv[1:]
-sys.path.insert(0, root)
-sys.modules["tests"] = types.ModuleType("tests")
-sys.modules["tests"].__path__ = [root + "/tests"]
-from tests.supervised.distributed import run
-run(int(rank), folder)
-"""
 
 
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory):
     """(case, rank) -> gradients of every step, then weights."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"} | os.environ
-    command = [sys.executable, "-c", ONE_PROCESS, str(Path(__file__).parents[2])]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(WORLD)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(errors)
+    run_in_processes("tests.supervised.distributed", WORLD, folder)
     return {(case, rank): torch.load(folder / f"{case}-{rank}.pt") for case in CASES for rank in range(WORLD)}
 
 
