@@ -131,6 +131,11 @@ class ClassifierTask(Task):
         }
         return {"scores": found, "primary": "accuracy (%)", "better": "higher", "provenance": provenance}
 
+    @property
+    def rescores(self) -> bool:
+        """Corruptions are left to the end."""
+        return bool(self.config.metrics.corruptions)
+
     def _accuracies(self, network: Classifier, corruptions: Sequence[str]) -> dict[str, float]:
         metrics, device = self.config.metrics, self.session.device
         networks: dict[str, nn.Module] = {"": network}
@@ -217,12 +222,12 @@ def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.devi
 
 def _mix(config: ClassifierConfig) -> Mix | None:
     method = config.method
-    if method.mixup.alpha:
-        return MixUp(method.mixup.alpha)
-    if method.cutmix.alpha:
-        return CutMix(method.cutmix.alpha)
-    if method.manifold_mixup.alpha:
-        return ManifoldMixUp(method.manifold_mixup.alpha, tuple(method.manifold_mixup.blocks))
+    for given, kind in ((method.mixup, MixUp), (method.cutmix, CutMix)):
+        if given.alpha:
+            return kind(given.alpha, probability=given.probability)
+    manifold = method.manifold_mixup
+    if manifold.alpha:
+        return ManifoldMixUp(manifold.alpha, tuple(manifold.blocks), probability=manifold.probability)
     return None
 
 

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,18 +31,32 @@ INPUT = "input"
 class Mix(ABC):
     """A way to mix the samples of a batch and their labels, by shares drawn from Beta(alpha, alpha).
 
+    Args:
+        alpha: of the Beta distribution.
+        probability: that a batch is mixed at all.
+
     Raises:
-        ConfigError: if alpha is not above 0.
+        ConfigError: if alpha is not above 0, or the probability not in (0, 1].
     """
 
     alpha: float = 1.0
+    probability: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise ConfigError(
+                f"{type(self).__name__}(probability={self.probability}): must be in (0, 1]; "
+                "to train without mixing give mix=None."
+            )
         if not 0 < self.alpha < math.inf:
             raise ConfigError(
                 f"{type(self).__name__}(alpha={self.alpha}): alpha of Beta(alpha, alpha) must be above 0; "
                 "to train without mixing give mix=None."
             )
+
+    def applies(self, generator: torch.Generator) -> bool:
+        """Whether this batch is mixed; nothing is drawn where all are."""
+        return self.probability == 1 or bool(torch.rand((), generator=generator) < self.probability)
 
     def check(self, model: nn.Module, coded: CodedSmoothing | None) -> None:  # noqa: B027
         """Refuse what can't work on this (bare) model; a mix of inputs works on all."""

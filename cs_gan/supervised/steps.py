@@ -107,7 +107,7 @@ def _mixed_and_observed(
         mix.check(model, coded)
     # Observation begins before the mix, whose hook then comes first: what is coded is mixed already.
     with coded.observe() if coded else nullcontext():
-        if mix is None:
+        if mix is None or not mix.applies(generator):
             yield images, labels
             return
         with mix.mixing(model, images, labels, num_classes, generator) as mixed:

@@ -95,12 +95,15 @@ class MixConfig:
 
     Args:
         alpha: of the Beta distribution that the share is drawn from; 0 is off.
+        probability: that a batch is mixed at all.
     """
 
     alpha: float = 0.0
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.alpha >= 0, "mix alpha", self.alpha, "0 (off) or more")
+        require(0 < self.probability <= 1, "mix probability", self.probability, "in (0, 1]")
 
 
 @dataclass
@@ -108,7 +111,7 @@ class ManifoldMixConfig(MixConfig):
     """Manifold mixup (Verma et al. 2019).
 
     Args:
-        alpha: as for mixup.
+        alpha, probability: as for mixup.
         blocks: the input of one of these, drawn in every step, is mixed; "" is the image itself.
     """
 

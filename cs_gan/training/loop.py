@@ -174,16 +174,19 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
     best = state.best
     if best is None or _scored(path) == state.step:
         return
-    with stop.interruptible():
-        final = task.evaluate({"step": state.step}, full=True)
-        full = {"final": {"step": state.step, **(final or {})}}
-        if best["step"] == state.step:
-            full["best"] = full["final"]
-        elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it, or elsewhere
-            progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
-        else:
-            found = task.evaluate({"step": best["step"]}, full=True, snapshot=session.folder.best)
-            full["best"] = {"step": best["step"], **(found or {})}
+    last = state.metrics[-1]
+    if not task.rescores:
+        full = {"final": last, "best": best}
+    else:
+        with stop.interruptible():
+            full = {"final": {**last, **(task.evaluate({"step": last["step"]}, full=True) or {})}}
+            if best is last:
+                full["best"] = full["final"]
+            elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it
+                progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
+            else:
+                found = task.evaluate({"step": best["step"]}, full=True, snapshot=session.folder.best)
+                full["best"] = {**best, **(found or {})}
     if session.is_main:
         write_whole(path, json.dumps(full, indent=2))
     session.accelerator.wait_for_everyone()

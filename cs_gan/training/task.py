@@ -56,6 +56,11 @@ class Task(ABC):
     circumstances: dict[str, Any]
     images_per_step: int
 
+    @property
+    def rescores(self) -> bool:
+        """Whether a network is scored otherwise at the end than for the curve, and so once more."""
+        return True
+
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
         """One update, a function of (weights, seed, step, rank) alone; detached scalar losses by name."""
