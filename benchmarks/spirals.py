@@ -1,0 +1,198 @@
+"""Two spirals: the decision boundaries of ERM, mixup, logit norm and coded training side by side, with their smoothness.
+
+``python -m benchmarks.spirals`` writes docs/pictures/spirals.png, and spirals.md and spirals.csv beside it. Every method
+has as many strengths to choose from, tried on seeds and points of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cs_gan import CodedSmoothing, Linear
+from cs_gan.data import batch_indices, two_spirals
+from cs_gan.randomness import derive_seed, stream
+from cs_gan.report.chart import INK, PALETTE, save_figure
+from cs_gan.supervised import MixUp, boundary, classifier_step, decision_field, jacobian_norm, segment_energy
+from models import build_classifier
+
+EXTENT, RESOLUTION = 1.2, 401
+BATCH, LEARNING_RATE = 64, 0.01
+MEASURES = {
+    "accuracy (%)": "higher",
+    "boundary length": "lower",
+    "boundary curvature": "lower",
+    "Jacobian norm": "lower",
+    "segment energy": "lower",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train, and the strengths that are tried; ERM has none."""
+
+    name: str
+    strengths: tuple[float, ...] = (0.0,)
+    ratio_end: float = 1.5
+
+
+METHODS = (
+    Method("ERM"),
+    Method("mixup", (0.1, 0.3, 1.0)),
+    Method("logit norm", (0.001, 0.01, 0.1)),
+    Method("coded, N from K to 1.5 K", (0.1, 0.3, 0.5)),
+    Method("coded, N = K", (0.1, 0.3, 0.5), 1.0),
+)
+
+
+def train(method: Method, strength: float, seed: int, steps: int, points: int, noise: float) -> nn.Module:
+    """An MLP (2 -> 64 -> 64 -> 64 -> 2) on ``points`` of the spirals; Adam, cosine schedule."""
+    x, labels = two_spirals(points, noise=noise, seed=derive_seed(seed, "train"))
+    torch.manual_seed(derive_seed(seed, "weights"))
+    network = build_classifier("mlp", 2, features=2)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    is_coded = method.name.startswith("coded")
+    coded = CodedSmoothing(network, [""], Linear(1.0, method.ratio_end)) if is_coded else None
+    for step in range(steps):
+        if coded:
+            coded.set_step(step, steps)
+        rows = batch_indices(points, BATCH, step, seed=seed)
+        classifier_step(
+            network,
+            optimizer,
+            x[rows],
+            labels[rows],
+            generator=stream(seed, "method", step),
+            num_classes=2,
+            mix=MixUp(strength) if method.name == "mixup" else None,
+            logit_norm=strength if method.name == "logit norm" else 0.0,
+            coded=coded,
+            mu=strength if coded else 0.0,
+        )
+        schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, x: Tensor, labels: Tensor) -> float:  # (n, 2), (n,)
+    """In percent."""
+    return 100 * float((network(x).argmax(1) == labels).float().mean())
+
+
+def measures(network: nn.Module, noise: float, seed: int) -> dict[str, float]:
+    """Every measure of MEASURES, on points that no method was trained or chosen on."""
+    x, labels = two_spirals(4000, noise=noise, seed=derive_seed(seed, "test"))
+    edge = boundary(decision_field(network, EXTENT, RESOLUTION), EXTENT)
+    values = (
+        accuracy(network, x, labels),
+        edge.length,
+        edge.curvature,
+        jacobian_norm(network, x),
+        segment_energy(network, x, stream(seed, "segments")),
+    )
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, float]]], chosen: Mapping[str, float]) -> str:
+    """Markdown: mean and standard error over the seeds."""
+    lines = ["| method | strength | " + " | ".join(MEASURES) + " |", "|---|---" * 1 + "|---" * len(MEASURES) + "|"]
+    for name, runs in found.items():
+        cells = []
+        for measure in MEASURES:
+            values = [run[measure] for run in runs]
+            error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+            cells.append(f"{np.mean(values):.3g} ± {error:.2g}" if np.mean(values) < 90 else _percent(values, error))
+        lines.append(f"| {name} | {chosen[name]:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(values: Sequence[float], error: float) -> str:
+    return f"{np.mean(values):.2f} ± {error:.2f}"
+
+
+def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, float]], noise: float, points: int,
+         seed: int, path: Path) -> None:  # fmt: skip
+    """One panel a method: the probability of class 1, the boundary, the training points, and the numbers."""
+    figure = Figure(figsize=(3.3 * len(networks), 3.9), layout="constrained")
+    axis = np.linspace(-EXTENT, EXTENT, RESOLUTION)
+    x, labels = two_spirals(points, noise=noise, seed=derive_seed(seed, "train"))
+    for column, (name, network) in enumerate(networks.items(), 1):
+        axes = figure.add_subplot(1, len(networks), column)
+        field = decision_field(network, EXTENT, RESOLUTION)
+        axes.contourf(axis, axis, 1 / (1 + np.exp(-field)), levels=20, cmap="RdBu", vmin=-0.2, vmax=1.2)
+        axes.contour(axis, axis, field, levels=[0.0], colors="black", linewidths=1.4)
+        for label in (0, 1):
+            axes.scatter(*x[labels == label].T, s=9, color=PALETTE[label], edgecolors="white", linewidths=0.4)
+        values = found[name]
+        axes.set_title(name, fontsize=11, loc="left")
+        axes.set_xlabel(
+            f"accuracy {values['accuracy (%)']:.1f} %\nboundary: length {values['boundary length']:.1f}, "
+            f"|curvature| {values['boundary curvature']:.1f}\nJacobian {values['Jacobian norm']:.1f}, "
+            f"energy {values['segment energy']:.3g}",
+            fontsize=9, color=INK, loc="left",
+        )  # fmt: skip
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    save_figure(figure, path, 110)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Choose strengths, train, measure, draw."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spirals", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("docs/pictures/spirals.png"))
+    parser.add_argument("--seeds", type=int, default=10, help="networks a method that are measured (%(default)s)")
+    parser.add_argument("--tuning-seeds", type=int, default=4, help="networks a strength to choose by (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1500, help="(%(default)s)")
+    parser.add_argument("--points", type=int, default=200, help="to train on (%(default)s)")
+    parser.add_argument("--noise", type=float, default=0.08, help="standard deviation (%(default)s)")
+    given = parser.parse_args(arguments)
+    setting = (given.steps, given.points, given.noise)
+    tuned = [(method, strength) for method in METHODS for strength in method.strengths if len(method.strengths) > 1]
+    bar = tqdm(total=len(tuned) * given.tuning_seeds + len(METHODS) * given.seeds, unit="network", file=sys.stderr)
+    validation = two_spirals(4000, noise=given.noise, seed=derive_seed("validation"))
+    chosen = {method.name: method.strengths[0] for method in METHODS}
+    best: dict[str, float] = {}
+    for method, strength in tuned:
+        scores = []
+        for seed in range(1000, 1000 + given.tuning_seeds):
+            scores.append(accuracy(train(method, strength, seed, *setting), *validation))
+            bar.update()
+        if np.mean(scores) > best.get(method.name, -1.0):
+            best[method.name], chosen[method.name] = float(np.mean(scores)), strength
+    found: dict[str, list[dict[str, float]]] = {}
+    shown: dict[str, nn.Module] = {}
+    for method in METHODS:
+        for seed in range(given.seeds):
+            network = train(method, chosen[method.name], seed, *setting)
+            shown.setdefault(method.name, network)
+            found.setdefault(method.name, []).append(measures(network, given.noise, seed))
+            bar.update()
+    bar.close()
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    draw(shown, {name: runs[0] for name, runs in found.items()}, given.noise, given.points, 0, given.output)
+    given.output.with_suffix(".md").write_text(table(found, chosen))
+    with given.output.with_suffix(".csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["method", "strength", "seed", *MEASURES])
+        for name, runs in found.items():
+            rows.writerows([name, chosen[name], seed, *run.values()] for seed, run in enumerate(runs))
+    print(given.output.with_suffix(".md").read_text())
+    print(f"picture: {given.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

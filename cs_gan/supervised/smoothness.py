@@ -1,0 +1,150 @@
+"""How smooth a trained network is: numbers for what a picture of its decision boundary shows.
+
+Each is taken in evaluation mode, in the dtype of the points, and changes nothing: no gradient is left on a parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cs_gan.errors import BatchError, ConfigError
+
+Array = npt.NDArray[np.float64]
+
+
+class Boundary(NamedTuple):
+    """The set where two classes are equally likely, in the plane.
+
+    Attributes:
+        length: in units of the plane. It is the total variation of the decision (0 or 1) over the square.
+        curvature: the mean of |curvature| along it, one over a length; nan where there is no boundary.
+    """
+
+    length: float
+    curvature: float
+
+
+def jacobian_norm(model: nn.Module, x: Tensor) -> float:  # (K, *F)
+    """The mean over samples of ||d logits / d x||_F, exact: one backward pass a class.
+
+    Raises:
+        BatchError: for integer samples, or logits that aren't (K, classes).
+    """
+    _check_samples("jacobian_norm", x)
+    with _evaluating(model), torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = _logits(model, x)
+        squares = torch.zeros(len(x), dtype=logits.dtype, device=x.device)
+        for number, column in enumerate(logits.unbind(1), 1):
+            (gradient,) = torch.autograd.grad(column.sum(), x, retain_graph=number < logits.shape[1])
+            squares += gradient.flatten(1).square().sum(1)
+        return float(squares.sqrt().mean())
+
+
+def segment_energy(
+    model: nn.Module, x: Tensor, generator: torch.Generator, *, segments: int = 256, points: int = 33
+) -> float:  # (K, *F)
+    """How much the logits bend between samples: the mean over random segments of the integral of ||f''(t)||^2 dt.
+
+    A segment joins two samples drawn from ``x``, f(t) is the logits at the share t in [0, 1] of the way, and f'' its
+    second difference at ``points`` even ones. A network that is affine between samples has 0. Where logits have kinks
+    (ReLU) the scale depends on ``points``: compare at one number.
+
+    Raises:
+        BatchError: for fewer than two or integer samples, or logits that aren't (K, classes).
+        ConfigError: for no segments or fewer than three points.
+    """
+    _check_samples("segment_energy", x)
+    if len(x) < 2 or segments < 1 or points < 3:
+        raise ConfigError(
+            f"segment_energy({len(x)} samples, {segments=}, {points=}): give at least 2 samples, 1 segment, 3 points."
+        )
+    ends = torch.stack([torch.randperm(len(x), generator=generator)[:2] for _ in range(segments)]).to(x.device)
+    shares = torch.linspace(0, 1, points, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.dim() - 1))
+    total = 0.0
+    with _evaluating(model), torch.no_grad():
+        for start, end in ends.tolist():
+            logits = _logits(model, torch.lerp(x[start], x[end], shares))
+            bend = logits.diff(n=2, dim=0) * (points - 1) ** 2  # f'' at the inner points
+            total += float(bend.square().sum()) / (points - 1)
+    return total / segments
+
+
+def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  # -> (R, R)
+    """The first logit less the second on an even grid over [-extent, extent]^2; rows are the second coordinate.
+
+    Raises:
+        BatchError: if the network doesn't take (K, 2) and give (K, 2).
+    """
+    axis = torch.linspace(-extent, extent, resolution)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
+    with _evaluating(model), torch.no_grad():
+        logits = torch.cat([_logits(model, part) for part in torch.split(grid, 8192)])
+    if logits.shape[1] != 2:
+        raise BatchError(f"the model gave {logits.shape[1]} logits: a field in the plane is drawn of two classes.")
+    field: Array = (logits[:, 0] - logits[:, 1]).view(resolution, resolution).double().numpy()
+    return field
+
+
+def boundary(field: Array, extent: float, step: float = 0.02) -> Boundary:  # (R, R)
+    """Length and mean |curvature| of the zero set of a field over [-extent, extent]^2.
+
+    The zero set is found as polylines by linear interpolation; curvature is the turning of each polyline, laid out
+    anew with vertices ``step`` apart, over its length: with kinks (ReLU) it is the curvature at that scale.
+    A circle of radius r has 2 pi r and 1 / r.
+    """
+    from contourpy import contour_generator  # comes with matplotlib
+
+    axis = np.linspace(-extent, extent, len(field))
+    length = turning = 0.0
+    for found in contour_generator(axis, axis, field).lines(0.0):
+        line = np.asarray(found, dtype=np.float64)
+        vertices = _even(line, step)
+        edges = np.diff(vertices, axis=0)
+        if np.array_equal(line[0], line[-1]) and len(edges) > 1:  # a loop turns at its seam too
+            edges = np.concatenate([edges, edges[:1]])
+        angles = np.arctan2(edges[:, 1], edges[:, 0])
+        # The way from one direction to the next is at most half a turn.
+        turning += float(np.abs((np.diff(angles) + math.pi) % (2 * math.pi) - math.pi).sum())
+        length += float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
+    return Boundary(length, turning / length if length else math.nan)
+
+
+def _even(line: Array, step: float) -> Array:  # (n, 2) -> (m, 2)
+    """The polyline with vertices ``step`` apart, or nearly so that they fit."""
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    at = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
+    return np.stack([np.interp(at, along, line[:, 0]), np.interp(at, along, line[:, 1])], 1)
+
+
+def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    logits = model(x)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BatchError(f"the model gave {given} for {len(x)} samples: its logits must be (K, classes).")
+    return logits
+
+
+def _check_samples(call: str, x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise BatchError(f"{call} got samples of {x.dtype}: give floating-point ones, as the network takes them.")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode inside, each module as it was after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
