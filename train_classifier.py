@@ -124,7 +124,8 @@ class ClassifierTask(Task):
         provenance = {
             "reference": {**data, "fingerprint": store.fingerprint},
             "num_images": len(store),
-            "rci": {"ratio": metrics.rci_ratio, "votes": metrics.rci_votes, "group": metrics.rci_group},
+            "rci": {"ratio": metrics.rci_ratio, "votes": metrics.rci_votes, "group": metrics.rci_group}
+            | {"blocks": metrics.rci_blocks},
             "processes": self.session.processes,
             "seconds": time.perf_counter() - start,
             **about,
@@ -143,7 +144,11 @@ class ClassifierTask(Task):
             # The bank fills a last group that is short, so that every image is coded among as many.
             bank = self.train_store.batch(range(min(metrics.rci_group - 1, len(self.train_store))))
             networks[", RCI"] = RandomizedCodedInference(
-                network, metrics.rci_ratio, votes=metrics.rci_votes, reference=bank.to(device)
+                network,
+                metrics.rci_ratio,
+                blocks=metrics.rci_blocks,
+                votes=metrics.rci_votes,
+                reference=bank.to(device),
             )
         found = {}
         for corruption in ("", *corruptions):

@@ -184,6 +184,7 @@ COMMAND = Command(
         "norm": ("linf", {"choices": ("linf", "l2"), "help": "of the ball (%(default)s)"}),
         "images": (1000, {"type": positive, "help": "test images, drawn by the seed (%(default)s)"}),
         "ratio": (1.5, {"type": float, "help": "N/K of Randomized Coded Inference (%(default)s)"}),
+        "blocks": ([""], {"type": names, "help": "blocks that RCI codes, by name or pattern (the whole network)"}),
         "votes": (1, {"type": positive, "help": "forwards that RCI averages (%(default)s)"}),
         "group": (64, {"type": positive, "help": "images coded together, K (%(default)s)"}),
         "draws": (10, {"type": positive, "help": "fresh permutations to score on (%(default)s)"}),

@@ -102,7 +102,7 @@ class Bench:
             "images_available": len(test),
             "bank": {"images": len(self.bank), "of": self.train.split, "fingerprint": self.train.fingerprint},
             "budget": spent,
-            "rci": {"ratio": given.ratio, "votes": given.votes, "group": given.group},
+            "rci": {"ratio": given.ratio, "votes": given.votes, "group": given.group, "blocks": given.blocks},
             "draws": given.draws,
             "targets": given.targets,
             "seed": given.seed,
@@ -120,7 +120,7 @@ class Bench:
         given = self.job.arguments
         report = evaluate_defence(
             self.network, self.images, self.labels, ratio=given.ratio, votes=given.votes, group_size=given.group,
-            reference=self.reference, draws=given.draws, seed=given.seed,
+            blocks=given.blocks, reference=self.reference, draws=given.draws, seed=given.seed,
         )  # fmt: skip
         return told(report)
 
@@ -147,8 +147,9 @@ class Bench:
         common = {"group_size": given.group, "seed": given.seed}
         if row.network == DEFENDED:
             defence: nn.Module = RandomizedCodedInference(
-                self.network, given.ratio, votes=given.votes, reference=self.reference, seed=given.seed
-            )
+                self.network, given.ratio, blocks=given.blocks, votes=given.votes, reference=self.reference,
+                seed=given.seed,
+            )  # fmt: skip
         else:
             defence = self.network if row.network == UNDEFENDED else self.other["plain"][2]
         try:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import evaluate
+from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import THREATS as THREATS_OF_ALL
 from cs_gan.attacks import Budget, evaluate_threat, find_threat
 from cs_gan.data import load_images, train_and_test
@@ -46,6 +48,12 @@ def write_classifier(path: Path, steps: int, seed: int = 0, **model: object) -> 
             optimizer.step()
     about = {"kind": "classifier", "model": MODEL | model, "config": as_plain(config()), "step": steps}
     save_snapshot(path, network, **about)
+
+
+def network_of(path: Path) -> nn.Module:
+    network = build_classifier(**MODEL)
+    network.load_state_dict(read_snapshot(path).tensors)
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +136,10 @@ def test_rows_are_those_of_the_library_on_the_test_images_of_training(folder, tr
     _, test = train_and_test(**config().data.parts(0))
     assert len(test) == row["n"] == result["provenance"]["images"] == 700
     assert result["provenance"]["fingerprint"] == test.fingerprint != store.fingerprint
-    network = build_classifier(**MODEL)
-    network.load_state_dict(read_snapshot(trained).tensors)
+    network = network_of(trained)
     chosen = torch.randperm(700, generator=stream(0, "attacked images"))
     images, labels = test.batch(chosen), test.labels[chosen]
-    clean = (network.eval()(images).argmax(1) == labels).double().mean().item()
+    clean = (network(images).argmax(1) == labels).double().mean().item()
     assert result["defence"]["plain"]["value"] == pytest.approx(clean)
     assert clean > 0.8
     expected = evaluate_threat(
@@ -140,6 +147,24 @@ def test_rows_are_those_of_the_library_on_the_test_images_of_training(folder, tr
     )
     assert row["mean"] == pytest.approx(expected.mean.value)
     assert row["mean"] < clean
+
+
+def test_rci_codes_the_blocks_that_are_asked_for(folder, trained):
+    assert run("attack", folder, *FEW, "--threats=eot-1", "--eps=64/255", "--images=200", "--blocks=blocks.2,head") == 0
+    result = result_of(folder)
+    assert result["provenance"]["rci"]["blocks"] == ["blocks.2", "head"]
+    (row,) = (row for row in result["rows"] if (row["network"], row["role"], row["attack"]) == ("RCI", "threat", "pgd"))
+    network, (train, test) = network_of(trained), train_and_test(**config().data.parts(0))
+    chosen = torch.randperm(len(test), generator=stream(0, "attacked images"))[:200]
+
+    def left(*blocks: str) -> float:
+        defence = RandomizedCodedInference(network, 1.5, blocks=blocks, reference=train.batch(range(9)))
+        attacked = (test.batch(chosen), test.labels[chosen], Budget(128 / 255, steps=2))
+        found = evaluate_threat("eot-1", defence, *attacked, group_size=10, draws=2).mean.value
+        defence.coded.detach()
+        return found
+
+    assert row["mean"] == left("blocks.2", "head") != left("")
 
 
 def test_groups_too_small_for_a_gate_leave_it_unjudged(folder, capsys):
@@ -219,6 +244,7 @@ def untimed(rows: list[dict]) -> list[dict]:
         (["--loss=hinge"], "margin"),
         (["--norm=l1"], "linf"),
         (["--ratio=0.01"], "ratio"),
+        (["--blocks=blocks.9"], "no block 'blocks.9'"),
         (["--images=0"], "above 0"),
         (["--training.steps=3"], "--data.<key>"),
         (["--data.image_size=16"], "8"),

@@ -74,8 +74,34 @@ def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
         assert row["provenance"]["num_images"] == 1500
     full = json.loads((tmp_path / "run" / "scores.json").read_text())["final"]["scores"]
     assert {"accuracy, gaussian_noise 3 (%)", "accuracy, RCI, contrast 3 (%)"} <= full.keys()
+    assert full["accuracy (%)"] == rows[-1]["scores"]["accuracy (%)"]
     assert all(float(row["coded"]) > 0 for row in read_lines(tmp_path / "run" / "log.jsonl"))
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_network_is_scored_once_where_the_end_asks_for_nothing_more(tmp_path, monkeypatch):
+    counted = []
+    accuracies = train_classifier.ClassifierTask._accuracies
+    monkeypatch.setattr(
+        train_classifier.ClassifierTask, "_accuracies", lambda *given: counted.append(1) or accuracies(*given)
+    )
+    assert run(tmp_path / "run", "--metrics.rci_ratio=null", "--training.evaluate_every=2") == 0
+    assert len(counted) == 3  # at steps 0, 2 and 4
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["final"] == rows[-1]
+    assert scores["best"] == max(rows, key=lambda row: row["scores"]["accuracy (%)"])
+
+
+def test_rci_codes_the_blocks_of_the_recipe(tmp_path):
+    assert run(tmp_path / "run", "--metrics.rci_blocks=blocks.1,head", "--training.steps=2") == 0
+    row = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert row["provenance"]["rci"]["blocks"] == ["blocks.1", "head"]
+    whole = ["--metrics.rci_blocks=['']", "--training.steps=2"]
+    assert run(tmp_path / "whole", *whole) == 0
+    other = read_lines(tmp_path / "whole" / "metrics.jsonl")[-1]
+    assert row["scores"]["cross-entropy, RCI"] != other["scores"]["cross-entropy, RCI"]
+    assert row["scores"]["cross-entropy"] == other["scores"]["cross-entropy"]
 
 
 def test_scored_accuracy_is_that_of_the_snapshot_counted_by_hand(tmp_path):
@@ -130,14 +156,14 @@ def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
         "logit_norm=0.01",
         "jacobian=0.01",
         "mixup.alpha=1.0",
-        "cutmix.alpha=1.0",
+        "cutmix.alpha=1.0 --method.cutmix.probability=0.9",
         "manifold_mixup.alpha=1.0",
         "coded.blocks=blocks.1",
     ],
 )
 def test_every_method_trains_and_differs_from_erm(tmp_path, method):
     assert run(tmp_path / "erm", "--metrics.rci_ratio=null", "--training.steps=2") == 0
-    assert run(tmp_path / "other", f"--method.{method}", "--metrics.rci_ratio=null", "--training.steps=2") == 0
+    assert run(tmp_path / "other", *f"--method.{method}".split(), "--metrics.rci_ratio=null", "--training.steps=2") == 0
     erm, other = final_tensors(tmp_path / "erm"), final_tensors(tmp_path / "other")
     assert not all(torch.equal(erm[key], other[key]) for key in erm)
     assert all(torch.isfinite(value).all() for value in other.values())
@@ -170,6 +196,9 @@ def test_dry_run_prints_and_writes_nothing(tmp_path, capsys):
         ("--data.limit=5", ["10"]),
         ("--method.coded.blocks=blocks.9", ["blocks.9"]),
         ("--metrics.severity=6", ["severity"]),
+        ("--metrics.rci_blocks=blocks.9", ["blocks.9"]),
+        ("--metrics.rci_blocks=", ["rci_blocks"]),
+        ("--method.mixup.probability=0", ["probability", "(0, 1]"]),
     ],
 )
 def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argument, words):

@@ -176,6 +176,7 @@ class AccuracyConfig:
     Args:
         batch_size: images per forward.
         rci_ratio: N/K of Randomized Coded Inference, scored beside the plain network; null leaves it out.
+        rci_blocks: which blocks it codes, by name or pattern; "" in a list is the whole network.
         rci_votes: forwards that are averaged.
         rci_group: images that are coded together, K.
         corruptions: names of ``cs_gan.data.CORRUPTIONS``; accuracy under each at the end, on the test images.
@@ -184,6 +185,7 @@ class AccuracyConfig:
 
     batch_size: int = 256
     rci_ratio: float | None = 1.5
+    rci_blocks: list[str] | str = field(default_factory=lambda: [""])
     rci_votes: int = 1
     rci_group: int = 128
     corruptions: list[str] | str = field(default_factory=list)
@@ -191,6 +193,10 @@ class AccuracyConfig:
 
     def __post_init__(self) -> None:
         self.corruptions = names_of(self.corruptions)
+        self.rci_blocks = names_of(self.rci_blocks)
+        require(
+            len(self.rci_blocks) > 0, "metrics.rci_blocks", self.rci_blocks, "one block or more; rci_ratio=null is off"
+        )
         for key in ("batch_size", "rci_votes"):
             require(getattr(self, key) >= 1, f"metrics.{key}", getattr(self, key), "at least 1")
         require(self.rci_group >= 2, "metrics.rci_group", self.rci_group, "at least 2")

@@ -159,6 +159,21 @@ def test_alpha_must_be_above_0(build, alpha):
         build(alpha)
 
 
+@pytest.mark.parametrize("probability", [0, -0.5, 1.5, float("nan")])
+def test_probability_must_be_above_0_and_no_more_than_1(probability):
+    with pytest.raises(ConfigError, match=rf"probability={probability}.*mix=None"):
+        MixUp(1.0, probability=probability)
+
+
+def test_a_probability_is_the_share_of_batches_that_are_mixed_and_1_draws_nothing():
+    # 400 batches at 0.3: 120 with a standard deviation of 9.2, of which we allow four.
+    assert abs(sum(MixUp(1.0, probability=0.3).applies(stream(seed)) for seed in range(400)) - 120) < 37
+    generator = stream(0)
+    state = generator.get_state()
+    assert MixUp(1.0).applies(generator)
+    assert torch.equal(generator.get_state(), state)
+
+
 def test_cutmix_refuses_what_is_not_an_image():
     with pytest.raises(BatchError, match=r"\(8, 5\).*MixUp"):
         mixed(CutMix(1.0), torch.zeros(8, 5), batch(8)[1])

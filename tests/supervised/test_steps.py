@@ -53,6 +53,16 @@ class TestOneMethodAtATime:
         assert_same(model.parameters(), expected.parameters(), **MIXED)
         torch.testing.assert_close(losses["loss"], loss, **MIXED)
 
+    def test_a_batch_that_the_mixs_probability_spares_is_a_plain_step(self):
+        seeds = {MixUp(1.0, probability=0.5).applies(stream(seed)): seed for seed in range(10)}
+        for mixed, seed in seeds.items():
+            model, (images, labels) = mlp(), batch(8)
+            plain = stepped_by_hand(model, lambda m: F.cross_entropy(m(images), labels))  # noqa: B023
+            step(model, images, labels, seed, mix=MixUp(1.0, probability=0.5))
+            pairs = zip(model.parameters(), plain.parameters(), strict=True)
+            assert all(torch.allclose(a, b, **EXACT) for a, b in pairs) != mixed
+        assert len(seeds) == 2
+
     def test_cutmix(self):
         model, (images, labels) = mlp(), batch(8)
         seed = next(s for s in range(50) if share_for(CutMix(1.0), images, labels, s) == 0.75)
