@@ -1,8 +1,8 @@
 """What a trained network does, from its snapshot alone: ``python evaluate.py <command> <snapshot or run folder>``.
 
-``sample``, ``interpolate``, ``score`` and ``nearest`` are for generators, ``attack`` for classifiers. ``--help`` lists
-the commands, and ``evaluate.py <command> --help`` what each takes. ``score`` alone can be spread over processes:
-``accelerate launch evaluate.py score <run folder>``.
+``sample``, ``interpolate``, ``score`` and ``nearest`` are for generators, ``accuracy`` and ``attack`` for classifiers.
+``--help`` lists the commands, and ``evaluate.py <command> --help`` what each takes. ``score`` alone can be spread over
+processes: ``accelerate launch evaluate.py score <run folder>``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from commands import attack, gan
+from commands import accuracy, attack, gan
 from commands.job import Command, Job
 from commands.parsing import Parser
 from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.training import find_snapshot, read_snapshot
 
-COMMANDS: dict[str, Command] = {**gan.COMMANDS, "attack": attack.COMMAND}
+COMMANDS: dict[str, Command] = {**gan.COMMANDS, "accuracy": accuracy.COMMAND, "attack": attack.COMMAND}
 
 
 def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

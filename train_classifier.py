@@ -9,19 +9,20 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cs_gan import CodedSmoothing, Linear, RandomizedCodedInference
-from cs_gan.data import BatchStream, ImageStore, batch_indices, corrupted, train_and_test
+from commands.accuracy import accuracies, check_shifted, scored, stores_to_score
+from cs_gan import CodedSmoothing, Linear
+from cs_gan.data import BatchStream, ImageStore, batch_indices, train_and_test
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_curve, save_metrics_csv, save_report
-from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixUp, accuracy, classifier_step
+from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixUp, classifier_step
 from cs_gan.training import ClassifierConfig, Session, Task, as_plain, read_snapshot, run_script, save_snapshot
 from models import Classifier, build_classifier
 
@@ -35,6 +36,7 @@ class ClassifierTask(Task):
     def __init__(self, config: ClassifierConfig, session: Session) -> None:
         self.config, self.session = config, session
         self.train_store, self.test_store = _images(config, session)
+        check_shifted(config, self.test_store)
         training, size = config.training, len(self.train_store)
         if training.epochs is not None:
             training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
@@ -112,61 +114,23 @@ class ClassifierTask(Task):
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
     ) -> dict[str, Any] | None:
-        """Accuracy on the test images, plain and under Randomized Coded Inference; at the end under corruptions too."""
-        start, metrics = time.perf_counter(), self.config.metrics
+        """Accuracy, plain and under Randomized Coded Inference; at the end on shifted images too."""
+        start = time.perf_counter()
         network = copy.deepcopy(self.bare)  # not attached to the coding of training, and free to be another's
         if snapshot is not None:
             network.load_state_dict(read_snapshot(snapshot).tensors)
         self.session.align_buffers(network)
-        found = self._accuracies(network, metrics.corruptions if full else ())
-        store = self.test_store
-        data = {"data": store.name, "split": store.split, "preparation": store.preparation}
-        provenance = {
-            "reference": {**data, "fingerprint": store.fingerprint},
-            "num_images": len(store),
-            "rci": {"ratio": metrics.rci_ratio, "votes": metrics.rci_votes, "group": metrics.rci_group}
-            | {"blocks": metrics.rci_blocks},
-            "processes": self.session.processes,
-            "seconds": time.perf_counter() - start,
-            **about,
-        }
-        return {"scores": found, "primary": "accuracy (%)", "better": "higher", "provenance": provenance}
+        session = self.session
+        parts = {"rank": session.rank, "processes": session.processes, "device": session.device}
+        stores = stores_to_score(self.config, self.test_store, full=full)
+        found = accuracies(network, self.config, self.train_store, stores, full=full, **parts)
+        return scored(self.config, self.test_store, found, time.perf_counter() - start, session.processes, about)
 
     @property
     def rescores(self) -> bool:
-        """Corruptions are left to the end."""
-        return bool(self.config.metrics.corruptions)
-
-    def _accuracies(self, network: Classifier, corruptions: Sequence[str]) -> dict[str, float]:
-        metrics, device = self.config.metrics, self.session.device
-        networks: dict[str, nn.Module] = {"": network}
-        if metrics.rci_ratio is not None:
-            # The bank fills a last group that is short, so that every image is coded among as many.
-            bank = self.train_store.batch(range(min(metrics.rci_group - 1, len(self.train_store))))
-            networks[", RCI"] = RandomizedCodedInference(
-                network,
-                metrics.rci_ratio,
-                blocks=metrics.rci_blocks,
-                votes=metrics.rci_votes,
-                reference=bank.to(device),
-            )
-        found = {}
-        for corruption in ("", *corruptions):
-            store = corrupted(self.test_store, corruption, metrics.severity) if corruption else self.test_store
-            under = f", {corruption} {metrics.severity}" if corruption else ""
-            for how, each in networks.items():
-                right, loss = accuracy(each, self._groups(store), device=device, seed=self.config.seed)
-                found[f"accuracy{how}{under} (%)"] = right
-                if not corruption:
-                    found[f"cross-entropy{how}"] = loss
-        return found
-
-    def _groups(self, store: ImageStore) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """This process's share of the test images, in groups that RCI codes together."""
-        size = self.config.metrics.rci_group
-        for number in range(self.session.rank, math.ceil(len(store) / size), self.session.processes):
-            indices = torch.arange(number * size, min((number + 1) * size, len(store)))
-            yield number, store.batch(indices), store.labels[indices]
+        """Attacked, corrupted and shifted images are left to the end."""
+        metrics = self.config.metrics
+        return bool(metrics.fgsm or metrics.corruptions or metrics.shifted)
 
     def draw(self) -> None:
         """Table, curve and report of the run."""

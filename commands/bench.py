@@ -25,7 +25,7 @@ from cs_gan.attacks import (
     evaluate_threat,
     exercise_batch_sizes,
 )
-from cs_gan.data import train_and_test
+from cs_gan.data import ImageStore, train_and_test
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
@@ -47,12 +47,7 @@ class Bench:
         self.network = classifier_of(job.snapshot, job.path, job.device)
         self.other = {name: self._other(name) for name in ("surrogate", "plain") if getattr(given, name)}
         self.config = parse_config(ClassifierConfig, job.recipe_words({}, "data"), prog="evaluate.py")
-        self.train, self.test = train_and_test(**self.config.data.parts(self.config.seed))
-        if self.train.num_classes != self.network.num_classes or self.test.image_shape != self.network.input_shape:
-            raise ConfigError(
-                f"{job.path} tells {self.network.num_classes} classes of {self.network.input_shape} images, and "
-                f"{self.test.description}: give the data it was trained on by --data.<key>=."
-            )
+        self.train, self.test = data_of(job, self.config, self.network)
         # In random order: a folder lists class by class, and groups of one class would be another test.
         count = min(given.images, len(self.test))
         chosen = torch.randperm(len(self.test), generator=stream(given.seed, "attacked images"))[:count]
@@ -182,6 +177,21 @@ def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Class
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is no snapshot of a classifier: {' '.join(str(error).split())}") from error
     return network.to(device).eval()
+
+
+def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[ImageStore, ImageStore]:
+    """The images that a classifier was trained on, and those to score on.
+
+    Raises:
+        ConfigError: where they aren't of its shape or classes.
+    """
+    train, test = train_and_test(**config.data.parts(config.seed))
+    if train.num_classes != network.num_classes or test.image_shape != network.input_shape:
+        raise ConfigError(
+            f"{job.path} tells {network.num_classes} classes of {network.input_shape} images, and {test.description}: "
+            "give the data it was trained on by --data.<key>=."
+        )
+    return train, test
 
 
 def training_of(snapshot: Snapshot) -> str:

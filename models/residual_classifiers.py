@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv_he(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Conv2d:
-    """Make a convolution without bias (batch norm follows), He normal by fan out, as in the authors' code."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+def conv_he(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3, bias: bool = False) -> nn.Conv2d:
+    """Make a convolution, He normal by fan out as in the authors' code; without bias where batch norm follows."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
 
 

@@ -81,10 +81,13 @@ def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
 
 def test_a_network_is_scored_once_where_the_end_asks_for_nothing_more(tmp_path, monkeypatch):
     counted = []
-    accuracies = train_classifier.ClassifierTask._accuracies
-    monkeypatch.setattr(
-        train_classifier.ClassifierTask, "_accuracies", lambda *given: counted.append(1) or accuracies(*given)
-    )
+    accuracies = train_classifier.accuracies
+
+    def count(*given, **named):
+        counted.append(1)
+        return accuracies(*given, **named)
+
+    monkeypatch.setattr(train_classifier, "accuracies", count)
     assert run(tmp_path / "run", "--metrics.rci_ratio=null", "--training.evaluate_every=2") == 0
     assert len(counted) == 3  # at steps 0, 2 and 4
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
@@ -196,6 +199,10 @@ def test_dry_run_prints_and_writes_nothing(tmp_path, capsys):
         ("--data.limit=5", ["10"]),
         ("--method.coded.blocks=blocks.9", ["blocks.9"]),
         ("--metrics.severity=6", ["severity"]),
+        ("--metrics.corruptions=fogg", ["fogg"]),
+        ('--metrics.shifted={"cifar10.3": "."}', ["cifar10.3", "cifar10.2"]),
+        ('--metrics.shifted={"cifar10.1": "nowhere"}', ["nowhere", "folder"]),
+        ('--metrics.shifted={"cifar10_c": "."}', ["--metrics.corruptions"]),
         ("--metrics.rci_blocks=blocks.9", ["blocks.9"]),
         ("--metrics.rci_blocks=", ["rci_blocks"]),
         ("--method.mixup.probability=0", ["probability", "(0, 1]"]),

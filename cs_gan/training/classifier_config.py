@@ -179,8 +179,11 @@ class AccuracyConfig:
         rci_blocks: which blocks it codes, by name or pattern; "" in a list is the whole network.
         rci_votes: forwards that are averaged.
         rci_group: images that are coded together, K.
+        fgsm: radii for pixels in [0, 1]; accuracy of the plain network under FGSM at each at the end.
         corruptions: names of ``cs_gan.data.CORRUPTIONS``; accuracy under each at the end, on the test images.
         severity: of the corruptions, 1 to 5.
+        shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder; accuracy on each at the end. With that of
+            cifar10_c, corruptions are read from there instead of made.
     """
 
     batch_size: int = 256
@@ -188,8 +191,10 @@ class AccuracyConfig:
     rci_blocks: list[str] | str = field(default_factory=lambda: [""])
     rci_votes: int = 1
     rci_group: int = 128
+    fgsm: list[float] = field(default_factory=list)
     corruptions: list[str] | str = field(default_factory=list)
     severity: int = 3
+    shifted: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.corruptions = names_of(self.corruptions)
@@ -203,6 +208,7 @@ class AccuracyConfig:
         ratio, smallest = self.rci_ratio, 2 / self.rci_group
         fits = ratio is None or ratio >= smallest
         require(fits, "metrics.rci_ratio", ratio, f"at least {smallest:g}, so that N is at least 2")
+        require(all(0 <= eps <= 1 for eps in self.fgsm), "metrics.fgsm", self.fgsm, "radii from 0 to 1")
         require(1 <= self.severity <= 5, "metrics.severity", self.severity, "1 to 5")
 
 

@@ -19,6 +19,7 @@ from models import CLASSIFIER_NAMES, Classifier, build_classifier
 PARAMETERS = {  # 10 classes of 32x32 colour images, default width
     # kernels 9 * (3 * 32 + 32 * 64 + 64 * 192), norms 2 * (32 + 64 + 192), last layer 193 * 10
     "cnn_small": 132_394,
+    "cnn_plain": 28 * 16 + (9 * 16 + 1) * 32 + (32 * 64 + 1) * 10,
     "mlp": 3073 * 64 + 2 * 65 * 64 + 65 * 10,
     "resnet20": 269_722,
     "preact_resnet18": 11_172_170,
@@ -26,9 +27,10 @@ PARAMETERS = {  # 10 classes of 32x32 colour images, default width
     # patches, class token and positions; six layers of attention, MLP and two norms; norm and last layer
     "vit32": 49 * 192 + 66 * 192 + 6 * (4 * 193 * 192 + 193 * 384 + 385 * 192 + 2 * 2 * 192) + 2 * 192 + 193 * 10,
 }
-WIDTHS = {"cnn_small": 2, "mlp": 8, "resnet20": 2, "preact_resnet18": 2, "wrn28_10": 1, "vit32": 8}
+WIDTHS = {"cnn_small": 2, "cnn_plain": 2, "mlp": 8, "resnet20": 2, "preact_resnet18": 2, "wrn28_10": 1, "vit32": 8}
 BLOCK_SHAPES = {  # at those widths, of images of 16 pixels
     "cnn_small": [(2, 8, 8), (4, 4, 4), (12, 2, 2)],
+    "cnn_plain": [(2, 8, 8), (4, 4, 4)],
     "mlp": [(8,)] * 3,
     "resnet20": [(2, 16, 16)] * 3 + [(4, 8, 8)] * 3 + [(8, 4, 4)] * 3,
     "preact_resnet18": [(2, 16, 16)] * 2 + [(4, 8, 8)] * 2 + [(8, 4, 4)] * 2 + [(16, 2, 2)] * 2,
@@ -225,7 +227,7 @@ def test_inputs_of_another_shape_are_refused() -> None:
 
 
 def test_unknown_names_and_overrides_are_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'resnet2'.*did you mean 'resnet20'.*Valid: cnn_small, mlp"):
+    with pytest.raises(ValueError, match=r"'resnet2'.*did you mean 'resnet20'.*Valid: cnn_small, cnn_plain, mlp"):
         build_classifier("resnet2", 10)
     with pytest.raises(ValueError, match=r"wdith.*did you mean 'width'.*Valid: channels, image_size, width$"):
         build_classifier("cnn_small", 10, wdith=8)
@@ -253,6 +255,7 @@ def test_dropout_is_a_probability(value: object) -> None:
     ("name", "overrides", "said"),
     [
         ("cnn_small", {"image_size": 7}, "image_size=7 .* use 8 or more"),
+        ("cnn_plain", {"image_size": 3}, "image_size=3 .* use 4 or more"),
         ("resnet20", {"image_size": 3}, "image_size=3 .* use 4 or more"),
         ("preact_resnet18", {"image_size": 7}, "image_size=7 .* use 8 or more"),
         ("wrn28_10", {"image_size": 3}, "image_size=3 .* use 4 or more"),

@@ -1,0 +1,170 @@
+"""Accuracy of a classifier: on its test images, on shifted ones, plain and under Randomized Coded Inference."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from commands.bench import classifier_of, data_of
+from commands.job import Command, Job
+from cs_gan import RandomizedCodedInference
+from cs_gan.attacks import eps_from_pixels, fgsm
+from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
+from cs_gan.data.labelled import labels_of
+from cs_gan.errors import ConfigError
+from cs_gan.supervised import accuracy
+from cs_gan.supervised.accuracy import Group
+from cs_gan.training import ClassifierConfig, parse_config
+
+
+def score_accuracy(job: Job) -> None:
+    """Score the classifier as at the end of training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
+    start = time.perf_counter()
+    config = parse_config(ClassifierConfig, job.recipe_words({}, "data|metrics"), prog="evaluate.py")
+    network = classifier_of(job.snapshot, job.path, job.device)
+    train, test = data_of(job, config, network)
+    found = accuracies(network, config, train, stores_to_score(config, test, full=True), device=job.device)
+    step = job.snapshot.step
+    about = {"step": step, "snapshot": str(job.path), "metrics": {"severity": config.metrics.severity}}
+    result = scored(config, test, found, time.perf_counter() - start, 1, about)
+    print(f"{job.path}, step {step}, on {test.description}")
+    for name, value in found.items():
+        print(f"  {name:<{max(map(len, found))}}  {value:.4g}")
+    path = job.beside("accuracy.json", job.arguments.json)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"accuracy: {path}")
+
+
+def stores_to_score(
+    config: ClassifierConfig, test: ImageStore, *, full: bool, limit: int | None = None
+) -> Iterator[tuple[str, ImageStore]]:
+    """The test images, under no name; in full, what shifted ones there are by name, each made when it is due.
+
+    Corruptions are made of the test images, or read from CIFAR-10-C where ``metrics.shifted`` has its folder.
+
+    Args:
+        limit: images of each published set.
+
+    Raises:
+        DataError: for shifted images that can't be read, or are of other classes.
+    """
+    yield "", test
+    if not full:
+        return
+    metrics, published = config.metrics, dict(config.metrics.shifted)
+    shape = {"channels": test.image_shape[0], "image_size": test.image_shape[-1], "limit": limit}
+    corruptions, severity = published.pop("cifar10_c", None), metrics.severity
+    if corruptions is not None and not metrics.corruptions:
+        raise ConfigError("metrics.shifted: of cifar10_c say which, such as --metrics.corruptions=fog,snow.")
+    for name in metrics.corruptions:
+        if corruptions is None:
+            yield f"{name} {severity}", corrupted(test, name, severity)
+        else:
+            store = load_shifted("cifar10_c", corruptions, name, severity, **shape)
+            yield f"CIFAR-10-C {name} {severity}", labelled(store, test.class_names)
+    for name, folder in published.items():
+        yield name, labelled(load_shifted(name, folder, **shape), test.class_names)
+
+
+def check_shifted(config: ClassifierConfig, test: ImageStore) -> None:
+    """Refuse now what :func:`stores_to_score` would refuse after hours of training; one image of each is made."""
+    one = replace(test, images=test.images[:1], labels=labels_of(test)[:1])
+    for _ in stores_to_score(config, one, full=True, limit=1):
+        pass
+
+
+def accuracies(
+    network: nn.Module,
+    config: ClassifierConfig,
+    train: ImageStore,
+    stores: Iterable[tuple[str, ImageStore]],
+    *,
+    device: torch.device,
+    full: bool = True,
+    rank: int = 0,
+    processes: int = 1,
+) -> dict[str, float]:
+    """Accuracy in percent on each store, plain and under RCI, and the cross-entropy on the one without a name.
+
+    In full, also that of the plain network under FGSM. RCI under attack takes more care: ``evaluate.py attack``.
+
+    Args:
+        network: free to be another's: not attached to the coding of training.
+        train: gives the bank that fills a last group that is short, so that every image is coded among as many.
+    """
+    metrics = config.metrics
+    networks: dict[str, nn.Module] = {"": network}
+    if metrics.rci_ratio is not None:
+        bank = train.batch(range(min(metrics.rci_group - 1, len(train)))).to(device)
+        rci = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
+        networks[", RCI"] = RandomizedCodedInference(network, metrics.rci_ratio, **rci)
+    found = {}
+    for name, store in stores:
+        for how, each in networks.items():
+            groups = _groups(store, metrics.rci_group, rank, processes)
+            right, loss = accuracy(each, groups, device=device, seed=config.seed)
+            found[f"accuracy{how}{', ' if name else ''}{name} (%)"] = right
+            if not name:
+                found[f"cross-entropy{how}"] = loss
+        for eps in metrics.fgsm if full and not name else ():
+            harmed = _attacked(network, _groups(store, metrics.rci_group, rank, processes), eps, device)
+            found[f"accuracy, FGSM {eps:g} (%)"], _ = accuracy(network, harmed, device=device)
+    return found
+
+
+def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: torch.device) -> Iterator[Group]:
+    """The groups, each image moved by FGSM; eps is of pixels in [0, 1]."""
+    for number, images, labels in groups:
+        images, labels = images.to(device), labels.to(device)
+        yield number, fgsm(network, images, labels, eps=eps_from_pixels(eps)), labels
+
+
+def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[Group]:
+    """A process's share of the images, in groups that RCI codes together."""
+    labels = labels_of(store)
+    for number in range(rank, math.ceil(len(store) / size), processes):
+        indices = torch.arange(number * size, min((number + 1) * size, len(store)))
+        yield number, store.batch(indices), labels[indices]
+
+
+def scored(
+    config: ClassifierConfig,
+    test: ImageStore,
+    found: dict[str, float],
+    seconds: float,
+    processes: int,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Scores with what they depend on, as a line of metrics.jsonl has them."""
+    metrics = config.metrics
+    keys = ("ratio", "blocks", "votes", "group")
+    provenance = {
+        "reference": {
+            "data": test.name,
+            "split": test.split,
+            "preparation": test.preparation,
+            "fingerprint": test.fingerprint,
+        },
+        "num_images": len(test),
+        "rci": {key: getattr(metrics, f"rci_{key}") for key in keys},
+        "processes": processes,
+        "seconds": seconds,
+        **about,
+    }
+    return {"scores": found, "primary": "accuracy (%)", "better": "higher", "provenance": provenance}
+
+
+COMMAND = Command(
+    score_accuracy,
+    {"json": (None, {"type": Path, "help": "file for scores and provenance (beside the snapshot)"})},
+    "classifier",
+    "data|metrics",
+)

@@ -1,0 +1,128 @@
+"""evaluate.py accuracy: as at the end of training, on shifted images too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import train_classifier
+from cs_gan.data import load_images, shifted
+from cs_gan.data.shifted import CIFAR10_CLASSES
+from cs_gan.training import read_lines, read_snapshot
+from models import build_classifier
+
+TINY = {
+    "model.name": "mlp",
+    "model.width": 8,
+    "data.name": "cifar10",
+    "training.steps": 3,
+    "training.batch_size": 8,
+    "metrics.rci_group": 8,
+    "tracking.trackers": "none",
+}
+
+
+def pixels(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Images by class like CIFAR-10's, 10.1 and 10-C in small, and a run on them."""
+    top = tmp_path_factory.mktemp("accuracy")
+    for part, n in (("train", 3), ("test", 2)):
+        for number, name in enumerate(CIFAR10_CLASSES):
+            (top / "images" / part / name).mkdir(parents=True)
+            for i, image in enumerate(pixels(n, 100 * number + n)):
+                Image.fromarray(image).save(top / "images" / part / name / f"{i}.png")
+    np.save(top / "cifar10.1_v6_data.npy", pixels(12, 1))
+    np.save(top / "cifar10.1_v6_labels.npy", np.arange(12, dtype=np.int32) % 10)
+    (top / "c").mkdir()
+    np.save(top / "c" / "labels.npy", np.tile([7, 1, 3, 5], 5).astype(np.uint8))
+    np.save(top / "c" / "fog.npy", pixels(20, 2))
+    recipe = TINY | {"data.root": top / "images", "output_dir": top / "run"}
+    assert train_classifier.main([f"--{key}={value}" for key, value in recipe.items()]) == 0
+    return top
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(shifted, "_COUNTS", {"cifar10.1": 12, "cifar10_c": 20})
+
+
+def run(*words: object) -> int:
+    return evaluate.main(["accuracy", *map(str, words)])
+
+
+def test_scores_are_those_of_the_end_of_training(folders, capsys):
+    assert run(folders / "run") == 0
+    found = json.loads((folders / "run" / "accuracy.json").read_text())
+    trained = read_lines(folders / "run" / "metrics.jsonl")[-1]
+    assert found["scores"] == trained["scores"]
+    assert found["provenance"]["reference"] == trained["provenance"]["reference"]
+    assert {"accuracy (%)", "accuracy, RCI (%)"} <= found["scores"].keys()
+    out = capsys.readouterr().out
+    assert "accuracy, RCI (%)" in out
+    assert str(folders / "run" / "accuracy.json") in out
+
+
+def test_shifted_images_are_scored_beside_and_counted_by_hand(folders, tmp_path):
+    places = json.dumps({"cifar10.1": str(folders), "cifar10_c": str(folders / "c")})
+    more = ["--metrics.corruptions=fog", "--metrics.severity=2", f"--metrics.shifted={places}"]
+    assert run(folders / "run", *more, "--json", tmp_path / "found.json") == 0
+    scores = json.loads((tmp_path / "found.json").read_text())["scores"]
+    snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
+    network = build_classifier(**snapshot.model)
+    network.load_state_dict(snapshot.tensors)
+    for name, images, labels in (
+        ("cifar10.1", pixels(12, 1), np.arange(12) % 10),
+        ("CIFAR-10-C fog 2", pixels(20, 2)[4:8], np.array([7, 1, 3, 5])),
+    ):
+        x = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+        right = (network.eval()(x).argmax(1).numpy() == labels).mean()
+        assert scores[f"accuracy, {name} (%)"] == pytest.approx(100 * right)
+        assert f"accuracy, RCI, {name} (%)" in scores
+
+
+def test_corruptions_are_made_where_there_is_no_cifar10_c(folders, tmp_path):
+    assert run(folders / "run", "--metrics.corruptions=contrast", "--json", tmp_path / "found.json") == 0
+    assert "accuracy, contrast 3 (%)" in json.loads((tmp_path / "found.json").read_text())["scores"]
+
+
+def test_fgsm_is_that_of_the_sign_of_the_gradient(folders, tmp_path):
+    assert run(folders / "run", "--metrics.fgsm=[0,0.1]", "--json", tmp_path / "found.json") == 0
+    scores = json.loads((tmp_path / "found.json").read_text())["scores"]
+    assert scores["accuracy, FGSM 0 (%)"] == scores["accuracy (%)"]
+    snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
+    network = build_classifier(**snapshot.model).eval()
+    network.load_state_dict(snapshot.tensors)
+    test = load_images("cifar10", folders / "images", split="test")
+    x = test.batch(range(20)).requires_grad_()
+    torch.nn.functional.cross_entropy(network(x), test.labels, reduction="sum").backward()
+    harmed = (x + 0.2 * x.grad.sign()).clamp(-1, 1)  # 0.1 of pixels in [0, 1]
+    right = (network(harmed).argmax(1) == test.labels).double().mean().item()
+    assert scores["accuracy, FGSM 0.1 (%)"] == pytest.approx(100 * right)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--metrics.fgsm=[-0.1]"], "metrics.fgsm"),
+        (["--metrics.shifted={}".format('{"cifar10.1": "nowhere"}')], "nowhere"),
+        (["--metrics.rci_ratio=0.001"], "rci_ratio"),
+        (["--training.steps=3"], "--metrics.<key>"),
+        (["--data.image_size=16"], "32"),
+    ],
+)
+def test_wrong_words_are_one_line(folders, capsys, words, said):
+    assert run(folders / "run", *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
