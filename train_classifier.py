@@ -48,14 +48,7 @@ class ClassifierTask(Task):
             **config.model.overrides(),
         }
         self.bare = _network(config, self.model, session.device)
-        optimizer = torch.optim.SGD(
-            self.bare.parameters(),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            nesterov=training.nesterov,
-        )
-        self.modules, self.optimizers = {"network": self.bare}, {"network": optimizer}
+        self.modules, self.optimizers = {"network": self.bare}, {"network": _optimizer(config, self.bare)}
         self.network = session.accelerator.prepare(self.bare)
         self.mix = _mix(config)
         self.coded = _coded(config, self.bare)
@@ -187,6 +180,14 @@ def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.devi
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return network.to(device, memory_format=torch.channels_last)
+
+
+def _optimizer(config: ClassifierConfig, network: Classifier) -> torch.optim.Optimizer:
+    training = config.training
+    common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), **common)
+    return torch.optim.SGD(network.parameters(), momentum=training.momentum, nesterov=training.nesterov, **common)
 
 
 def _mix(config: ClassifierConfig) -> Mix | None:

@@ -141,8 +141,9 @@ def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_pa
     assert not torch.equal(train.images, other_train.images)
 
 
-def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
-    mixed = [*CODED, "--method.mixup.alpha=1.0", "--data.workers=2"]
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path, optimizer):
+    mixed = [*CODED, "--method.mixup.alpha=1.0", "--data.workers=2", f"--training.optimizer={optimizer}"]
     assert run(tmp_path / "whole", *mixed) == 0
     assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9") == 0
     first = list_checkpoints(tmp_path / "parts" / "checkpoints")[0]
@@ -172,13 +173,30 @@ def test_every_method_trains_and_differs_from_erm(tmp_path, method):
     assert all(torch.isfinite(value).all() for value in other.values())
 
 
+def test_the_first_step_of_adamw_moves_every_weight_by_the_learning_rate(tmp_path):
+    adamw = ["--training.optimizer=adamw", "--training.learning_rate=0.001", "--training.weight_decay=0"]
+    more = ["--metrics.rci_ratio=null", "--training.decay=constant", "--training.checkpoint_every=1"]
+    assert run(tmp_path / "run", *adamw, *more, "--training.steps=2", "--training.keep_checkpoints=9") == 0
+    (first, second) = (read_checkpoint(path)[0] for path in list_checkpoints(tmp_path / "run" / "checkpoints"))
+    weight = next(key for key in first if key.endswith("head.2.weight"))
+    moved = (second[weight] - first[weight]).abs()
+    # m / (sqrt(v) + eps) of two gradients a, b is (0.9 a + b) / 1.9 over their root mean square: at most 1.42 or so.
+    assert 0.0002 < moved.mean() < 0.00145
+
+
 def test_epochs_set_the_steps(tmp_path):
     assert run(tmp_path / "run", "--training.epochs=1.5", "--metrics.rci_ratio=null") == 0
     assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == 8  # 40 images in batches of 8, 1.5 times, up
 
 
 def test_vit_trains_coded(tmp_path):
-    vit = ["--model.name=vit32", "--model.width=16", "--data.image_size=16", "--method.coded.blocks=blocks.0"]
+    vit = [
+        "--training.optimizer=adamw",
+        "--model.name=vit32",
+        "--model.width=16",
+        "--data.image_size=16",
+        "--method.coded.blocks=blocks.0",
+    ]
     assert run(tmp_path / "run", *vit, "--training.steps=2", "--metrics.rci_ratio=null") == 0
 
 

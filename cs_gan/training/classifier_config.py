@@ -60,18 +60,21 @@ class ClassifierModelConfig:
 
 @dataclass
 class ClassifierTrainingConfig(LoopConfig):
-    """How the network is trained: SGD with momentum.
+    """How the network is trained.
 
     Args:
         epochs: passes over the training images; sets ``steps``. null takes ``steps`` as it is.
-        learning_rate: at the start.
-        momentum, weight_decay, nesterov: of SGD.
+        optimizer: sgd, as the field trains convolutional networks, or adamw, as it trains transformers.
+        learning_rate: at the start; of adamw some fifty times smaller than of sgd.
+        weight_decay: within the gradient for sgd, beside it for adamw.
+        momentum, nesterov: of sgd; adamw has its usual betas.
         decay: of the learning rate: cosine towards 0, or constant.
         warmup: share of the steps over which the learning rate grows from 0.
     """
 
     batch_size: int = 128
     epochs: float | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
