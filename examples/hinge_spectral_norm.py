@@ -8,7 +8,6 @@ The penalty sums over both calls in the context, and the power iteration takes n
 """
 
 import argparse
-from functools import partial
 
 import torch
 from sklearn.datasets import load_digits
@@ -43,8 +42,8 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
     critic = nn.Sequential(down(1, 16), down(16, 32), nn.Flatten(), spectral_norm(nn.Linear(32 * 2 * 2, 1)))
     body = nn.Sequential(nn.Linear(32, 64 * 2 * 2), nn.Unflatten(1, (64, 2, 2)), up(64, 32), up(32, 16))
     generator = nn.Sequential(body, nn.Conv2d(16, 1, 3, padding=1), nn.Tanh())
-    adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9))
-    critic_optimizer, generator_optimizer = adam(critic.parameters()), adam(generator.parameters())
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.0, 0.9))
+    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.0, 0.9))
     coded = CodedSmoothing(critic, blocks=["1"], ratio=1.5)  # coded 1/3
 
     penalties, distances = [], []

@@ -8,7 +8,6 @@ The critic's second convolution also runs on coded mixes of each batch of real i
 """
 
 import argparse
-from functools import partial
 
 import torch
 from sklearn.datasets import load_digits
@@ -42,8 +41,8 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
     critic = nn.Sequential(down(1, 16), down(16, 32), nn.Flatten(), nn.Linear(32 * 2 * 2, 1))
     body = nn.Sequential(nn.Linear(32, 64 * 2 * 2), nn.Unflatten(1, (64, 2, 2)), up(64, 32), up(32, 16))
     generator = nn.Sequential(body, nn.Conv2d(16, 1, 3, padding=1), nn.Tanh())
-    adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999))
-    critic_optimizer, generator_optimizer = adam(critic.parameters()), adam(generator.parameters())
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
     coded = CodedSmoothing(critic, blocks=["1"], ratio=1.5)  # coded 1/3
 
     penalties, distances = [], []
