@@ -72,7 +72,7 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weight", type=float, default=0.5, help="of the coded penalty; 0 is the bare loop")
     train(**vars(parser.parse_args()))
