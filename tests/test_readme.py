@@ -47,7 +47,7 @@ def test_readme_block_runs(number, tmp_path, monkeypatch):
         assert given["logits"].shape == (1, 10)
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "samples/gallery/README.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", "samples/gallery/README.md"]
 PAGES += [str(path.relative_to(README.parent)) for path in sorted((README.parent / "docs").glob("*.md"))]
 
 
