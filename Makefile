@@ -20,7 +20,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing (PyTorch is large; a few minutes the first time) ..."
-	$(BIN)/python -m pip install --quiet -e ".[gan,lite0,attacks,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[gan,lite0,attacks,examples,dev]"
 	@touch $@
 
 quickstart: install
