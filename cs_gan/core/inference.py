@@ -81,7 +81,7 @@ class RandomizedCodedInference(nn.Module):
                 output = self.model(filled, *args, **kwargs)
             leaves = leaves_of(output)[0]
             totals = [_added(*pair) for pair in zip(totals, leaves, strict=True)] if totals else leaves
-        batch, length = (tensor.shape[self._axes.takes[0]] for tensor in (x, filled))
+        batch, length = (tensor.shape[self._axes.takes[0]] for tensor in (x, filled)) if filled is not x else (0, 0)
         remaining, tensors = iter(totals), 0
 
         def finish(_leaf: Any) -> Any:
@@ -114,6 +114,10 @@ class RandomizedCodedInference(nn.Module):
 
     def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
         """The batch with as much of the bank as it lacks to 1 + R samples."""
+        if not isinstance(x, Tensor):  # a batch in a nesting: its size is for the coded blocks to find
+            if self.reference is not None:
+                raise BatchError(f"a reference bank fills a tensor, and this call's first argument is {type(x)}.")
+            return x
         axis = self._axes.takes[0]
         batch = batch_along(x, axis)
         if batch is None:

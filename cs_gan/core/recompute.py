@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from cs_gan.errors import BlockError
@@ -79,11 +80,25 @@ def refuse_checkpoint(block: str) -> None:
     Raises:
         BlockError: if this call runs inside a checkpoint.
     """
-    refuse_reentrant(block) if not torch.is_grad_enabled() else None
+    if not torch.is_grad_enabled():
+        refuse_reentrant(block)
     if checkpointed():
         raise BlockError(
             f"block {block!r} runs inside torch.utils.checkpoint in substitute(): the backward would recompute it "
             "under another permutation or none. Checkpoint inside the block instead, or run without."
+        )
+
+
+def refuse_checkpoint_inside(module: nn.Module, _args: Any) -> None:
+    """A forward pre-hook for modules that a coded pass runs otherwise than a recomputation after it would.
+
+    Raises:
+        BlockError: if the module runs inside a checkpoint of the block's own.
+    """
+    if checkpointed():  # one around the block is hidden by :func:`kept`
+        raise BlockError(
+            f"a {type(module).__name__} runs inside a checkpoint in a block's coded pass, and would be recomputed "
+            "without what is set for that pass: checkpoint around the coded block instead of inside it."
         )
 
 
