@@ -179,17 +179,24 @@ def autocast(kind):
         assert abs(penalty.sqrt() - exact.sqrt()) < 16 * 2**-8
 
 
+def replace_block(model, old, new):
+    """Under all of its parents."""
+    for parent in [module for module in model.modules() if module is not old]:
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
+
+
 def compiled(kind):
     """With the block under torch.compile the output and the penalty are those without."""
     plain, model, batch = kind.model(), kind.model(), kind.batch()
     expected = observe(kind, plain, batch)
     torch._dynamo.reset()
     block = model.get_submodule(kind.name)
-    model.set_submodule(kind.name, torch.compile(block, backend="eager"))
-    for parent in model.modules():  # the other parents of a shared block
-        for name, child in list(parent.named_children()):
-            if child is block and parent is not model.get_submodule(kind.name):
-                setattr(parent, name, model.get_submodule(kind.name))
+    if hasattr(block, "_orig_mod"):
+        plain.set_submodule(kind.name, block._orig_mod)
+        expected, block = observe(kind, plain, batch), block._orig_mod
+    replace_block(model, model.get_submodule(kind.name), torch.compile(block, backend="eager"))
     output, penalty = observe(kind, model, batch)
     close([output, penalty], list(expected))
 
@@ -310,14 +317,9 @@ def checkpointed_inside(kind):
     for wrapper in (Holder, Checkpointing):
         model = kind.model()
         block = model.get_submodule(kind.name)
-        holders = [
-            (parent, name) for parent in model.modules() for name, child in parent.named_children() if child is block
-        ]
-        wrapped = wrapper(block)
+        replace_block(model, block, wrapper(block))
         if kind.name == "block" and kind.takes[0] == 1:  # nobody knows it of a module of one's own
             kind = replace(kind, options={**kind.options, "batch_axis": 1})
-        for parent, name in holders:
-            setattr(parent, name, wrapped)
         freeze_power_iteration(model)
         if wrapper is Checkpointing:
             try:
