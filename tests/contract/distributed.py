@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.contract.by_hand import freeze_power_iteration, rebuilt
+from tests.contract.helpers import EXACT, attach, total
 from tests.contract.kinds import KINDS
-from tests.contract.properties import EXACT, attach, total
 from tests.contract.table import outcome
 
 WORLD = 2

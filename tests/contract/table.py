@@ -12,8 +12,9 @@ import warnings
 from pathlib import Path
 
 from cs_gan.errors import CsGanError
+from tests.contract.helpers import TorchRefuses
 from tests.contract.kinds import KINDS
-from tests.contract.properties import PROPERTIES, TorchRefuses
+from tests.contract.properties import PROPERTIES
 from tests.processes import run_in_processes
 
 PATH = Path(__file__).parents[2] / "docs" / "contract.md"
