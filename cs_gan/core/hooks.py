@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,12 @@ class Coding:
         return encoded
 
 
+def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook for a program that compiles: torch.compile would trace it down into scipy, which takes minutes."""
+    dynamo = sys.modules.get("torch._dynamo")  # importing it takes seconds, and without it nothing is compiled yet
+    return hook if dynamo is None else dynamo.disable(hook)
+
+
 class Hooks(ABC):
     """Forward pre-hook and forward hook of each coded block, paired by a stack of calls."""
 
@@ -75,9 +82,9 @@ class Hooks(ABC):
             for name, block in blocks.items():
                 # First of the pre-hooks and last of the hooks: a coded pass then goes through every
                 # other hook of the block just as the plain pass does.
-                pre = block.register_forward_pre_hook(self._pre(name), prepend=True, with_kwargs=True)
+                pre = block.register_forward_pre_hook(untraced(self._pre(name)), prepend=True, with_kwargs=True)
                 stack.callback(pre.remove)
-                post = block.register_forward_hook(self._post, with_kwargs=True, always_call=True)
+                post = block.register_forward_hook(untraced(self._post), with_kwargs=True, always_call=True)
                 stack.callback(post.remove)
             yield
 
