@@ -1,4 +1,4 @@
-"""Coding what a block takes and gives: any nesting of tuples, lists and dicts of tensors."""
+"""Coding what a block takes and gives: any nesting (cs_gan/core/tree.py) of tensors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.nn.utils.rnn import PackedSequence
 
+from cs_gan.core.axes import Axes, batch_along
 from cs_gan.core.code import SplineCode
+from cs_gan.core.tree import leaves_of, map_leaves
 from cs_gan.errors import BatchError
 
 Discrepancy = Callable[[Tensor, Tensor], Tensor]
+INTEGERS = ("refuse", "nearest")
 
 
 def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
@@ -20,94 +23,157 @@ def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (
     return (decoded - output).square().mean()
 
 
-def batch_size(block: str, inputs: Any) -> int:
-    """K: the length of the first axis of the block's first tensor.
+def batch_size(block: str, inputs: Any, axes: Axes) -> int:
+    """K: the length of the batch axis of the block's first tensor.
 
     Raises:
         BatchError: if there is no tensor with a batch axis, or the batch has one sample.
     """
-    leaves = tree_flatten(inputs)[0]
-    sizes = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0]
+    args, kwargs = inputs
+    if any(isinstance(value, PackedSequence) for value in (*args, *kwargs.values())):
+        raise BatchError(
+            f"block {block!r} got a PackedSequence, whose samples have different lengths and can't be mixed: give the "
+            "padded batch, or choose a block after it."
+        )
+    axis = axes.takes[0]
+    tensors = [leaf for leaf in leaves_of(inputs)[0] if isinstance(leaf, Tensor) and leaf.dim() > 0]
+    sizes = [size for size in (batch_along(tensor, axis) for tensor in tensors) if size is not None]
     if not sizes:
-        raise BatchError(f"block {block!r} was called without a tensor that has a batch axis: nothing to code.")
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        found = f"with an axis {axis} (batch_axis={axis}; shapes: {shapes})" if shapes else "that has a batch axis"
+        raise BatchError(f"block {block!r} was called without a tensor {found}: nothing to code.")
+    if axes.dims is not None and tensors[0].dim() != axes.dims:
+        raise BatchError(
+            f"block {block!r} got shape {tuple(tensors[0].shape)}, a single sequence: give it {axes.dims} axes, of "
+            f"which axis {axis} is the batch."
+        )
     if sizes[0] < 2:
         raise BatchError(
             f"block {block!r} got a batch of {sizes[0]}: a spline needs at least 2 samples. Use a larger batch, "
-            "drop the last short one, or give RandomizedCodedInference a bank of `reference` inputs."
+            "drop the last short one, give RandomizedCodedInference a bank of `reference` inputs, or name the axis "
+            "of the batch with `batch_axis`."
         )
-    return int(sizes[0])
+    return sizes[0]
 
 
-def encode_inputs(block: str, inputs: Any, code: SplineCode, permutation: Tensor | None) -> Any:
-    """Every tensor whose first axis is K, encoded; the rest (scales, positions, flags) as it is.
+def encode_inputs(
+    block: str, inputs: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, integers: str
+) -> Any:
+    """Every tensor whose batch axis is K long, encoded; the rest (scales, positions, flags) as it is.
 
     Raises:
-        BatchError: for an integer or boolean tensor with a batch axis, or no floating-point one.
+        BatchError: for an integer or boolean tensor with a batch axis, unless ``integers`` is ``nearest``,
+            or no floating-point one.
     """
-    coded = 0
+    tensors = coded = 0
 
     def encode(leaf: Any) -> Any:
-        nonlocal coded
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != code.K:
+        nonlocal tensors, coded
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0:
             return leaf
+        tensors += 1
         if not leaf.is_floating_point():
-            raise BatchError(
-                f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)}: integers, labels and "
-                "masks can't be mixed. Choose a block after the embedding."
-            )
+            axis = next((axis for axis in axes.integers if batch_along(leaf, axis) == code.K), None)
+            return leaf if axis is None else _nearest(block, leaf, axis, code, permutation, integers)
+        axis = axes.takes[tensors > 1]
+        if batch_along(leaf, axis) != code.K:
+            return leaf
         coded += 1
-        return code.encode(leaf, permutation)
+        return _along(axis, leaf, lambda x: code.encode(x, permutation))
 
-    result = tree_map(encode, inputs)
+    result = map_leaves(encode, inputs)
     if not coded:
-        raise BatchError(f"block {block!r} takes no floating-point tensor with a batch axis of {code.K}.")
+        raise BatchError(
+            f"block {block!r} takes no floating-point tensor with a batch axis of {code.K}: integers alone can't be "
+            "coded. Choose the block after the embedding."
+        )
     return result
 
 
-def output_penalty(block: str, output: Any, coded: Any, code: SplineCode, discrepancy: Discrepancy) -> Tensor:
+def output_penalty(
+    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy
+) -> Tensor:
     """The sum over output tensors of the discrepancy between decoded and plain output, in float32 or better."""
-    leaves, spec = tree_flatten(output)
-    coded_leaves, coded_spec = tree_flatten(coded)
-    if spec != coded_spec:
+    leaves, structure = leaves_of(output)
+    coded_leaves, coded_structure = leaves_of(coded)
+    if structure != coded_structure:
         raise BatchError(f"block {block!r} gave another structure for coded samples than for the batch.")
+    pairs = [pair for pair in zip(leaves, coded_leaves, strict=True) if isinstance(pair[0], Tensor)]
     terms = []
-    for plain, other in zip(leaves, coded_leaves, strict=True):
-        if isinstance(plain, Tensor) and plain.is_floating_point():
-            _check_batch_axis(block, plain, code.K, "K")
-            _check_batch_axis(block, other, code.N, "N")
+    for index, (plain, other) in enumerate(pairs):
+        if plain.is_floating_point():
+            axis = axes.gives[index > 0]
+            _check_batch_axis(block, plain, axis, code.K, "K")
+            _check_batch_axis(block, other, axis, code.N, "N")
             dtype = torch.promote_types(plain.dtype, torch.float32)
-            terms.append(discrepancy(code.decode(other.to(dtype)), plain.to(dtype)))
+            # The discrepancy sees the batch in front, wherever the block has it.
+            terms.append(discrepancy(code.decode(_front(axis, other.to(dtype))), _front(axis, plain.to(dtype))))
     if not terms:
-        raise BatchError(f"block {block!r} gives no floating-point tensor: there is nothing to decode.")
+        raise BatchError(
+            f"block {block!r} gives no floating-point tensor but {_kinds(leaves)}: there is nothing to decode. "
+            "Choose a block before it, or let it give tensors, dataclasses, tuples, lists or dicts."
+        )
     return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
 
-def decode_output(block: str, coded: Any, code: SplineCode, permutation: Tensor | None) -> Any:
+def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None) -> Any:
     """Every output tensor decoded, in the order the batch had."""
+    tensors = 0
 
     def decode(leaf: Any) -> Any:
+        nonlocal tensors
         if not isinstance(leaf, Tensor):
             return leaf
         if not leaf.is_floating_point():
             raise BatchError(
                 f"block {block!r} gives a {leaf.dtype} tensor, which can't be decoded: choose a block before it."
             )
-        _check_batch_axis(block, leaf, code.N, "N")
-        return code.decode(leaf, permutation)
+        axis = axes.gives[tensors > 0]
+        tensors += 1
+        _check_batch_axis(block, leaf, axis, code.N, "N")
+        return _along(axis, leaf, lambda y: code.decode(y, permutation))
 
-    leaves, spec = tree_flatten(coded)
-    if not any(isinstance(leaf, Tensor) for leaf in leaves):
-        kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))
+    result = map_leaves(decode, coded)
+    if not tensors:
         raise BatchError(
-            f"block {block!r} gives no tensor that can be decoded but {kinds}: give tuples, lists or dicts of tensors, "
-            "or register the class with torch.utils._pytree."
+            f"block {block!r} gives no tensor that can be decoded but {_kinds(leaves_of(coded)[0])}: give dataclasses, "
+            "tuples, lists or dicts of tensors, or register the class with torch.utils._pytree."
         )
-    return tree_unflatten([decode(leaf) for leaf in leaves], spec)
+    return result
 
 
-def _check_batch_axis(block: str, leaf: Tensor, expected: int, name: str) -> None:
-    if leaf.dim() == 0 or leaf.shape[0] != expected:
+def _nearest(
+    block: str, leaf: Tensor, axis: int, code: SplineCode, permutation: Tensor | None, integers: str
+) -> Tensor:
+    """Labels or masks of the coded samples: those of the data samples whose nodes lie nearest."""
+    if integers != "nearest":
         raise BatchError(
-            f"block {block!r} gives a tensor of shape {tuple(leaf.shape)}, whose first axis is not the batch "
-            f"({name} = {expected}). Choose a block that keeps the batch axis first."
+            f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)}: integers, labels and masks "
+            'can\'t be mixed. Choose a block after the embedding, or integers="nearest", which gives each coded sample '
+            "the label of the data sample nearest to it."
+        )
+    index = code.nearest()
+    if permutation is not None:  # node k holds sample permutation[k]
+        index = permutation[index]
+    return leaf.index_select(axis, index.to(leaf.device))
+
+
+def _front(axis: int, x: Tensor) -> Tensor:
+    return x.movedim(axis, 0) if axis else x
+
+
+def _along(axis: int, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    return function(x.movedim(axis, 0)).movedim(0, axis) if axis else function(x)
+
+
+def _kinds(leaves: list[Any]) -> str:
+    return ", ".join(sorted({str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves})) or "nothing"
+
+
+def _check_batch_axis(block: str, leaf: Tensor, axis: int, expected: int, name: str) -> None:
+    if batch_along(leaf, axis) != expected:
+        where = "first axis" if axis == 0 else f"axis {axis}"
+        raise BatchError(
+            f"block {block!r} gives a tensor of shape {tuple(leaf.shape)}, whose {where} is not the batch "
+            f"({name} = {expected}). Choose a block that keeps the batch axis, or name the axis with `batch_axis`."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.axes import Axes
 from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
 from cs_gan.core.code import SplineCode
+from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
 from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -24,6 +27,7 @@ class Call:
 
     name: str
     block: nn.Module
+    axes: Axes
     code: SplineCode
     encoded: Inputs = ((), {})
     permutation: Tensor | None = None
@@ -32,11 +36,33 @@ class Call:
     cleanup: ExitStack = field(default_factory=ExitStack)
 
 
+@dataclass(frozen=True)
+class Coding:
+    """How blocks are coded: what both contexts need to know of it."""
+
+    code_for: Callable[[int], SplineCode]
+    axes: dict[str, Axes]
+    integers: str
+    batch_norm: str
+
+    def encode(self, call: Call, inputs: Inputs) -> Inputs:
+        """The coded samples of a call's inputs."""
+        encoded: Inputs = encode_inputs(call.name, inputs, call.axes, call.code, call.permutation, self.integers)
+        return encoded
+
+
+def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook for a program that compiles: torch.compile would trace it down into scipy, which takes minutes."""
+    dynamo = sys.modules.get("torch._dynamo")  # importing it takes seconds, and without it nothing is compiled yet
+    return hook if dynamo is None else dynamo.disable(hook)
+
+
 class Hooks(ABC):
     """Forward pre-hook and forward hook of each coded block, paired by a stack of calls."""
 
-    def __init__(self, code_for: Callable[[int], SplineCode], batch_norm: str) -> None:
-        self.code_for, self.batch_norm = code_for, batch_norm
+    def __init__(self, coding: Coding) -> None:
+        self.how = coding
+        self.ran = False  # whether a coded block was called
         self.coding = False  # inside a coded pass, where nested coded blocks run plainly
         self._calls: list[Call | None] = []
 
@@ -56,9 +82,9 @@ class Hooks(ABC):
             for name, block in blocks.items():
                 # First of the pre-hooks and last of the hooks: a coded pass then goes through every
                 # other hook of the block just as the plain pass does.
-                pre = block.register_forward_pre_hook(self._pre(name), prepend=True, with_kwargs=True)
+                pre = block.register_forward_pre_hook(untraced(self._pre(name)), prepend=True, with_kwargs=True)
                 stack.callback(pre.remove)
-                post = block.register_forward_hook(self._post, with_kwargs=True, always_call=True)
+                post = block.register_forward_hook(untraced(self._post), with_kwargs=True, always_call=True)
                 stack.callback(post.remove)
             yield
 
@@ -72,10 +98,11 @@ class Hooks(ABC):
     def _pre(self, name: str) -> Callable[..., Inputs | None]:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
             self._calls.append(None)  # at once: the forward hook pops one entry, even if this one raises
-            if self.coding:
+            if self.coding or recomputing():
                 return None
-            inputs = (args, kwargs)
-            call = self._calls[-1] = Call(name, block, self.code_for(batch_size(name, inputs)))
+            self.ran = True
+            inputs, axes = (args, kwargs), self.how.axes[name]
+            call = self._calls[-1] = Call(name, block, axes, self.how.code_for(batch_size(name, inputs, axes)))
             return self.before(call, inputs)
 
         return hook
@@ -93,19 +120,15 @@ class Observing(Hooks):
     """The block's output stays; its coded pass is run beside it and the discrepancy added up."""
 
     def __init__(
-        self,
-        code_for: Callable[[int], SplineCode],
-        batch_norm: str,
-        discrepancy: Discrepancy,
-        share_dropout: bool,
-        penalties: dict[str, Tensor],
+        self, coding: Coding, discrepancy: Discrepancy, share_dropout: bool, penalties: dict[str, Tensor]
     ) -> None:
-        super().__init__(code_for, batch_norm)
+        super().__init__(coding)
         self.discrepancy, self.share_dropout, self.penalties = discrepancy, share_dropout, penalties
 
     def before(self, call: Call, inputs: Inputs) -> None:
         """Encode now: the block may change its inputs in place."""
-        call.encoded = encode_inputs(call.name, inputs, call.code, None)
+        with kept(call.name):
+            call.encoded = self.how.encode(call, inputs)
         call.weights = call.cleanup.enter_context(recorded_weights(call.block))
         if self.share_dropout:
             call.masks = call.cleanup.enter_context(recorded_dropout(call.block, *inputs))
@@ -114,13 +137,14 @@ class Observing(Hooks):
         """The coded pass, and its discrepancy to the plain output."""
         args, kwargs = call.encoded
         nearest = None if call.masks is None else call.code.nearest()
-        self.coding = True
-        try:
-            with coded_pass(call.block, self.batch_norm, call.weights, call.masks, nearest):
-                coded_output = call.block(*args, **kwargs)
-        finally:
-            self.coding = False
-        penalty = output_penalty(call.name, output, coded_output, call.code, self.discrepancy)
+        with kept(call.name):
+            self.coding = True
+            try:
+                with coded_pass(call.block, self.how.batch_norm, call.weights, call.masks, nearest):
+                    coded_output = call.block(*args, **kwargs)
+            finally:
+                self.coding = False
+            penalty = output_penalty(call.name, output, coded_output, call.axes, call.code, self.discrepancy)
         before = self.penalties.get(call.name)
         self.penalties[call.name] = penalty if before is None else before + penalty
 
@@ -128,21 +152,20 @@ class Observing(Hooks):
 class Substituting(Hooks):
     """The block runs on coded samples only, and gives its decoded output: one pass, not two."""
 
-    def __init__(
-        self, code_for: Callable[[int], SplineCode], batch_norm: str, generator: torch.Generator | None
-    ) -> None:
-        super().__init__(code_for, batch_norm)
+    def __init__(self, coding: Coding, generator: torch.Generator | None) -> None:
+        super().__init__(coding)
         self.generator = generator
 
     def before(self, call: Call, inputs: Inputs) -> Inputs:
         """Encode the batch in a random order."""
+        refuse_checkpoint(call.name)
         call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
-        encoded: Inputs = encode_inputs(call.name, inputs, call.code, call.permutation)
-        call.cleanup.enter_context(coded_pass(call.block, self.batch_norm))
+        encoded = self.how.encode(call, inputs)
+        call.cleanup.enter_context(coded_pass(call.block, self.how.batch_norm))
         call.cleanup.callback(setattr, self, "coding", False)
         self.coding = True
         return encoded
 
     def after(self, call: Call, output: Any) -> Any:
         """Decode, and put the batch back in order."""
-        return decode_output(call.name, output, call.code, call.permutation)
+        return decode_output(call.name, output, call.axes, call.code, call.permutation)

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from cs_gan.core.recompute import refuse_checkpoint_inside
 from cs_gan.errors import BatchError
 
 BATCH_NORM_POLICIES = ("keep", "update", "running")
@@ -62,12 +63,15 @@ def coded_pass(
             if isinstance(module, _NormBase) and module.training and batch_norm != "update":
                 for attribute, value in _batch_norm_attributes(module, batch_norm).items():
                     _set_for_now(stack, module, attribute, value)
+                stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
             if weights is not None:
                 if module in weights:
                     _set_for_now(stack, module, "forward", _in_turn(weights[module]))
+                    stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
                 _keep_old_style_weight(stack, module)
             if masks is not None and nearest is not None and module in masks:
                 _set_for_now(stack, module, "training", False)
+                stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
                 stack.callback(module.register_forward_hook(_replay(masks[module], nearest)).remove)
         yield
 
@@ -102,6 +106,7 @@ def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:
         for key, hook in before.items():
             if isinstance(hook, SpectralNorm | WeightNorm):
                 del hooks[key]
+        stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
 
 
 def _in_turn(values: list[Tensor]) -> Callable[[], Tensor]:

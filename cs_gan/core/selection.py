@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from cs_gan.errors import BlockError
@@ -19,13 +20,16 @@ def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[s
     ``blocks.0.conv``.
 
     Raises:
-        BlockError: if nothing is chosen, or a choice is not in the model; names the nearest ones.
+        BlockError: if nothing is chosen, a choice is not in the model (names the nearest ones), or it can't
+            have hooks.
     """
     if isinstance(chosen, str | nn.Module):
         raise BlockError(f"blocks={chosen!r}: give a list, such as blocks=[{chosen!r}].")
     named = dict(model.named_modules(remove_duplicate=False))
     wanted: set[int] = set()
     for choice in chosen:
+        if not isinstance(choice, str | nn.Module):
+            raise BlockError(f"blocks holds a {type(choice).__name__}: give names, patterns or modules.")
         found = [name for name, module in named.items() if _matches(choice, name, module)]
         if not found:
             raise BlockError(_not_found(choice, model, list(named)))
@@ -33,7 +37,14 @@ def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[s
     if not wanted:
         raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
     # Without duplicates: a module that has two names is one block.
-    return {name: module for name, module in model.named_modules() if id(module) in wanted}
+    found_blocks = {name: module for name, module in model.named_modules() if id(module) in wanted}
+    for name, module in found_blocks.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise BlockError(
+                f"block {name!r} is a ScriptModule, which takes no hooks: code the module that it was made from, or a "
+                "block of Python that holds it."
+            )
+    return found_blocks
 
 
 def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.batch import Discrepancy, mean_squared_error
+from cs_gan.core.axes import BatchAxis, batch_axes
+from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
 from cs_gan.core.code import SplineCode
-from cs_gan.core.hooks import Observing, Substituting
+from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.schedule import Schedule, value_at
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import select_blocks
@@ -38,8 +39,9 @@ class CodedSmoothing:
     same outputs, same cost, same state dict, and it copies and pickles as before. Inside the coded
     pass of a block the coded blocks nested in it run plainly.
 
-    Every floating-point argument whose first axis is the batch size K is encoded; other arguments pass
-    through. Outputs may be tensors or any nesting of tuples, lists and dicts of them.
+    Every floating-point argument whose batch axis is as long as that of the first tensor, K, is encoded;
+    other arguments pass through. Inputs and outputs may be tensors or any nesting of tuples, lists, dicts,
+    dataclasses and classes registered with ``torch.utils._pytree``.
 
     Args:
         model: any module.
@@ -53,6 +55,10 @@ class CodedSmoothing:
             for every call, from ``seed``, the step and the calls since :meth:`set_step`.
         batch_norm: ``keep`` (running statistics untouched), ``update`` or ``running``; see
             :func:`cs_gan.core.second_pass.coded_pass`.
+        batch_axis: of every tensor that a block takes and gives, an int or a mapping from names in ``blocks`` to
+            ints (0 for the rest). torch's own RNN, GRU, LSTM, attention and transformer layers know theirs.
+        integers: ``refuse`` integer and boolean tensors that have a batch axis, or ``nearest``: a coded sample
+            takes the label, or the mask, of the data sample nearest to it.
         share_dropout: coded sample n meets the dropout masks of the data sample nearest to it, instead
             of masks of its own (dropout modules only, not functional calls).
 
@@ -75,6 +81,8 @@ class CodedSmoothing:
         decoder_kind: str = "spline",
         smoothing: float = 1e-4,
         batch_norm: str = "keep",
+        batch_axis: BatchAxis = 0,
+        integers: str = "refuse",
         share_dropout: bool = False,
         seed: int = 0,
     ) -> None:
@@ -82,6 +90,8 @@ class CodedSmoothing:
             raise CodeError(f"every={every}: observe every m-th step needs m of at least 1.")
         if batch_norm not in BATCH_NORM_POLICIES:
             raise CodeError(f"batch_norm={batch_norm!r} is unknown: choose one of {', '.join(BATCH_NORM_POLICIES)}.")
+        if integers not in INTEGERS:
+            raise CodeError(f"integers={integers!r} is unknown: choose one of {', '.join(INTEGERS)}.")
         if not callable(ratio) and not ratio > 0:
             raise CodeError(f"ratio={ratio}: N/K must be above 0.")
         # A misspelt or impossible option fails here rather than in the first step.
@@ -99,6 +109,13 @@ class CodedSmoothing:
         self._penalties: dict[str, Tensor] | None = None
         self._drawn = 0
         self.blocks = select_blocks(model, blocks)
+        axes = batch_axes(self.blocks, batch_axis)
+        moved = [name for name in axes if share_dropout and axes[name].takes[0]]
+        if moved:
+            raise BlockError(
+                f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
+            )
+        self._axes, self._integers = axes, integers
         for name, block in self.blocks.items():
             owner = _ATTACHED.get(block)
             if owner is not None and owner() is not None:
@@ -162,7 +179,7 @@ class CodedSmoothing:
             if not self.due:
                 yield
                 return
-            hooks = Observing(self._next_code, self.batch_norm, self.discrepancy, self.share_dropout, self._penalties)
+            hooks = Observing(self._coding(), self.discrepancy, self.share_dropout, self._penalties)
             try:
                 with hooks.installed(self.blocks):
                     yield
@@ -177,9 +194,11 @@ class CodedSmoothing:
         Args:
             generator: a CPU generator for the permutations; the global one by default.
         """
-        hooks = Substituting(self._next_code, self.batch_norm, generator)
+        hooks = Substituting(self._coding(), generator)
         with self._entered("substitute"), hooks.installed(self.blocks):
             yield
+        if not hooks.ran:  # nothing was coded, and nothing else would show it
+            raise BlockError(self._nothing_ran("substitute"))
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -203,10 +222,7 @@ class CodedSmoothing:
             return torch.stack(terms).sum() * (self.weight * self.every)
         if not self.due:
             return self._zero()
-        raise BlockError(
-            f"none of the coded blocks {list(self.blocks)} ran inside observe(). Call the model inside the context; "
-            "a model compiled before it does not see the hooks (compile the coded block, not what holds it)."
-        )
+        raise BlockError(self._nothing_ran("observe"))
 
     def detach(self) -> None:
         """Give the blocks up, so that they can be coded anew; the model is exactly as it was."""
@@ -220,6 +236,12 @@ class CodedSmoothing:
         nodes, spline, decoder, _ = self._code_options
         names = ", ".join(repr(name) for name in self.blocks) or "detached"
         return f"CodedSmoothing({names}; ratio={self._ratio}, nodes={nodes}, spline={spline}, decoder={decoder})"
+
+    def _nothing_ran(self, context: str) -> str:
+        return (
+            f"none of the coded blocks {list(self.blocks)} ran inside {context}(). Call the model inside the context; "
+            "a model compiled and run before it does not see the hooks (compile the coded block, not what holds it)."
+        )
 
     def _zero(self) -> Tensor:
         parameters = (p for block in self.blocks.values() for p in block.parameters())
@@ -236,6 +258,10 @@ class CodedSmoothing:
             yield
         finally:
             self._inside = None
+
+    def _coding(self) -> Coding:
+        # Made anew: kept here it would be a cycle, and blocks would stay attached to an object that is gone.
+        return Coding(self._next_code, self._axes, self._integers, self.batch_norm)
 
     def _next_code(self, K: int) -> SplineCode:
         """The code of the next call: as :meth:`code`, with fresh nodes where they are random."""

@@ -1,0 +1,128 @@
+"""docs/contract.md, made from what the checks do: ``python -m tests.contract.table`` runs them and writes it.
+
+The tests run the same checks, and each compares what came out with its cell of the committed table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import warnings
+from pathlib import Path
+
+from cs_gan.errors import CsGanError
+from tests.contract.helpers import TorchRefuses
+from tests.contract.kinds import KINDS
+from tests.contract.properties import PROPERTIES
+from tests.processes import run_in_processes
+
+PATH = Path(__file__).parents[2] / "docs" / "contract.md"
+DDP = "DDP"
+COLUMNS = (*PROPERTIES, DDP)
+WORKS, TORCH = "yes", "torch"
+
+# A refusal's mark, what its message must say, and what the table says of it.
+REFUSALS: dict[str, tuple[str, str]] = {
+    "a": (
+        r"takes a torch.int64 tensor .*integers=\"nearest\"",
+        'Integers can\'t be mixed. `integers="nearest"` gives a coded sample the label of the data sample nearest to '
+        "it; what takes integers alone is coded at its output: choose the block after the embedding.",
+    ),
+    "b": (
+        r"batch of 1: a spline needs at least 2 samples.*`reference`",
+        "A spline needs two samples: a larger batch, or a bank of reference inputs for RandomizedCodedInference.",
+    ),
+    "c": (r"without a tensor with an axis 1 \(batch_axis=1", "No tensor has the axis that `batch_axis` names."),
+    "d": (
+        r"a single sequence: give it 3 axes",
+        "torch's recurrent and attention modules take single sequences too, which are no batch.",
+    ),
+    "e": (
+        r"is not the batch \([KN] = \d\)\. .*`batch_axis`",
+        "The output has no batch axis where the input has one. Choose a block that keeps it, or name it. Modules of "
+        "one's own have one batch axis in all they take and give; only torch's own recurrent and attention modules may "
+        "have several.",
+    ),
+    "f": (
+        r"gives no floating-point tensor but torch.int64|gives a torch.int64 tensor, which can't be decoded",
+        "Integers can't be decoded: choose a block before them.",
+    ),
+    "g": (
+        r"gives no (floating-point )?tensor (that can be decoded )?but set",
+        "Nothing in the output can be decoded: give tensors, tuples, lists, dicts or dataclasses, or register the "
+        "class with `torch.utils._pytree`.",
+    ),
+    "h": (
+        r"runs inside a checkpoint in a block's coded pass.*checkpoint around the coded block",
+        "The backward would recompute the module without what is set for the coded pass (batch statistics that stay, "
+        "one weight for both passes, shared masks): checkpoint around the coded block.",
+    ),
+}
+
+HEAD = f"""# Which blocks can be coded
+
+Every kind of block goes through one contract. This page is made by `python -m tests.contract.table`, which runs the
+checks and writes what came out; `tests/contract` runs the same checks and fails where a cell says something else. A
+check is a function of `tests/contract/properties.py`, a kind an entry of `tests/contract/kinds.py`. *By hand* means
+scipy's splines as matrices, along axes that the kind states, in float64.
+
+**{WORKS}** works · **a letter** refused, with an error that says what to do (below) · **{TORCH}** torch does not do it
+for the bare model either (a parametrized module has no pickle; a checkpoint's input may not be overwritten)
+"""
+
+
+def outcome(check, kind) -> str:
+    """``yes``, ``torch``, or the mark of the refusal; any other error is one."""
+    try:
+        check(kind)
+    except TorchRefuses:
+        return TORCH
+    except CsGanError as error:
+        marks = [mark for mark, (message, _) in REFUSALS.items() if re.search(message, str(error))]
+        if len(marks) != 1:
+            raise
+        return marks[0]
+    return WORKS
+
+
+def outcomes_of_two_processes() -> dict[str, str]:
+    """The DDP column."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_in_processes("tests.contract.distributed", 2, folder)
+        first, second = (json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    return first
+
+
+def rendered(cells: dict[str, dict[str, str]]) -> str:
+    """The page: cells[kind][property]."""
+    lines = ["| block | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    lines += [f"| {kind} | " + " | ".join(cells[kind][column] for column in COLUMNS) + " |" for kind in KINDS]
+    what = [f"- **{name}**: {' '.join(check.__doc__.split())}" for name, check in PROPERTIES.items()]
+    what.append(f"- **{DDP}**: In two processes (gloo) gradients are the mean of what each has alone.")
+    why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]
+    return "\n".join([HEAD, *lines, "\n## What is checked\n", *what, "\n## What is refused\n", *why, ""])
+
+
+def committed(text: str) -> dict[str, dict[str, str]]:
+    """The cells of a page: what :func:`rendered` wrote, read back."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    (_, *columns), _, *body = rows
+    return {kind: dict(zip(columns, cells, strict=True)) for kind, *cells in body}
+
+
+def main() -> None:
+    """Run every check and write the page."""
+    warnings.simplefilter("ignore")
+    last = outcomes_of_two_processes()
+    cells = {
+        name: {column: outcome(check, KINDS[name]) for column, check in PROPERTIES.items()} | {DDP: last[name]}
+        for name in KINDS
+    }
+    PATH.write_text(rendered(cells))
+    print(f"{PATH}: {len(KINDS)} kinds of block, {len(COLUMNS)} properties")
+
+
+if __name__ == "__main__":
+    main()
