@@ -68,18 +68,18 @@ def code_condition(code: SplineCode) -> CodeCondition:
 
 def lebesgue_constant(matrix: Tensor) -> float:  # (n, m)
     """The norm of an interpolation from the maximum norm to the maximum norm: its largest absolute row sum."""
-    return matrix.abs().sum(dim=1).max().item()
+    return float(matrix.abs().sum(dim=1).max())
 
 
 def condition_number(matrix: Tensor) -> float:  # (n, m)
     """Largest over smallest singular value."""
     values = torch.linalg.svdvals(matrix)
-    return (values.max() / values.min()).item()
+    return float(values.max() / values.min())
 
 
 def bias(E: Tensor, D: Tensor) -> float:  # (N, K), (K, N)
     """The squared Frobenius norm of D E - I over K."""
-    return (D @ E - torch.eye(len(D), dtype=D.dtype)).square().sum().item() / len(D)
+    return float((D @ E - torch.eye(len(D), dtype=D.dtype)).square().sum()) / len(D)
 
 
 @dataclass(frozen=True)
@@ -185,3 +185,8 @@ def stretched(block: nn.Module, factor: float) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share, which is 0 of nothing."""
+    return part / whole if whole != 0 else 0.0

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from cs_gan.core.batch import Discrepancy, mean_squared_error
 from cs_gan.core.code import SplineCode
-from cs_gan.core.diagnosis import Diagnosis, TaskLoss, diagnose, objective_weights
+from cs_gan.core.diagnosing import TaskLoss, diagnose, objective_weights
+from cs_gan.core.diagnosis import Diagnosis
 from cs_gan.core.hooks import Observing, Substituting
 from cs_gan.core.measurement import Diagnosing
 from cs_gan.core.schedule import Schedule, value_at
