@@ -19,8 +19,9 @@ COLLAPSE, NOT_FINITE = "collapse to ERM", "not finite"
 # mu = 0.5 (98.3 %), 0.02 to 0.00 without the penalty. With mu = 0.8 (98.1 %) it was 0.23, 0.08, 0.06, with 0.99
 # (77.3 %) 0.05, 0.16, 0.19.
 LARGE_HEADROOM = 0.15
-# The share alone does not tell: a penalty that wins is small. It was 0.05 to 0.12 with mu = 0.99, 0.07 to 0.22 with mu = 0.95 and 0.37 to 0.58
-# with mu = 0.5. This bound lies beyond what was measured anywhere; there the task is hardly part of the objective.
+# The share alone does not tell: a penalty that wins is small. It was 0.05 to 0.12 with mu = 0.99, 0.07 to 0.22 with
+# mu = 0.95 and 0.37 to 0.58 with mu = 0.5. This bound lies beyond what was measured anywhere; there the task is hardly
+# part of the objective.
 DOMINANT_SHARE = 0.9
 # 0.05 before training; after a tenth of it 0.37 with mu = 0.99 and 0.6 or more in every other run.
 COLLAPSED_SPREAD = 0.01
@@ -139,7 +140,8 @@ class Diagnosis:
         for condition in dict.fromkeys(block.condition for block in self.blocks.values()):
             lines.append(
                 f"code: K = {condition.K}, N = {condition.N}, encoding norm {condition.encoder_norm:.2f}, "
-                f"decoding norm {condition.decoder_norm:.2f}, condition {condition.condition:.1f}, bias {condition.bias:.2g}"
+                f"decoding norm {condition.decoder_norm:.2f}, condition {condition.condition:.1f}, "
+                f"bias {condition.bias:.2g}"
             )
         lines += [f"{finding.signature}, block {finding.block!r}: {finding.message}" for finding in self.findings]
         return "\n".join(lines if self.findings else [*lines, "no failure signature seen"])
@@ -203,8 +205,8 @@ def _collapse(block: BlockDiagnosis) -> Iterator[str]:
         )
     if block.share is not None and block.share < NEGLIGIBLE_SHARE:
         yield (
-            f"the penalty is {block.share:.2%} of the objective: this is nearly plain training. Raise mu or the weight, "
-            "or lower the ratio. (Before training it is normal: outputs have not spread yet.)"
+            f"the penalty is {block.share:.2%} of the objective: this is nearly plain training. Raise mu or the "
+            "weight, or lower the ratio. (Before training it is normal: outputs have not spread yet.)"
         )
     if block.share is None and block.error < NEGLIGIBLE_ERROR:
         yield (

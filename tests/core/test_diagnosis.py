@@ -173,8 +173,8 @@ class TestWarnings:
 
     def test_over_smoothing_by_outputs_that_shrink(self):
         before = self.report(Function(lambda x: x))
-        assert signatures(self.report(Function(lambda x: 0.6 * x), earlier=before)) == {"over-smoothing"}
-        assert signatures(self.report(Function(lambda x: 0.9 * x), earlier=before)) == set()
+        assert signatures(self.report(Function(lambda x: 0.6 * x), loss=0.1, earlier=before)) == {"over-smoothing"}
+        assert signatures(self.report(Function(lambda x: 0.9 * x), loss=0.1, earlier=before)) == set()
 
     def test_collapse_to_erm(self):
         for ratio, loss in [(4.0, 1e-6), (1.0, 1e3), (4.0, None)]:
