@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
 from cs_gan.core.code import SplineCode
+from cs_gan.core.diagnosing import TaskLoss, diagnose, objective_weights
+from cs_gan.core.diagnosis import Diagnosis
 from cs_gan.core.hooks import Coding, Observing, Substituting
+from cs_gan.core.measurement import Diagnosing
 from cs_gan.core.schedule import Schedule, value_at
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import select_blocks
@@ -108,6 +112,7 @@ class CodedSmoothing:
         self._inside: str | None = None
         self._penalties: dict[str, Tensor] | None = None
         self._drawn = 0
+        self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
         axes = batch_axes(self.blocks, batch_axis)
         moved = [name for name in axes if share_dropout and axes[name].takes[0]]
@@ -122,8 +127,19 @@ class CodedSmoothing:
                 raise BlockError(
                     f"block {name!r} is coded already: call detach() on the CodedSmoothing that holds it first."
                 )
+        self._attach()
+
+    def _attach(self) -> None:
         for block in self.blocks.values():
             _ATTACHED[block] = weakref.ref(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.
+        return vars(self) | {"_penalties": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attach()
 
     # -- schedules ---------------------------------------------------------------------------------
 
@@ -230,7 +246,50 @@ class CodedSmoothing:
             raise BlockError(f"detach() inside {self._inside}(): leave the context first.")
         for block in self.blocks.values():
             _ATTACHED.pop(block, None)
-        self.blocks = {}
+        self.blocks, self._model = {}, None
+
+    def diagnose(
+        self,
+        call: Callable[[], Any],
+        task_loss: TaskLoss | None = None,
+        *,
+        mu: float | None = None,
+        weight: float | None = None,
+        earlier: Diagnosis | None = None,
+    ) -> Diagnosis:
+        """Measure what coding does on one batch, and say which of its failure signatures show.
+
+        ::
+
+            print(coded.diagnose(lambda: model(x), lambda logits: F.cross_entropy(logits, y), mu=0.5))
+
+        Nothing is paid for it elsewhere, and nothing is left behind: no gradient is taken, and buffers,
+        attributes of the model's modules and torch's random state are put back. (Other networks that ``call``
+        runs are not looked after, nor is what a module keeps outside its buffers and changes in place.)
+
+        Args:
+            call: runs the model once on a batch of training, as in training; it is called once, and with a
+                ``task_loss`` that is a function once more and twice for each block.
+            task_loss: the number, or a function from what ``call`` gives to it. A function must be one that is
+                bounded below by 0, such as cross-entropy; give a critic's loss as a number.
+            mu: the objective is (1 - mu) task loss + mu weight penalty; without it, task loss + weight penalty.
+            weight: of the penalty, :attr:`weight` by default; ``every`` leaves it, on average, as it is.
+            earlier: a report of the same model, against which outputs that shrink are seen.
+
+        Raises:
+            BlockError: if no coded block ran, after :meth:`detach` or inside a context.
+            CodeError: for a ``call``, ``task_loss`` or ``mu`` that can't be used.
+            BatchError: for a batch that can't be coded.
+        """
+        with self._entered("diagnose"):
+            assert self._model is not None
+            weights = objective_weights(self.weight if weight is None else weight, mu)
+            hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
+            drawn = self._drawn
+            try:
+                return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, earlier)
+            finally:
+                self._drawn = drawn
 
     def __repr__(self) -> str:
         nodes, spline, decoder, _ = self._code_options

@@ -99,7 +99,30 @@ class TestModelIsUntouched:
         assert torch.equal(theirs, ours)
 
 
+class Holder(nn.Module):
+    """What a trainer's module looks like: the network and its coding."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+        self.coded = CodedSmoothing(self.net, ["", "0"], 1.5)
+
+
 class TestAttachment:
+    @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda holder: pickle.loads(pickle.dumps(holder))])
+    def test_a_copy_of_what_holds_it_is_attached_to_the_copied_model(self, copy_of):
+        holder, x = Holder(), torch.randn(8, 3)
+        penalty = observed(holder.coded, lambda: holder.net(x))  # its graph can't be copied
+        twin = copy_of(holder)
+        with pytest.raises(BlockError, match="no penalty"):
+            twin.coded.penalty()
+        assert torch.equal(observed(twin.coded, lambda: twin.net(x)), penalty)
+        assert torch.equal(holder.coded.penalty(), penalty)
+        with pytest.raises(BlockError, match="coded already"):
+            CodedSmoothing(twin.net, ["0"])
+        twin.coded.detach()
+        CodedSmoothing(twin.net, ["0"])
+
     def test_second_attachment_is_refused_until_the_first_detaches(self):
         model = mlp()
         first = CodedSmoothing(model, ["0"])

@@ -1,0 +1,119 @@
+"""The measurement behind ``CodedSmoothing.diagnose``: run the model, split the errors, weigh them by the task loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from cs_gan.core.diagnosis import BlockDiagnosis, Diagnosis, findings
+from cs_gan.core.measurement import Diagnosing, code_condition, ratio, stretched, untouched
+from cs_gan.errors import BlockError, CodeError
+
+TaskLoss = float | Tensor | Callable[[Any], Tensor | float]
+
+
+def diagnose(
+    model: nn.Module,
+    blocks: dict[str, nn.Module],
+    hooks: Diagnosing,
+    call: Callable[[], Any],
+    task_loss: TaskLoss | None,
+    weights: tuple[float, float],
+    earlier: Diagnosis | None,
+) -> Diagnosis:
+    """What :meth:`CodedSmoothing.diagnose` does, once it is inside its context.
+
+    Args:
+        model, blocks: whose state is kept, and which are coded.
+        hooks: not installed yet.
+        call, task_loss, earlier: as there.
+        weights: of task loss and penalty.
+    """
+    if not callable(call):
+        raise CodeError(
+            f"diagnose({type(call).__name__}): give a function that runs the model, as in lambda: model(x)."
+        )
+    with untouched(model), hooks.installed(blocks):
+        call()
+    if not hooks.parts:
+        raise BlockError(
+            f"none of the coded blocks {list(blocks)} ran inside diagnose(): the function that it is given must call "
+            "the model. A model compiled before does not see the hooks (compile the coded block, not what holds it)."
+        )
+    loss = _loss(model, call, task_loss)
+    diagnosed: dict[str, BlockDiagnosis] = {}
+    for name, parts in hooks.parts.items():
+        penalty = hooks.penalties[name].item()
+        before = earlier.blocks.get(name) if earlier else None
+        widened = partial(stretched, blocks[name], hooks.how.axes[name])
+        diagnosed[name] = BlockDiagnosis(
+            name,
+            len(hooks.codes[name]),
+            penalty,
+            None if loss is None else penalty_share(loss, penalty, weights),
+            parts,
+            code_condition(min(hooks.codes[name], key=lambda code: code.K)),
+            _headroom(model, widened, call, task_loss, loss) if callable(task_loss) else None,
+            before.parts.variance if before else None,
+        )
+    found = tuple(finding for block in diagnosed.values() for finding in findings(block))
+    return Diagnosis(diagnosed, loss, *weights, found)
+
+
+def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:
+    """The weighted penalty over the sum of the absolute values of both terms of the objective; 0 if that is 0."""
+    task, coded = weights[0] * abs(task_loss), weights[1] * abs(penalty)
+    return ratio(coded, task + coded)
+
+
+def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
+    """The factors of task loss and penalty: 1 and weight, or (paper) 1 - mu and mu times weight.
+
+    Raises:
+        CodeError: unless mu is in [0, 1).
+    """
+    if mu is None:
+        return 1.0, weight
+    if not 0 <= mu < 1:
+        raise CodeError(f"diagnose(mu={mu}): the penalty's share must be in [0, 1); leave mu out for an added weight.")
+    return 1 - mu, mu * weight
+
+
+def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None) -> float | None:
+    """The task loss as a number, run anew where it is a function."""
+    if task_loss is None:
+        return None
+    value = task_loss
+    if callable(task_loss):
+        with untouched(model):
+            value = task_loss(call())
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise CodeError(f"diagnose: task_loss has shape {tuple(value.shape)}; reduce it to one number, as by .mean().")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise CodeError(
+            f"diagnose: task_loss is a {type(value).__name__}; give a number, or a function from what the model call "
+            "gives to a number."
+        ) from None
+
+
+def _headroom(
+    model: nn.Module,
+    widened: Callable[[float], AbstractContextManager[None]],
+    call: Callable[[], Any],
+    task_loss: TaskLoss,
+    loss: float | None,
+) -> float | None:
+    """(T(1) - T(2)) / T(0), with T(s) the task loss where the block's outputs are stretched by s."""
+    with widened(2.0):
+        wide = _loss(model, call, task_loss)
+    with widened(0.0):
+        constant = _loss(model, call, task_loss)
+    if loss is None or wide is None or constant is None:
+        return None
+    return (loss - wide) / constant if loss > 0 and constant > 0 else None

@@ -1,0 +1,224 @@
+"""coded.diagnose: its figures against naive loops and closed forms, and a test that provokes each warning."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cs_gan import CodedSmoothing, SplineCode
+from cs_gan.core.measurement import code_condition
+from cs_gan.errors import BatchError, BlockError, CodeError
+from tests.core.helpers import Function, hook_count, mlp, observed
+from tests.core.oracles import naive_decode, naive_encode
+
+
+def signatures(report):
+    return {finding.signature for finding in report.findings}
+
+
+class TestFigures:
+    def test_parts_are_those_of_the_splines_done_feature_by_feature(self):
+        block, x, code = mlp().double(), torch.randn(8, 3).double(), SplineCode(8, 12)
+        with torch.no_grad():
+            Y, decoded = block(x), naive_decode(code, block(naive_encode(code, x)))
+        affine = naive_decode(code, naive_encode(code, Y)) - Y
+        curved = decoded - naive_decode(code, naive_encode(code, Y))
+        parts = CodedSmoothing(block, [""], 1.5).diagnose(lambda: block(x)).blocks[""].parts
+        ours = [parts.error, parts.affine, parts.curvature, parts.cross, parts.variance, parts.power]
+        cross = 2 * (affine * curved).mean()
+        expected = [(decoded - Y).square().mean(), affine.square().mean(), curved.square().mean(), cross]
+        expected += [(Y - Y.mean(0)).square().mean(), Y.square().mean()]
+        # Two ways to fit one spline in float64: norms below 2.1 leave a few dozen roundings of 1e-16.
+        torch.testing.assert_close(ours, [value.item() for value in expected], rtol=1e-9, atol=1e-13)
+
+    def test_an_affine_block_with_more_features_than_samples_is_all_affine_part(self):
+        block = nn.Linear(50, 40).double()
+        report = CodedSmoothing(block, [""], 1.0).diagnose(lambda: block(torch.randn(16, 50).double()))
+        assert report.blocks[""].affine_share == pytest.approx(1, abs=1e-9)
+        assert report.blocks[""].curvature_share == pytest.approx(0, abs=1e-9)
+
+    def test_zero_forcing_leaves_the_curvature_part_alone(self):
+        block, x = mlp().double(), torch.randn(16, 3).double()
+        report = CodedSmoothing(block, [""], 1.0, decoder_kind="zero-forcing").diagnose(lambda: block(x))
+        assert report.blocks[""].affine_share == pytest.approx(0, abs=1e-9)
+        assert report.blocks[""].curvature_share == pytest.approx(1, abs=1e-6)
+        assert report.blocks[""].penalty > 1e-6
+
+    def test_penalty_adds_up_over_calls_outputs_and_blocks_as_observe_does(self):
+        block = Function(lambda x: {"a": x.tanh(), "b": (x.square(), x[:, 0])})
+        model, x = nn.Sequential(nn.Linear(3, 3), block), torch.randn(16, 3)
+        coded = CodedSmoothing(model, ["0", "1"], 1.25)
+        call = lambda: (model(x), model(2 * x))
+        report = coded.diagnose(call)
+        observed(coded, call)
+        assert {name: block.penalty for name, block in report.blocks.items()} == {
+            name: value.item() for name, value in coded.penalties.items()
+        }
+        for figures in report.blocks.values():
+            assert figures.calls == 2
+            # The penalty is summed in float32, the parts in float64.
+            assert figures.parts.error == pytest.approx(figures.penalty, rel=1e-5)
+
+    def test_share_is_of_the_objective(self):
+        block, x = mlp(), torch.randn(16, 3)
+        coded = CodedSmoothing(block, [""], 1.0, weight=3.0)
+        P = coded.diagnose(lambda: block(x)).blocks[""].penalty
+        assert coded.diagnose(lambda: block(x), -2.0).blocks[""].share == pytest.approx(3 * P / (2 + 3 * P))
+        share = coded.diagnose(lambda: block(x), torch.tensor(2.0), mu=0.25, weight=1.0).blocks[""].share
+        assert share == pytest.approx(0.25 * P / (0.75 * 2 + 0.25 * P))
+
+    def test_headroom_is_what_doubled_outputs_take_off_the_task_loss(self):
+        x = torch.linspace(-1, 1, 16).double()[:, None]
+        block = Function(lambda x: 0.5 * x + 3)
+        report = CodedSmoothing(block, [""]).diagnose(lambda: block(x), lambda y: (y - x - 3).square().mean())
+        # (1/2 - 1)^2, (1 - 1)^2 and (0 - 1)^2 times the mean square of x.
+        assert report.blocks[""].headroom == pytest.approx(0.25)
+
+    def test_figures_follow_the_batch_wherever_the_block_has_it(self):
+        front, back = mlp().double(), Function(lambda x: front(x.movedim(1, 0)).movedim(0, 1))
+        x = torch.randn(16, 3).double()
+        loss = lambda y: y.square().mean()
+        one = CodedSmoothing(front, [""]).diagnose(lambda: front(x), loss)
+        other = CodedSmoothing(back, [""], batch_axis=1).diagnose(lambda: back(x.movedim(0, 1)), loss)
+        assert str(one) == str(other)
+        assert one.blocks[""].headroom == pytest.approx(other.blocks[""].headroom, rel=1e-9)
+
+    def test_condition_of_the_code_against_numpys_norms(self):
+        E, D = SplineCode(16, 24).encoder, SplineCode(16, 24).decoder
+        condition = code_condition(SplineCode(16, 24))
+        assert condition.encoder_norm == pytest.approx(torch.linalg.matrix_norm(E, torch.inf).item())
+        assert condition.decoder_norm == pytest.approx(torch.linalg.matrix_norm(D, torch.inf).item())
+        assert condition.condition == pytest.approx(torch.linalg.cond(E).item())
+        assert condition.bias == pytest.approx(torch.dist(D @ E, torch.eye(16)).item() ** 2 / 16)
+
+    def test_under_autocast_penalty_is_near_the_float32_one(self):
+        block, x = mlp(16), torch.randn(32, 3)
+        coded = CodedSmoothing(block, [""], 1.0)
+
+        def call():
+            with torch.autocast("cpu", torch.bfloat16):
+                return block(x)
+
+        exact, rounded = coded.diagnose(lambda: block(x)).blocks[""], coded.diagnose(call).blocks[""]
+        # bfloat16 has 8 bits; outputs of order 1 are off by about 2^-8.
+        assert abs(rounded.penalty**0.5 - exact.penalty**0.5) < 4 * 2**-8
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
+class TestNothingIsLeftBehind:
+    def test_model_gradients_random_state_and_penalties_are_what_they_were(self):
+        norm = nn.utils.parametrizations.spectral_norm(nn.Linear(5, 5))
+        model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), norm, nn.Dropout(0.5), Counting())
+        x = torch.randn(16, 3)
+        coded = CodedSmoothing(model, ["0", "2"], 1.0, nodes="random")
+        with coded.observe():
+            loss = model(x).square().mean()
+        (loss + coded.penalty()).backward(retain_graph=True)
+        state, grads = copy.deepcopy(model.state_dict()), [p.grad.clone() for p in model.parameters()]
+        buffers, penalty = [id(buffer) for buffer in model.buffers()], coded.penalty()
+        random, drawn, versions = torch.get_rng_state(), coded._drawn, [b._version for b in model.buffers()]
+        coded.diagnose(lambda: model(x), lambda y: y.square().mean(), mu=0.5)
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), grads, strict=True))
+        assert [id(buffer) for buffer in model.buffers()] == buffers
+        assert [buffer._version for buffer in model.buffers()] == versions
+        assert torch.equal(torch.get_rng_state(), random)
+        assert torch.equal(coded.penalty(), penalty)
+        assert (model[4].calls, coded._drawn, model.training, hook_count(model)) == (1, drawn, True, 0)
+        (loss + coded.penalty()).backward()
+
+    def test_nor_after_an_exception(self):
+        model, x = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), torch.randn(16, 3)
+        before = copy.deepcopy(model.state_dict())
+        coded = CodedSmoothing(model, ["1"])
+
+        def call():
+            model(x)
+            raise RuntimeError("mine")
+
+        with pytest.raises(RuntimeError, match="mine"):
+            coded.diagnose(call)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert hook_count(model) == 0
+        coded.diagnose(lambda: model(x))
+
+
+class TestWarnings:
+    """Blocks and losses made to show one signature each; the healthy one shows none."""
+
+    def report(self, block, K=32, ratio=1.0, loss=1.0, **options):
+        x = torch.linspace(-1, 1, K)[torch.randperm(K)][:, None]
+        return CodedSmoothing(block, [""], ratio).diagnose(lambda: block(x), loss, **options)
+
+    def test_a_healthy_block_shows_nothing_and_says_so(self):
+        report = self.report(Function(lambda x: x.tanh()))
+        assert signatures(report) == set()
+        assert "no failure signature" in str(report)
+
+    @pytest.mark.parametrize(
+        ("block", "loss", "options"),
+        [
+            (lambda x: x, 1e-3, {"weight": 10.0}),
+            (lambda x: 30 + x, 1e-2, {}),
+            (lambda x: x / 4, lambda y: (F.softplus(-4 * y.abs())).mean(), {"weight": 100.0}),
+        ],
+        ids=["share", "spread", "headroom"],
+    )
+    def test_over_smoothing(self, block, loss, options):
+        report = self.report(Function(block), loss=loss, **options)
+        assert signatures(report) == {"over-smoothing"}
+        assert "Lower mu or the weight" in str(report)
+
+    def test_over_smoothing_by_outputs_that_shrink(self):
+        before = self.report(Function(lambda x: x))
+        assert signatures(self.report(Function(lambda x: 0.6 * x), loss=0.1, earlier=before)) == {"over-smoothing"}
+        assert signatures(self.report(Function(lambda x: 0.9 * x), loss=0.1, earlier=before)) == set()
+
+    def test_collapse_to_erm(self):
+        for ratio, loss in [(4.0, 1e-6), (1.0, 1e3), (4.0, None)]:
+            assert signatures(self.report(Function(lambda x: x), ratio=ratio, loss=loss)) == {"collapse to ERM"}
+
+    def test_small_batch(self):
+        assert signatures(self.report(Function(lambda x: x.tanh()), K=8, loss=0.1)) == {"small batch"}
+
+    def test_not_finite(self):
+        assert signatures(self.report(Function(lambda x: x / 0))) == {"not finite"}
+
+    def test_the_bound_on_the_batch_is_where_the_bias_settles(self):
+        for r in (1, 1.25, 1.5, 2, 2.5, 3):
+            bias = {K: code_condition(SplineCode(K, round(r * K))).bias for K in (16, 17, 19, 23, 24, 32, 47, 64, 128)}
+            assert all(0.5 < value / bias[128] < 2 for value in bias.values())
+
+
+class TestErrors:
+    def test_say_what_to_do(self):
+        block, x = mlp(), torch.randn(16, 3)
+        coded = CodedSmoothing(block, [""])
+        with pytest.raises(CodeError, match="lambda: model"):
+            coded.diagnose(block(x))
+        with pytest.raises(BlockError, match="must call the model"):
+            coded.diagnose(lambda: None)
+        with pytest.raises(CodeError, match=r"reduce it to one number"):
+            coded.diagnose(lambda: block(x), lambda y: y)
+        with pytest.raises(CodeError, match="task_loss is a str"):
+            coded.diagnose(lambda: block(x), "1 of them")
+        with pytest.raises(CodeError, match="mu=1"):
+            coded.diagnose(lambda: block(x), 1.0, mu=1)
+        with pytest.raises(BatchError, match="at least 2"):
+            coded.diagnose(lambda: block(x[:1]))
+        with coded.observe(), pytest.raises(BlockError, match="inside observe"):
+            coded.diagnose(lambda: block(x))
+        coded.detach()
+        with pytest.raises(BlockError, match="after detach"):
+            coded.diagnose(lambda: block(x))
