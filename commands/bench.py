@@ -51,7 +51,7 @@ class Bench:
         # In random order: a folder lists class by class, and groups of one class would be another test.
         count = min(given.images, len(self.test))
         chosen = torch.randperm(len(self.test), generator=stream(given.seed, "attacked images"))[:count]
-        self.images = self.test.batch(chosen).to(job.device)
+        self.images = self.test.batch(chosen).to(job.device, memory_format=torch.channels_last)
         self.labels = self._labels(chosen).to(job.device)
         # The bank fills a group that is short, as when training scores.
         self.bank = self.train.batch(range(min(given.group - 1, len(self.train)))).to(job.device)
@@ -176,7 +176,8 @@ def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Class
         network.load_state_dict(snapshot.tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is no snapshot of a classifier: {' '.join(str(error).split())}") from error
-    return network.to(device).eval()
+    # As in training: convolutions of images are a third faster so on a CPU.
+    return network.to(device, memory_format=torch.channels_last).eval()
 
 
 def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[ImageStore, ImageStore]:
