@@ -107,11 +107,11 @@ def decoding_error(K: int = 16, seeds: int = 8) -> Figure:
         line = values[anchor] * (ratio / ratio[anchor]) ** -power
         axes.loglog(ratio[anchor - 6 :], line[anchor - 6 :], "--", color="0.4", lw=1)
         axes.annotate(f"N⁻{'³⁶'[power == 6]}", (ratio[-1], line[-1]), xytext=(4, 0), textcoords="offset points")
-    axes.axvspan(1, 1.5, color="0.92", label="N from K to 1.5 K")
+    axes.axvspan(1, 1.5, color="0.9", label="N from K to 1.5 K")
     axes.set(xlabel="N / K", ylabel="error", xlim=(0.9, 95))
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
     axes.minorticks_off()
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="upper right")
     return figure
 
 
