@@ -90,9 +90,9 @@ make nothing
 python evaluate.py sample samples/quickstart; `make test`; --config configs/gan/$recipe.yaml
 """
     assert sorted(missing(page)) == [
-        "cs_gan.nothing",
         "configs/gan/none.yaml",
         "configs/sweeps/nothing.yaml",
+        "cs_gan.nothing",
         "make nothing",
         "train_nothing.py",
     ]
