@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install quickstart test lint format clean
+.PHONY: help install quickstart test lint format docs compat clean
 
 help:
 	@echo "make quickstart   train the digits recipe (at most five minutes) and say where the pictures are"
 	@echo "make test         run all tests"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
+	@echo "make docs         draw the pictures and build the documentation into site/"
+	@echo "make compat       the core's tests in a bare environment (PYTHON=python3.13 TORCH=2.4.0 choose versions)"
 	@echo "make clean        remove the environment"
 
 install: $(READY)
@@ -20,7 +22,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing (PyTorch is large; a few minutes the first time) ..."
-	$(BIN)/python -m pip install --quiet -e ".[gan,lite0,attacks,examples,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[gan,lite0,attacks,examples,dev,docs]"
 	@touch $@
 
 quickstart: install
@@ -37,6 +39,14 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/draw.py
+	$(BIN)/python -m mkdocs build --strict
+
+# Not part of CI: it downloads a PyTorch of its own (2 to 6 GB). docs/install.md has what was seen.
+compat:
+	bash tests/compat.sh $(PYTHON) $(TORCH)
 
 clean:
 	rm -rf $(VENV)

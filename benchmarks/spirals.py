@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -147,6 +148,7 @@ def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, flo
         axes.set_xticks([])
         axes.set_yticks([])
     save_figure(figure, path, 110)
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

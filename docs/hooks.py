@@ -1,0 +1,99 @@
+"""What mkdocs does to the pages on their way to the site; read by mkdocs.yml, never installed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples" / "README.md"
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Pages and pictures that live elsewhere in the repository."""
+    from mkdocs.structure.files import File
+
+    text = EXAMPLES.read_text() if EXAMPLES.exists() else "# Examples\n\nNone yet.\n"
+    files.append(File.generated(config, "examples.md", content=for_the_site(text, EXAMPLES.parent)))
+    for picture in (ROOT / "samples" / "gallery").glob("*.png"):
+        files.append(File.generated(config, f"gallery/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Links to files outside docs/ become text, and ``{{ recipes: gan }}`` a table of configs/gan."""
+    if page.file.src_uri != "examples.md":
+        markdown = for_the_site(markdown, (DOCS / page.file.src_uri).parent)
+    return re.sub(r"\{\{ recipes: (\w+) \}\}", lambda found: recipe_table(found[1]), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Docstrings are written for Python's help(): ``:class:`X``` and a paragraph that ends with ``::``."""
+    html = re.sub(r":(?:class|meth|func|data|attr|mod|exc):<code>", "<code>", html)
+    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+
+
+def for_the_site(markdown: str, folder: Path) -> str:
+    """Links from a page in ``folder``, as a page of the site has them."""
+
+    def moved(link: re.Match[str]) -> str:
+        image, text, path, anchor = link[1], link[2], link[3], link[4] or ""
+        target = Path(os.path.normpath(folder / path))
+        if not target.exists():
+            return link[0]  # mkdocs names it
+        if target.is_relative_to(DOCS):
+            # Pages that come from elsewhere are put at the top of docs/.
+            base = folder if folder.is_relative_to(DOCS) else DOCS
+            return f"{image}[{text}]({os.path.relpath(target, base)}{anchor})"
+        if target.is_relative_to(ROOT / "samples" / "gallery") and image:
+            base = folder if folder.is_relative_to(DOCS) else DOCS
+            return f"![{text}]({os.path.relpath(DOCS / 'gallery' / target.name, base)})"
+        return text
+
+    return LINK.sub(moved, markdown)
+
+
+def recipe_table(folder: str) -> str:
+    """A table of every recipe in configs/``folder``: its first comment and, but for sweeps, what it trains."""
+    recipes = {path.stem: path.read_text() for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
+    rows = ["| recipe | what it is |", "|---|---|"]
+    if folder != "sweeps":
+        rows = ["| recipe | what it is | data | network | length | coded |", "|---|---|---|---|---|---|"]
+    for name, text in recipes.items():
+        cells = [f"`{name}`", comment(text)]
+        if folder != "sweeps":
+            cells += trained(yaml.safe_load(text))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def trained(recipe: dict[str, Any]) -> list[str]:
+    """Data, network, length and coded blocks of a recipe, as cells."""
+    training, coded = recipe["training"], recipe.get("coded") or recipe.get("method", {}).get("coded") or {}
+    length = f"{training['epochs']} epochs" if "epochs" in training else f"{training['steps']:,} steps"
+    parts = {"": coded} if "blocks" in coded else {name: one for name, one in coded.items() if isinstance(one, dict)}
+    codes = []
+    for part, one in parts.items():
+        names = ", ".join(f"`{name}`" if name else "the whole" for name in one["blocks"])
+        strength = next(f"{key} {one[key]}" for key in ("weight", "mu") if key in one)
+        codes.append(f"{part} {names}, {strength}".strip())
+    return [recipe["data"]["name"], recipe["model"]["name"], length, "; ".join(codes) or "no"]
+
+
+def comment(text: str) -> str:
+    """The comment that a YAML file begins with, as one line."""
+
+    def lines() -> Iterator[str]:
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                return
+            yield line.lstrip("# ")
+
+    return " ".join(lines()).replace("|", "\\|")
