@@ -4,8 +4,9 @@ import csv
 
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import coding
+from benchmarks import coding, diagnosis, spirals
 from benchmarks.timing import Row, Timing, measure, table
 from cs_gan import CodedSmoothing
 from models import build_gan
@@ -94,3 +95,28 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     assert len(lines) == 16
     assert all(line[0] in printed for line in lines)
     assert "FLOPs of encode + decode" in printed
+
+
+def test_spirals_writes_a_picture_and_its_numbers_for_every_method(tmp_path, capsys):
+    few = ["--seeds=2", "--tuning-seeds=1", "--steps=2", "--points=40"]
+    assert spirals.main([f"--output={tmp_path / 'pictures' / 's.png'}", *few]) == 0
+    with Image.open(tmp_path / "pictures" / "s.png") as picture:
+        assert picture.size[0] > 3 * picture.size[1]  # five panels side by side
+    with (tmp_path / "pictures" / "s.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == [method.name for method in spirals.METHODS for _ in range(2)]
+    for method in spirals.METHODS:
+        assert {float(row["strength"]) for row in rows if row["method"] == method.name} <= set(method.strengths)
+    table = (tmp_path / "pictures" / "s.md").read_text()
+    assert table in capsys.readouterr().out
+    mean = sum(float(row["Jacobian norm"]) for row in rows[:2]) / 2
+    cell = table.splitlines()[2].split("|")[6].split("±")[0].strip().replace(",", "")
+    decimals = len(cell.partition(".")[2])
+    assert float(cell) == pytest.approx(mean, abs=0.51 * 10**-decimals)
+
+
+def test_diagnosis_tells_of_each_case(capsys):
+    assert diagnosis.main(["--steps=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == list(diagnosis.CASES)
+    assert "collapse to ERM" in lines[-1]  # N = 4 K, whose code hardly acts on an affine block
