@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -60,10 +61,11 @@ def coded_pass(
     """
     with ExitStack() as stack:
         for module in block.modules():
-            if isinstance(module, _NormBase) and module.training and batch_norm != "update":
-                for attribute, value in _batch_norm_attributes(module, batch_norm).items():
+            if isinstance(module, _NormBase):
+                for attribute, value in _norm_attributes(module, batch_norm).items():
                     _set_for_now(stack, module, attribute, value)
-                stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
+                if module.training and batch_norm != "update":
+                    stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
             if weights is not None:
                 if module in weights:
                     _set_for_now(stack, module, "forward", _in_turn(weights[module]))
@@ -85,12 +87,17 @@ def _set_for_now(stack: ExitStack, module: nn.Module, attribute: str, value: Any
     setattr(module, attribute, value)
 
 
-def _batch_norm_attributes(module: _NormBase, policy: str) -> dict[str, Any]:
-    if policy == "running":
-        return {"training": False}
-    # momentum = 0 would still let a NaN into the statistics and count a batch; instance norm hands its
-    # buffers over whatever track_running_stats says.
-    return {"track_running_stats": False, "running_mean": None, "running_var": None}
+def _norm_attributes(module: _NormBase, policy: str) -> dict[str, Any]:
+    if module.training and policy == "keep":
+        # momentum = 0 would still let a NaN into the statistics and count a batch; instance norm hands its
+        # buffers over whatever track_running_stats says.
+        return {"track_running_stats": False, "running_mean": None, "running_var": None}
+    attributes: dict[str, Any] = {"training": False} if module.training and policy == "running" else {}
+    if isinstance(module, _InstanceNorm) and not (module.training and policy == "update"):
+        # In evaluation torch 2.4 writes the statistics' mean over the batch back: the same, but for rounding.
+        buffers = {name: module._buffers.get(name) for name in ("running_mean", "running_var")}
+        attributes |= {name: buffer.clone() for name, buffer in buffers.items() if buffer is not None}
+    return attributes
 
 
 def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:
