@@ -1,6 +1,6 @@
 """Two spirals: the decision boundaries of ERM, mixup, logit norm and coded training side by side, with their numbers.
 
-``python -m benchmarks.spirals`` writes docs/pictures/spirals.png, and spirals.md and spirals.csv beside it. Strengths
+``python -m benchmarks.spirals`` prints the table, and writes docs/pictures/spirals.png and spirals.csv beside it. Strengths
 are chosen among as many for every method, on seeds and points of their own.
 """
 
@@ -185,13 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bar.close()
     given.output.parent.mkdir(parents=True, exist_ok=True)
     draw(shown, {name: runs[0] for name, runs in found.items()}, given.noise, given.points, 0, given.output)
-    given.output.with_suffix(".md").write_text(table(found, chosen))
     with given.output.with_suffix(".csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["method", "strength", "seed", *MEASURES])
         for name, runs in found.items():
             rows.writerows([name, chosen[name], seed, *run.values()] for seed, run in enumerate(runs))
-    print(given.output.with_suffix(".md").read_text())
+    print(table(found, chosen))
     print(f"picture: {given.output}")
     return 0
 
