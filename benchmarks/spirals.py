@@ -1,7 +1,7 @@
 """Two spirals: the decision boundaries of ERM, mixup, logit norm and coded training side by side, with their numbers.
 
-``python -m benchmarks.spirals`` prints the table, and writes docs/pictures/spirals.png and spirals.csv beside it. Strengths
-are chosen among as many for every method, on seeds and points of their own.
+``python -m benchmarks.spirals`` prints the table, and writes docs/pictures/spirals.png with spirals.csv beside it.
+Strengths are chosen among as many for every method, on seeds and points of their own.
 """
 
 from __future__ import annotations

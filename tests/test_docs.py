@@ -117,7 +117,8 @@ class Fetched(HTMLParser):
 def site(tmp_path_factory) -> Path:
     pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    # Not --quiet, under which mkdocs doesn't count its warnings.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
