@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cs_gan.gan.double_backward import fast_double_backward
+
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
     """E[D(fake)] - E[D(real)]: minus the critic's estimate of the Wasserstein distance.
@@ -44,7 +46,8 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
         dtype = torch.promote_types(real.dtype, torch.float32)
         alpha = alpha.to(dtype).view(-1, *[1] * (real.dim() - 1))
         between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha).requires_grad_()
-        scores = critic(between)
+        with fast_double_backward():
+            scores = critic(between)
         (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
         slopes: Tensor = gradient.flatten(1).norm(dim=1)
         return (slopes - 1).square().mean()
