@@ -2,13 +2,19 @@
 
 A resumed run draws what the undisturbed one would have drawn, because every draw is keyed by the
 seed, the step, the rank and a purpose. The idea is EDM2's; the hash is ours.
+
+Bulk draws come from SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): its
+j-th output is a hash of (key + j gamma), so any number of draws are a few operations on int64 tensors, with the same
+bits on every device, and the key may be a tensor that lies there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*key: int | str) -> int:
@@ -21,3 +27,51 @@ def derive_seed(*key: int | str) -> int:
 def stream(*key: int | str) -> torch.Generator:
     """A CPU generator seeded by :func:`derive_seed`, so draws don't depend on the device."""
     return torch.Generator().manual_seed(derive_seed(*key))
+
+
+# -- SplitMix64 on tensors -------------------------------------------------------------------------
+
+
+def splitmix(key: Tensor | int, position: Tensor) -> Tensor:  # int64, broadcasts
+    """Output number ``position`` (from 0) of the SplitMix64 generator that starts at ``key``.
+
+    64 random bits each, as int64: torch has no arithmetic on unsigned ones, and two's complement wraps alike.
+    """
+    z = key + (position + 1).mul_(_GAMMA)
+    z.bitwise_xor_(_shifted(z, 30)).mul_(_MIX_1)
+    z.bitwise_xor_(_shifted(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shifted(z, 31))
+
+
+def uniform(key: Tensor, *shape: int) -> Tensor:  # int64 () -> (*shape) float32
+    """Uniform numbers in [0, 1), multiples of 2^-24, on the key's device."""
+    return (_shifted(_words(key, math.prod(shape)), 40).to(torch.float32) * 2.0**-24).view(shape)
+
+
+def normal(key: Tensor, *shape: int) -> Tensor:  # int64 () -> (*shape) float32
+    """Standard normal numbers, on the key's device.
+
+    Box and Muller's transform of pairs of words, in float64: devices differ in the last bits of a logarithm, which
+    rounding to float32 all but always hides.
+    """
+    count = math.prod(shape)
+    pairs = (_shifted(_words(key, count + count % 2), 11).to(torch.float64) + 0.5) * 2.0**-53
+    radius, angle = (-2 * pairs[::2].log()).sqrt(), 2 * math.pi * pairs[1::2]
+    both = torch.cat([radius * angle.cos(), radius * angle.sin()])
+    return both[:count].to(torch.float32).view(shape)
+
+
+def _words(key: Tensor, count: int) -> Tensor:  # () -> (count,)
+    return splitmix(key, torch.arange(count, device=key.device))
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """A logical shift to the right; torch's own fills up with the sign."""
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+_GAMMA, _MIX_1, _MIX_2 = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))

@@ -1,5 +1,6 @@
 """Images by name, from a folder or a zip, decoded once and held as uint8; labelled and shifted ones for classifiers."""
 
+from cs_gan.data.augmentation import DEQUANTISATION_WIDTH
 from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt, corrupted
 from cs_gan.data.datasets import DATASET_NAMES, load_images
 from cs_gan.data.labelled import labelled, ordered_batches, split, subset
@@ -9,7 +10,7 @@ from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, epoch_indices
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
 from cs_gan.data.spirals import two_spirals
-from cs_gan.data.store import DEQUANTISATION_WIDTH, ImageStore
+from cs_gan.data.store import ImageStore
 from cs_gan.data.stream import BatchStream
 
 __all__ = [

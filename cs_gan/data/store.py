@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cs_gan.data.augmentation import image_words, random_crops
+from cs_gan.data.augmentation import augmented, positions, scaled
 from cs_gan.errors import DataError
-
-DEQUANTISATION_WIDTH = 1 / 128
-"""Width of the uniform noise on pixels in [-1, 1] (one grey level is 1/127.5), as in Gulrajani's WGAN-GP code."""
+from cs_gan.randomness import derive_seed
 
 MAX_CLASSES = 2**16
 """Labels from here on are taken for a mistake where the classes have no names."""
@@ -118,32 +114,15 @@ class ImageStore:
             )
         if crop < 0:
             raise DataError(f"ImageStore.batch({crop=}): give the pixels to pad by, or 0 for no random crop.")
-        chosen = self.images[rows]
         if not (flip or crop or dequantize):
-            return _scaled(chosen)
+            return scaled(self.images[rows])
         if augmentation is None:
             raise DataError(
                 f"ImageStore.batch({flip=}, {crop=}, {dequantize=}) draws, so it needs a key: pass "
                 "augmentation=(seed, draw)."
             )
-        # The first word is the flip's and the crop's, whatever else is drawn; of the others each serves four values.
-        values = math.prod(self.image_shape)
-        words = image_words(*augmentation, rows.tolist(), 1 + (math.ceil(values / 4) if dequantize else 0))
-        if flip:
-            pixels, mirrored = chosen.numpy(), words[:, 0] >> np.uint64(63) == 1
-            pixels[mirrored] = pixels[mirrored][..., ::-1]  # numpy mirrors bytes in a quarter of torch's time
-        if crop:
-            chosen = torch.from_numpy(random_crops(chosen.numpy(), words[:, 0], crop))
-        batch = _scaled(chosen)
-        if dequantize:
-            steps = words[:, 1:].view(np.uint16)[:, :values]  # each uniform in 0 ... 65535
-            noise = np.multiply(steps, np.float32(DEQUANTISATION_WIDTH / 2**16), dtype=np.float32)
-            batch += torch.from_numpy(noise).view(batch.shape)
-        return batch
-
-
-def _scaled(images: Tensor) -> Tensor:  # uint8 -> float32 in [-1, 1]
-    return images.to(torch.float32).div_(127.5).sub_(1)
+        key = derive_seed(augmentation[0], "augmentation", augmentation[1])
+        return augmented(self.images, positions(rows.tolist()), key, flip=flip, crop=crop, dequantize=dequantize)
 
 
 def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:

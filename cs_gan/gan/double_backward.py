@@ -1,8 +1,8 @@
 """Second derivatives of a critic at the price they should have.
 
 A gradient penalty differentiates a gradient. torch is slow at it in two ways. It computes the double backward of a
-convolution as a convolution with a kernel as large as the image, which uses a fraction of a chip. And the second
-derivative of ReLU, leaky ReLU and average pooling, which is 0, it hands on as a tensor of zeros, through a whole backward
+convolution as a convolution with a kernel as large as the image, which uses a fraction of a chip. And it hands on the
+second derivative of ReLU, leaky ReLU and average pooling, which is 0, as a tensor of zeros, through a whole backward
 pass of the network.
 
 Here each operation's derivatives are such operations again ("closed under differentiation"), so a derivative of any
