@@ -9,7 +9,6 @@ import copy
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import BatchStream, ImageStore, batch_indices, load_images
+from cs_gan.data import BatchStream, ImageStore, augmented, batch_indices, load_images, positions
 from cs_gan.errors import ConfigError
 from cs_gan.gan import averaged, critic_step, generator_step
 from cs_gan.metrics import Evaluator, to_uint8
-from cs_gan.randomness import derive_seed, stream
+from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
-from cs_gan.training import GanConfig, Session, Task, as_plain, read_lines, read_snapshot, run_script, save_snapshot
+from cs_gan.training import (
+    CapturedStep,
+    GanConfig,
+    Session,
+    Task,
+    as_plain,
+    device_options,
+    read_lines,
+    read_snapshot,
+    run_script,
+    save_snapshot,
+    set_learning_rate,
+)
 from models import build_gan
 
 SAMPLES = 64
@@ -42,11 +53,11 @@ class GanTask(Task):
         self.store = _images(config, session)
         self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
         self.bare_generator, self.bare_critic = _networks(config, self.model, self.store, session.device)
-        adam = partial(torch.optim.Adam, lr=config.training.learning_rate, betas=config.training.betas)
         self.optimizers = {
-            "generator": adam(self.bare_generator.parameters()),
-            "critic": adam(self.bare_critic.parameters()),
+            "generator": _adam(config, self.bare_generator, session.device),
+            "critic": _adam(config, self.bare_critic, session.device),
         }
+        self.generator_batch = config.training.generator_batch_size or config.training.batch_size
         self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
@@ -54,7 +65,13 @@ class GanTask(Task):
         self.coded_critic = _coded(config, self.bare_critic, "critic")
         self.evaluator = _evaluator(config, self.store, session)
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
+        resident = config.data.device == "auto" and self.store.fits(session.device)
+        self.images = self.store.images.to(session.device) if resident else None
+        obstacle = "random nodes are drawn anew in every step" if config.coded.nodes == "random" else ""
+        capture, self.capture_line = session.capture(obstacle)
+        self.update = CapturedStep(self._update, session.device, capture=capture)
         self.circumstances = {
+            "draws": "SplitMix64",
             "processes": session.processes,
             "images": self.store.fingerprint,
             "precision": session.precision,
@@ -64,52 +81,90 @@ class GanTask(Task):
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank)."""
+        """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank).
+
+        What the host decides is decided here: schedules, which images, the keys of what is drawn. The rest is
+        :meth:`_update`, a function of tensors.
+        """
         config, training, session = self.config, self.config.training, self.session
-        shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
         factor = 1 - step / training.steps if training.decay == "linear" else 1.0
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * factor
-        for coded in (self.coded_generator, self.coded_critic):
+            set_learning_rate(optimizer, training.learning_rate * factor)
+        codes = []
+        for coded, batch in ((self.coded_generator, self.generator_batch), (self.coded_critic, training.batch_size)):
             if coded:
                 coded.set_step(step, training.steps)
+                codes.append(coded.code(batch) if coded.due else None)
+        held = [code.placed(session.device) for code in codes if code]
+        return self.update(tuple(code and code.N for code in codes), self._inputs(step), held)
 
-        for draw in range(step * training.n_critic, (step + 1) * training.n_critic):
-            real = self.batches[draw].to(session.device, memory_format=torch.channels_last, non_blocking=True)
+    def _inputs(self, step: int) -> dict[str, Tensor]:
+        """The tensors that :meth:`_update` takes."""
+        seed, rank, n_critic = self.config.seed, self.session.rank, self.config.training.n_critic
+        draws = range(step * n_critic, (step + 1) * n_critic)
+        keys = [
+            [
+                derive_seed(seed, "latents", "critic", draw, rank),
+                derive_seed(seed, "alpha", draw, rank),
+                derive_seed(seed, "augmentation", draw),
+            ]
+            for draw in draws
+        ]
+        keys.append([derive_seed(seed, "latents", "generator", step, rank), 0, 0])
+        inputs = {"keys": torch.tensor(keys)}
+        if self.images is None:
+            return inputs | {f"real_{i}": self.batches[draw] for i, draw in enumerate(draws)}
+        return inputs | {"where": torch.stack([positions(self._indices(draw).tolist()) for draw in draws])}
+
+    def _update(self, keys: Tensor, where: Tensor | None = None, **streamed: Tensor) -> dict[str, Tensor]:
+        """One step.
+
+        Args:
+            keys: (n_critic + 1, 3) of latents, interpolation and augmentation; the last row is the generator's.
+            where: (n_critic, B), the positions of images that lie on the device.
+            streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches made on the CPU, where they don't.
+        """
+        config, data, session = self.config, self.config.data, self.session
+        shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
+        latent_dim = self.bare_generator.latent_dim
+        for i in range(config.training.n_critic):
+            if where is None:
+                real = streamed[f"real_{i}"]
+            else:
+                real = augmented(self.images, where[i], keys[i, 2], flip=data.flip, dequantize=data.dequantize)
+            real = real.to(memory_format=torch.channels_last)
             with torch.no_grad(), session.autocast():
-                fake = self.bare_generator(self._latents(len(real), "critic", draw))
-            alpha = torch.rand(len(real), generator=stream(config.seed, "alpha", draw, session.rank))
+                fake = self.bare_generator(normal(keys[i, 0], len(real), latent_dim))
             losses = critic_step(
                 self.critic,
                 self.optimizers["critic"],
                 real,
                 fake.float(),
-                alpha.to(session.device),
-                penalty_weight=training.gradient_penalty,
+                uniform(keys[i, 1], len(real)),
+                penalty_weight=config.training.gradient_penalty,
                 coded=self.coded_critic,
                 coded_on=config.coded.critic.observe,
                 **shared,
             )
-        z = self._latents(training.generator_batch_size or training.batch_size, "generator", step)
+        z = normal(keys[-1, 0], self.generator_batch, latent_dim)
         losses |= generator_step(
             self.generator, self.bare_critic, self.optimizers["generator"], z, coded=self.coded_generator, **shared
         )
         self.ema.update_parameters(self.bare_generator)
         return losses
 
+    def _indices(self, draw: int) -> Tensor:  # -> (B,)
+        """Which images the ``draw``-th batch of this rank has."""
+        rank, world = self.session.rank, self.session.processes
+        size, seed = self.config.training.batch_size, self.config.seed
+        return batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
+
     def _batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """The ``draw``-th batch of this rank."""
-        data, seed, size = self.config.data, self.config.seed, self.config.training.batch_size
-        rank, world = self.session.rank, self.session.processes
-        indices = batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
-        return self.store.batch(indices, augmentation=(seed, draw), flip=data.flip, dequantize=data.dequantize)
-
-    def _latents(self, count: int, purpose: str, draw: int) -> Tensor:  # -> (count, latent_dim)
-        """Standard normal latents of this rank."""
-        generator = stream(self.config.seed, "latents", purpose, draw, self.session.rank)
-        return torch.randn(count, self.bare_generator.latent_dim, generator=generator).to(self.session.device)
+        data = self.config.data
+        key = (self.config.seed, draw)
+        return self.store.batch(self._indices(draw), augmentation=key, flip=data.flip, dequantize=data.dequantize)
 
     # -- between steps -----------------------------------------------------------------------------
 
@@ -153,7 +208,7 @@ class GanTask(Task):
         images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
         start = time.perf_counter()
         with torch.no_grad():
-            z = self._latents(metrics.batch_size, "timing", 0)
+            z = torch.randn(metrics.batch_size, self.bare_generator.latent_dim, device=self.session.device)
             self.evaluator.features(to_uint8(self.ema.module(z)))
         return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
 
@@ -191,6 +246,8 @@ class GanTask(Task):
             if coded:
                 weight = getattr(self.config.coded, part).weight
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
+        if self.session.waits_to_read:
+            lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 
     def close(self) -> None:
@@ -231,6 +288,13 @@ def _networks(
     generator.to(device, memory_format=torch.channels_last)
     critic.to(device, memory_format=torch.channels_last)
     return generator, critic
+
+
+def _adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    options = device_options(device, config.training.learning_rate)
+    if device.type == "cuda":
+        options["capturable"] = True
+    return torch.optim.Adam(network.parameters(), betas=config.training.betas, **options)
 
 
 def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:

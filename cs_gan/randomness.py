@@ -55,7 +55,8 @@ def normal(key: Tensor, *shape: int) -> Tensor:  # int64 () -> (*shape) float32
     rounding to float32 all but always hides.
     """
     count = math.prod(shape)
-    pairs = (_shifted(_words(key, count + count % 2), 11).to(torch.float64) + 0.5) * 2.0**-53
+    wide = torch.float32 if key.device.type == "mps" else torch.float64  # which Apple's devices lack
+    pairs = (_shifted(_words(key, count + count % 2), 11).to(wide) + 0.5) * 2.0**-53
     radius, angle = (-2 * pairs[::2].log()).sqrt(), 2 * math.pi * pairs[1::2]
     both = torch.cat([radius * angle.cos(), radius * angle.sin()])
     return both[:count].to(torch.float32).view(shape)

@@ -21,6 +21,7 @@ from PIL import Image
 import cs_gan.training.session as session_module
 import evaluate
 import train_gan
+from cs_gan.randomness import normal
 from cs_gan.training import (
     GanConfig,
     RunFolder,
@@ -470,7 +471,7 @@ def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_pat
         latents, halves = [], []
         for rank in (0, 1):
             monkeypatch.setattr(Session, "rank", rank)
-            latents.append(task._latents(4, "critic", 0))
+            latents.append(normal(task._inputs(0)["keys"][0, 0], 4, task.bare_generator.latent_dim))
             halves.append(task._batch(0))
     assert not torch.equal(*latents)
     assert torch.equal(torch.cat(halves), alone)  # flips and noise included: they belong to the image

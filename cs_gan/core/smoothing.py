@@ -111,6 +111,7 @@ class CodedSmoothing:
         self._step: tuple[int, int] | None = None
         self._inside: str | None = None
         self._penalties: dict[str, Tensor] | None = None
+        self._factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._drawn = 0
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
@@ -135,7 +136,7 @@ class CodedSmoothing:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.
-        return vars(self) | {"_penalties": None}
+        return vars(self) | {"_penalties": None, "_factors": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -149,6 +150,8 @@ class CodedSmoothing:
             raise CodeError(f"set_step({step}, {total}): step counts from 0 and total from 1.")
         self._step = (step, total)
         self._drawn = 0
+        for factor in self._factors.values():
+            factor.fill_(self.weight * self.every)
 
     @property
     def ratio(self) -> float:
@@ -159,6 +162,15 @@ class CodedSmoothing:
     def weight(self) -> float:
         """The penalty's weight now, without the factor ``every``."""
         return self._at_progress("weight", self._weight)
+
+    def _factor(self, total: Tensor) -> Tensor | float:
+        """Weight times ``every``; a schedule's as a tensor, which a CUDA graph reads where set_step writes."""
+        if not callable(self._weight):
+            return self._weight * self.every
+        where = total.device, total.dtype
+        if where not in self._factors:
+            self._factors[where] = torch.tensor(self.weight * self.every, device=total.device, dtype=total.dtype)
+        return self._factors[where]
 
     @property
     def due(self) -> bool:
@@ -235,7 +247,8 @@ class CodedSmoothing:
         """
         terms = list(self.penalties.values())
         if terms:
-            return torch.stack(terms).sum() * (self.weight * self.every)
+            total = torch.stack(terms).sum()
+            return total * self._factor(total)
         if not self.due:
             return self._zero()
         raise BlockError(self._nothing_ran("observe"))

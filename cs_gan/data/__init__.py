@@ -1,6 +1,6 @@
 """Images by name, from a folder or a zip, decoded once and held as uint8; labelled and shifted ones for classifiers."""
 
-from cs_gan.data.augmentation import DEQUANTISATION_WIDTH
+from cs_gan.data.augmentation import DEQUANTISATION_WIDTH, augmented, positions
 from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt, corrupted
 from cs_gan.data.datasets import DATASET_NAMES, load_images
 from cs_gan.data.labelled import labelled, ordered_batches, split, subset
@@ -26,6 +26,7 @@ __all__ = [
     "BatchStream",
     "Corruption",
     "ImageStore",
+    "augmented",
     "batch_indices",
     "corrupt",
     "corrupted",
@@ -34,6 +35,7 @@ __all__ = [
     "load_images",
     "load_shifted",
     "ordered_batches",
+    "positions",
     "split",
     "subset",
     "train_and_test",

@@ -67,6 +67,13 @@ class ImageStore:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def fits(self, device: torch.device) -> bool:
+        """Whether the images should lie on a GPU: they take at most a quarter of its free memory, and aren't mapped."""
+        if device.type != "cuda" or self.images.is_shared():  # type: ignore[no-untyped-call]
+            return False
+        free, _ = torch.cuda.mem_get_info(device)
+        return self.images.nbytes <= free / 4
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of a SHA-256 over name, split, preparation, shape and every pixel.

@@ -1,10 +1,13 @@
 """What a run needs beside its networks: recipe, folder, loop, checkpoints, snapshots, trackers, progress."""
 
+from cs_gan.training.capture import CapturedStep, CudaGraphs
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
 from cs_gan.training.classifier_config import ClassifierConfig
 from cs_gan.training.config import as_plain, differences, parse_config, save_config
 from cs_gan.training.gan_config import GanConfig
 from cs_gan.training.loop import train
+from cs_gan.training.losses import Losses
+from cs_gan.training.optimizers import device_options, set_learning_rate
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
@@ -13,9 +16,12 @@ from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, sav
 from cs_gan.training.task import State, Task
 
 __all__ = [
+    "CapturedStep",
     "ClassifierConfig",
+    "CudaGraphs",
     "GanConfig",
     "Interrupted",
+    "Losses",
     "Progress",
     "RunFolder",
     "Session",
@@ -26,6 +32,7 @@ __all__ = [
     "abandon_after",
     "append_line",
     "as_plain",
+    "device_options",
     "differences",
     "find_snapshot",
     "list_checkpoints",
@@ -38,6 +45,7 @@ __all__ = [
     "save_checkpoint",
     "save_config",
     "save_snapshot",
+    "set_learning_rate",
     "train",
     "write_lines",
 ]

@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from cs_gan.errors import CheckpointError
 
 _FILES = ("tensors.safetensors", "state.json")
+# Settings of an optimiser that belong to the device at hand rather than to the run: a run may change its device.
+_OF_THE_DEVICE = ("fused", "capturable", "foreach", "differentiable")
 
 
 def save_checkpoint(
@@ -135,7 +137,15 @@ def restore(
         for key, value in _under(tensors, f"optimizers.{name}.").items():
             index, moment = key.split(".", 1)
             moments.setdefault(int(index), {})[moment] = value
-        optimizer.load_state_dict({"state": moments, "param_groups": state["optimizers"][name]})
+        ours = optimizer.param_groups
+        groups = [
+            group | {key: mine[key] for key in _OF_THE_DEVICE if key in mine}
+            for group, mine in zip(state["optimizers"][name], ours, strict=True)
+        ]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for group, mine in zip(optimizer.param_groups, ours, strict=True):
+            if isinstance(mine["lr"], Tensor):  # the very tensor that every step sets
+                group["lr"] = mine["lr"].fill_(group["lr"])
         for parameter, live_moments in optimizer.state.items():
             for moment, value in live_moments.items():
                 if value.shape == parameter.shape:  # strides as the optimiser made them: fast kernels ask for it
@@ -151,7 +161,10 @@ def _to_tensors(
         tensors |= {f"modules.{name}.{key}": value for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()
-        settings[name] = state["param_groups"]
+        settings[name] = [
+            {key: float(value) if isinstance(value, Tensor) else value for key, value in group.items()}
+            for group in state["param_groups"]
+        ]
         for index, moments in state["state"].items():
             for moment, value in moments.items():
                 tensors[f"optimizers.{name}.{index}.{moment}"] = value

@@ -10,6 +10,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cs_gan.training.capture import WARM_UP
 from cs_gan.training.task import Task
 
 
@@ -17,6 +18,8 @@ def dry_run(task: Task) -> str:
     """Run one step twice, first counting, then timing, and print what it took; nothing is written."""
     session, training = task.session, task.session.config.training
     with _counting() as counter:
+        task.step(0)
+    for _ in range(WARM_UP if session.device.type == "cuda" else 0):  # until the step runs as a graph
         task.step(0)
     _wait(session.device)
     start = time.perf_counter()

@@ -6,12 +6,10 @@ What is trained is a :class:`~cs_gan.training.task.Task`; it says what a step is
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cs_gan.errors import CheckpointError, DivergedError
 from cs_gan.training.checkpoint import list_checkpoints
@@ -44,12 +42,14 @@ def train(task: Task) -> str:
         for step in range(state.step, training.steps):
             losses = task.step(step)
             state.step = step + 1
+            state.losses.add(state.step, losses)
             progress.step(task.images_per_step)
-            stopping, signalled = _record(task, state, losses, stop, progress)
+            saving = _looks(state, training)["evaluate"] or _due(state.step, training.checkpoint_every)
+            stopping, signalled = _record(task, state, stop, progress, now=saving)
 
             due = _looks(state, training, last=stopping and not signalled)
             # An evaluation can take long. What it would lose if it were cut short is saved first.
-            if stopping or due["evaluate"] or _due(state.step, training.checkpoint_every):
+            if stopping or saving:
                 checkpoint(task, state)
             if not signalled:  # as all processes know it: each would wait for the others in an evaluation
                 _look(task, state, stop, progress, **due)
@@ -94,40 +94,43 @@ def _start_log(session: Session, state: State) -> None:
     session.start_trackers(state.step)
 
 
-def _record(
-    task: Task, state: State, losses: dict[str, Tensor], stop: StopRequest, progress: Progress
-) -> tuple[bool, bool]:
-    """Keep the losses of a step, averaged over processes; every so often a line of log.
+def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
+    """Read the losses where they are due, averaged over processes; every so often a line of log.
+
+    Args:
+        now: they are due whatever the log wants, since a checkpoint follows.
 
     Returns:
-        Whether to stop, and whether a signal asked for it; the same in all processes.
+        Whether to stop, and whether a signal asked for it; the same in all processes. Several processes on GPUs agree
+        on it when they read, so after ``log_every`` steps at the latest.
 
     Raises:
         DivergedError: on all processes, if a loss isn't finite on any.
     """
     session = task.session
-    asked, told = bool(stop), torch.tensor(float(bool(stop.signal)), device=session.device)
-    (*averages, signalled), stopping = session.combine([*losses.values(), told], asked or bool(told))
-    values = dict(zip(losses, averages, strict=True))
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    logging = state.step % session.config.training.log_every == 0
+    if session.waits_to_read and not (logging or now or (session.processes == 1 and stop)):
+        return False, False
+    asked, told = bool(stop), bool(stop.signal)
+    votes = torch.tensor([float(told), float(asked or told)], device=session.device)
+    *values, signalled, stopping = session.averages(torch.cat([state.losses.unread(), votes]))
+    bad = state.losses.accept(values)
     if bad:
+        first, names = bad[0][0], list(dict.fromkeys(name for step, name in bad if step == bad[0][0]))
         kept = list_checkpoints(session.folder.checkpoints)
         raise DivergedError(
-            f"step {state.step}: {', '.join(bad)} is not finite. "
+            f"step {first}: {', '.join(names)} is not finite. "
             + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was written yet. ")
             + "Try a smaller training.learning_rate or coded weight, in another --output_dir."
         )
-    for name, value in values.items():
-        state.losses.setdefault(name, []).append(value)
-    if state.step % session.config.training.log_every == 0:
-        means = {name: sum(kept) / len(kept) for name, kept in state.losses.items()}
-        state.losses.clear()
+    if logging:
+        means = state.losses.take()
         speed = progress.show(means)
         means |= task.extras()
         if session.is_main:
             append_line(session.folder.log, {"step": state.step, **means, "images_per_second": round(speed, 1)})
         session.track(means | {"images_per_second": speed}, state.step)
-    return stopping, signalled > 0
+    return stopping > 0, signalled > 0
 
 
 def _look(

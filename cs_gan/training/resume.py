@@ -11,12 +11,22 @@ import torch
 from cs_gan.errors import ConfigError, DivergedError
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
 from cs_gan.training.config import as_plain, differences
+from cs_gan.training.losses import Losses
 from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
 
 # What a resumed run may do differently without becoming another run.
 FREE_ON_RESUME = {
-    *("resume", "output_dir", "dry_run", "data.root", "data.workers", "metrics.weights"),
+    *(
+        "resume",
+        "output_dir",
+        "dry_run",
+        "data.root",
+        "data.workers",
+        "data.device",
+        "training.cuda_graph",
+        "metrics.weights",
+    ),
     *("tracking.trackers", "tracking.project", "training.max_minutes", "training.keep_checkpoints"),
     *(f"training.{name}_every" for name in ("checkpoint", "log", "sample", "evaluate")),
 }
@@ -43,7 +53,7 @@ def checkpoint(task: Task, state: State) -> None:
             "config": as_plain(session.config),
             "circumstances": task.circumstances,
             "machine": session.machine,
-            "losses": state.losses,
+            "losses": state.losses.values,
             "metrics": state.metrics,
             "best": state.best,
         }
@@ -86,7 +96,7 @@ def resume(task: Task) -> State:
     session.accelerator.wait_for_everyone()  # all have read before anything moves
     if session.is_main:
         abandon_after(folder.checkpoints, step)
-    return State(step, stored["losses"], metrics)
+    return State(step, Losses(stored["losses"]), metrics)
 
 
 def _refuse_changes(task: Task, path: Path, stored: dict[str, Any]) -> None:

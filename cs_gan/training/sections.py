@@ -22,6 +22,8 @@ class DataConfig:
         dequantize: add noise below one grey level, U(0, 1/128) on [-1, 1].
         limit: use only so many images, evenly spaced over the data set.
         workers: threads that prepare batches ahead; 0 prepares each when it is due. The batches are the same.
+        device: where the decoded images lie. cpu is main memory (or a mapped file); auto is the GPU, if there is one
+            and they take at most a quarter of its free memory: then batches are made there. The batches are the same.
     """
 
     name: str = "digits"
@@ -32,6 +34,7 @@ class DataConfig:
     dequantize: bool = True
     limit: int | None = None
     workers: int = 0
+    device: Literal["auto", "cpu"] = "auto"
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
@@ -44,7 +47,12 @@ class LoopConfig:
     Args:
         steps: updates (of the generator, where there are two networks).
         batch_size: per process.
-        mixed_precision: no or bf16; null asks ``accelerate launch``.
+        mixed_precision: no or bf16; null asks ``accelerate launch``. fp16 is refused: second derivatives overflow.
+        tf32: let CUDA round the inputs of float32 convolutions to 10 bits of mantissa, the gradient penalty's too, for
+            speed. Without it they are true float32. All else in float32 is so anyway.
+        cuda_graph: auto runs a whole step as one CUDA graph where that can be (a GPU, one process); off never does. The
+            results are the same.
+        deterministic: let CUDA take only kernels that give the same bits every time, which exact resume needs.
         checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end. Samples and scores are also
             made before the first step; a checkpoint is also written before each evaluation.
         log_every: steps between lines of log.jsonl.
@@ -54,7 +62,10 @@ class LoopConfig:
 
     steps: int = 100_000
     batch_size: int = 64
-    mixed_precision: Literal["no", "bf16"] | None = None
+    mixed_precision: str | None = None
+    tf32: bool = True
+    cuda_graph: Literal["auto", "off"] = "auto"
+    deterministic: bool = True
     checkpoint_every: int = 1000
     sample_every: int = 500
     evaluate_every: int = 1000
@@ -67,6 +78,13 @@ class LoopConfig:
             require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
         for key in ("checkpoint_every", "sample_every", "evaluate_every"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "0 or more")
+        precision = self.mixed_precision
+        require(
+            precision in (None, "no", "bf16"),
+            "training.mixed_precision",
+            precision,
+            "'no', 'bf16' or null: in fp16 the second derivatives of a gradient penalty overflow",
+        )
         require(self.max_minutes is None or self.max_minutes > 0, "training.max_minutes", self.max_minutes, "above 0")
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from cs_gan.errors import ConfigError
+from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.config import as_plain, flatten
 from cs_gan.training.run_folder import RunFolder
 from cs_gan.training.sections import RunConfig
@@ -46,6 +47,8 @@ class Session:
         self._trackers = _known_trackers(list(config.tracking.trackers))
         self.accelerator = _accelerator(self._trackers, self.folder.tracking)
         self.precision = _precision(config)
+        torch.backends.cudnn.allow_tf32 = config.training.tf32
+        torch.backends.cudnn.deterministic = config.training.deterministic
         if self.is_main and not config.dry_run:
             stack.enter_context(self.folder.occupied())
 
@@ -82,6 +85,21 @@ class Session:
             return nullcontext
         return partial(torch.autocast, self.device.type, torch.bfloat16)
 
+    def capture(self, *obstacles: str) -> tuple[Capture | None, str]:
+        """What a step is captured with, and a line that says so, or why not; nothing to say on a CPU.
+
+        Args:
+            obstacles: what in the task can't be captured, in words.
+        """
+        if self.device.type != "cuda":
+            return None, ""
+        reasons = [f"{self.processes} processes"] if self.processes > 1 else []
+        reasons += ["training.cuda_graph is off"] if self.config.training.cuda_graph == "off" else []
+        reasons += [obstacle for obstacle in obstacles if obstacle]
+        if reasons:
+            return None, f"no CUDA graph: {', '.join(reasons)}"
+        return CudaGraphs(), "each step runs as one CUDA graph"
+
     def describe(self) -> str:
         """Processes and device, for the first lines of a run."""
         kind, used, cores = self.device.type, torch.get_num_threads(), os.cpu_count() or 1
@@ -92,15 +110,17 @@ class Session:
         hint = f"`accelerate launch --num_cpu_threads_per_process {cores // self.processes}` uses them all"
         return f"{line}, {used} of {cores} cores each ({hint})"
 
-    def combine(self, values: list[torch.Tensor], stop: bool) -> tuple[list[float], bool]:
-        """Scalars averaged over all processes, and whether any of them wants to stop: one exchange."""
-        together = torch.stack(
-            [*(value.detach().float() for value in values), torch.tensor(float(stop)).to(self.device)]
-        )
+    @property
+    def waits_to_read(self) -> bool:
+        """Whether the host would wait for the device to read a number from it."""
+        return self.device.type != "cpu"
+
+    def averages(self, values: torch.Tensor) -> list[float]:  # (n,) -> n numbers
+        """Scalars averaged over all processes, on the host: one exchange, one read."""
         if self.processes > 1:
-            together = self.accelerator.reduce(together, "mean")
-        *averages, votes = together.tolist()
-        return averages, votes > 0
+            values = self.accelerator.reduce(values, "mean")
+        averages: list[float] = values.tolist()
+        return averages
 
     def align_buffers(self, network: nn.Module) -> None:
         """Give every process the first one's buffers: batch norm has seen other batches in each."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cs_gan.training.losses import Losses
 from cs_gan.training.run_folder import Row
 from cs_gan.training.session import Session
 
@@ -26,7 +27,7 @@ class State:
     """
 
     step: int = 0
-    losses: dict[str, list[float]] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
     metrics: list[Row] = field(default_factory=list)
 
     @property
@@ -63,7 +64,10 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update, a function of (weights, seed, step, rank) alone; detached scalar losses by name."""
+        """One update, a function of (weights, seed, step, rank) alone; detached scalar losses by name.
+
+        The next step may write over them.
+        """
 
     @abstractmethod
     def sample(self, done: int) -> None:

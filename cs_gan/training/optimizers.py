@@ -1,0 +1,28 @@
+"""Settings of torch's optimisers that follow from the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]:
+    """Keyword arguments of Adam, AdamW and SGD: the learning rate, and how to run.
+
+    On CUDA one kernel updates all weights, and the learning rate is a tensor there, so that a CUDA graph reads what
+    :func:`set_learning_rate` wrote.
+    """
+    if device.type != "cuda":
+        return {"lr": learning_rate}
+    return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Use it from here on."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
