@@ -1,0 +1,116 @@
+"""What only a GPU can show: real graphs, no waiting inside a step, the same bits with and without. Skipped elsewhere.
+
+``benchmarks/gpu.sh`` runs them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+
+import pytest
+import torch
+
+import cs_gan.gan.losses as losses_module
+import train_gan
+from cs_gan import SplineCode
+from cs_gan.data import ImageStore
+from cs_gan.gan import fast_double_backward, gradient_penalty
+from cs_gan.training import GanConfig, Session, list_checkpoints, parse_config
+from models import build_gan
+from tests.test_train_gan import _signal_handlers_as_before, arguments, losses, run, states_equal  # noqa: F401
+from tests.test_train_gan_capture import SCHEDULES, last
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+# At most log_every steps are under way when the losses are read.
+LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--training.log_every=10"]
+
+
+def make(stack: ExitStack, folder, *more: str) -> train_gan.GanTask:
+    config = parse_config(GanConfig, arguments(folder, *SCHEDULES, *more))
+    task = train_gan.GanTask(config, Session(config, stack))
+    stack.callback(task.close)
+    return task
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_runs_with_graphs_and_without_end_in_the_same_bits(tmp_path, precision):
+    shared = [*LONG, f"--training.mixed_precision={precision}"]
+    assert run(tmp_path / "graph", *shared) == 0
+    assert run(tmp_path / "eager", *shared, "--training.cuda_graph=off") == 0
+    assert states_equal(last(tmp_path / "graph"), last(tmp_path / "eager"))
+    assert losses(tmp_path / "graph") == losses(tmp_path / "eager")
+
+
+@pytest.mark.parametrize("network", ["paper32", "dcgan32"])
+def test_larger_networks_too(tmp_path, network):
+    shared = [*LONG, f"--model.name={network}", "--model.width=64", "--data.image_size=32", "--training.steps=25"]
+    assert run(tmp_path / "graph", *shared) == 0
+    assert run(tmp_path / "eager", *shared, "--training.cuda_graph=off") == 0
+    assert states_equal(last(tmp_path / "graph"), last(tmp_path / "eager"))
+
+
+def test_a_resumed_run_with_graphs_ends_in_the_same_bits(tmp_path):
+    assert run(tmp_path / "whole", *LONG) == 0
+    assert run(tmp_path / "halves", *LONG, "--training.max_minutes=0.000001") == 0
+    assert 0 < int(last(tmp_path / "halves").name[-8:]) < 60
+    assert run(tmp_path / "halves", *LONG) == 0
+    assert states_equal(last(tmp_path / "whole"), last(tmp_path / "halves"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+
+
+@pytest.mark.parametrize("graph", ["auto", "off"])
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_step_never_waits_for_the_gpu(tmp_path, graph, device):
+    with ExitStack() as stack:
+        task = make(stack, tmp_path, f"--training.cuda_graph={graph}", f"--data.device={device}", "--coded.ratio_end=1")
+        for step in range(4):  # matrices, optimiser states and graphs are made
+            task.step(step)
+        assert task.update.captures == (graph == "auto")
+        stack.callback(torch.cuda.set_sync_debug_mode, "default")
+        torch.cuda.set_sync_debug_mode("error")
+        for step in range(4, 8):
+            task.step(step)
+
+
+def test_a_graph_keeps_its_matrices_when_the_cache_has_forgotten_them(tmp_path):
+    with ExitStack() as stack:
+        task = make(stack, tmp_path / "one", "--coded.ratio_end=1")
+        other = make(stack, tmp_path / "two", "--coded.ratio_end=1", "--training.cuda_graph=off")
+        for step in range(12):
+            if step == 6:
+                for N in range(20, 120):  # more codes than a cache holds, and memory that is used again
+                    SplineCode(16, N).encode(torch.randn(16, 50, device="cuda"))
+            task.step(step)
+            other.step(step)
+        pairs = zip(task.bare_critic.parameters(), other.bare_critic.parameters(), strict=True)
+        assert all(torch.equal(one, two) for one, two in pairs)
+
+
+def test_batches_are_the_same_on_every_device():
+    store = ImageStore(torch.randint(256, (300, 3, 32, 32), dtype=torch.uint8), None, "x", "x")
+    on_gpu = ImageStore(store.images.cuda(), None, "x", "x")
+    rows = torch.randint(300, (128,))
+    for how in ({}, {"flip": True}, {"crop": 4}, {"dequantize": True}, {"flip": True, "crop": 4, "dequantize": True}):
+        assert torch.equal(
+            store.batch(rows, augmentation=(3, 5), **how), on_gpu.batch(rows, augmentation=(3, 5), **how).cpu()
+        )
+
+
+@pytest.mark.parametrize("name", ["paper32", "paper64", "dcgan32"])
+def test_second_derivatives_are_torchs(name, monkeypatch):
+    torch.manual_seed(0)
+    critic = build_gan(name, width=32)[1].cuda().double().to(memory_format=torch.channels_last)
+    real, fake = (torch.randn(4, *critic.image_shape, device="cuda", dtype=torch.float64) for _ in range(2))
+    found = []
+    for context in (fast_double_backward, nullcontext):
+        monkeypatch.setattr(losses_module, "fast_double_backward", context)
+        critic.zero_grad()
+        gradient_penalty(critic, real, fake, torch.full((4,), 0.3, device="cuda")).backward()
+        found.append(torch.cat([p.grad.flatten() for p in critic.parameters() if p.grad is not None and p.dim() > 1]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)  # float64: rounding alone
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path, capsys):
+    assert run(tmp_path / "run", *LONG, "--training.learning_rate=1e30", "--training.log_every=1000") == 2
+    assert "is not finite" in capsys.readouterr().err
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")

@@ -1,0 +1,84 @@
+"""A captured step of train_gan.py is the plain one, to the bit; on a CPU, by a recorder in the place of CUDA graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_gan
+from cs_gan.training import Session, list_checkpoints
+from cs_gan.training.capture import WARM_UP
+from tests.test_train_gan import _signal_handlers_as_before, losses, run, states_equal  # noqa: F401 (a fixture)
+from tests.training.recorder import Recorder
+
+SCHEDULES = [
+    "--training.steps=14",
+    "--training.checkpoint_every=7",
+    "--training.decay=linear",
+    "--data.flip=true",
+    "--coded.critic.blocks=blocks.1",
+    "--coded.critic.weight=0.1",
+    "--coded.critic.weight_end=2",
+    "--coded.generator.blocks=blocks.0",
+    "--coded.ratio_start=1",
+    "--coded.ratio_end=1.25",  # N = 8, 9, 10
+]
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """As on CUDA: Adam in one kernel with a learning rate in a tensor, images that lie on the device, a capture."""
+    monkeypatch.setattr(
+        train_gan, "device_options", lambda device, rate: {"lr": torch.tensor(rate, device=device), "fused": True}
+    )
+    monkeypatch.setattr(train_gan.ImageStore, "fits", lambda self, device: True)
+    capture = Recorder()
+    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
+    return capture
+
+
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (None, ""))
+
+
+def last(folder: Path) -> Path:
+    return list_checkpoints(folder / "checkpoints")[-1]
+
+
+def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkeypatch):
+    assert run(tmp_path / "captured", *SCHEDULES) == 0
+    assert recorder.captures == 3  # one for each N
+    assert recorder.replays == 14 - 3 * WARM_UP
+    plain(monkeypatch)
+    assert run(tmp_path / "plain", *SCHEDULES) == 0
+    assert states_equal(last(tmp_path / "captured"), last(tmp_path / "plain"))
+    assert losses(tmp_path / "captured") == losses(tmp_path / "plain")
+    assert len({row["critic_loss"] for row in losses(tmp_path / "plain")}) == 14
+
+
+def test_a_resumed_captured_run_ends_in_the_same_bits(tmp_path, recorder):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert run(whole, *SCHEDULES) == 0
+    assert run(halves, *SCHEDULES, "--training.max_minutes=0.000001") == 0  # one step
+    assert run(halves, *SCHEDULES) == 0
+    assert states_equal(last(whole), last(halves))
+    assert losses(whole) == losses(halves)
+
+
+def test_steps_that_observe_and_steps_that_do_not_are_two_graphs(tmp_path, recorder, monkeypatch):
+    lazy = [*SCHEDULES, "--coded.ratio_end=1", "--coded.every=3"]
+    assert run(tmp_path / "captured", *lazy) == 0
+    assert recorder.captures == 2
+    plain(monkeypatch)
+    assert run(tmp_path / "plain", *lazy) == 0
+    assert states_equal(last(tmp_path / "captured"), last(tmp_path / "plain"))
+
+
+def test_images_on_the_device_and_batches_from_the_host_are_the_same_run(tmp_path, recorder, monkeypatch):
+    assert run(tmp_path / "device", *SCHEDULES) == 0
+    monkeypatch.setattr(train_gan.ImageStore, "fits", lambda self, device: False)
+    assert run(tmp_path / "host", *SCHEDULES) == 0
+    assert recorder.replays == 2 * (14 - 3 * WARM_UP)
+    assert states_equal(last(tmp_path / "device"), last(tmp_path / "host"))
