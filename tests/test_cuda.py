@@ -91,9 +91,8 @@ def test_batches_are_the_same_on_every_device():
     on_gpu = ImageStore(store.images.cuda(), None, "x", "x")
     rows = torch.randint(300, (128,))
     for how in ({}, {"flip": True}, {"crop": 4}, {"dequantize": True}, {"flip": True, "crop": 4, "dequantize": True}):
-        assert torch.equal(
-            store.batch(rows, augmentation=(3, 5), **how), on_gpu.batch(rows, augmentation=(3, 5), **how).cpu()
-        )
+        batches = [each.batch(rows, augmentation=(3, 5), **how).cpu() for each in (store, on_gpu)]
+        assert torch.equal(*batches)
 
 
 @pytest.mark.parametrize("name", ["paper32", "paper64", "dcgan32"])

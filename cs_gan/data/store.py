@@ -129,7 +129,8 @@ class ImageStore:
                 "augmentation=(seed, draw)."
             )
         key = derive_seed(augmentation[0], "augmentation", augmentation[1])
-        return augmented(self.images, positions(rows.tolist()), key, flip=flip, crop=crop, dequantize=dequantize)
+        where = positions(rows.tolist()).to(self.images.device)
+        return augmented(self.images, where, key, flip=flip, crop=crop, dequantize=dequantize)
 
 
 def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """A CUDA graph's stand-in on a CPU: it records every operation with its tensors, and repeats just these.
 
 Like a graph it sees tensors alone: a number that Python computed stays what it was, a tensor read on the host is an
-error, and what isn't written to between two replays doesn't change. Unlike a graph it has to run what it records; so the
-first replay, which would be that run, does nothing.
+error, and what isn't written to between two replays doesn't change. Unlike a graph it has to run what it records; so
+the first replay, which would be that run, does nothing.
 """
 
 from __future__ import annotations
