@@ -127,21 +127,28 @@ class GanTask(Task):
         """
         config, data, session = self.config, self.config.data, self.session
         shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
-        latent_dim = self.bare_generator.latent_dim
-        for i in range(config.training.n_critic):
-            if where is None:
-                real = streamed[f"real_{i}"]
-            else:
-                real = augmented(self.images, where[i], keys[i, 2], flip=data.flip, dequantize=data.dequantize)
-            real = real.to(memory_format=torch.channels_last)
+        size, n_critic, latent_dim = (
+            config.training.batch_size,
+            config.training.n_critic,
+            self.bare_generator.latent_dim,
+        )
+        # All that is drawn, at once: what is small on a GPU costs its launch.
+        latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
+        if where is not None:
+            each = keys[:-1, 2].repeat_interleave(size)
+            made = augmented(self.images, where.flatten(), each, flip=data.flip, dequantize=data.dequantize)
+            streamed = {f"real_{i}": real for i, real in enumerate(made.split(size))}
+
+        for i in range(n_critic):
+            real = streamed[f"real_{i}"].to(memory_format=torch.channels_last)
             with torch.no_grad(), session.autocast():
-                fake = self.bare_generator(normal(keys[i, 0], len(real), latent_dim))
+                fake = self.bare_generator(latents[i])
             losses = critic_step(
                 self.critic,
                 self.optimizers["critic"],
                 real,
                 fake.float(),
-                uniform(keys[i, 1], len(real)),
+                alphas[i],
                 penalty_weight=config.training.gradient_penalty,
                 coded=self.coded_critic,
                 coded_on=config.coded.critic.observe,

@@ -43,27 +43,27 @@ def splitmix(key: Tensor | int, position: Tensor) -> Tensor:  # int64, broadcast
     return z.bitwise_xor_(_shifted(z, 31))
 
 
-def uniform(key: Tensor, *shape: int) -> Tensor:  # int64 () -> (*shape) float32
-    """Uniform numbers in [0, 1), multiples of 2^-24, on the key's device."""
-    return (_shifted(_words(key, math.prod(shape)), 40).to(torch.float32) * 2.0**-24).view(shape)
+def uniform(keys: Tensor, *shape: int) -> Tensor:  # int64 (*K) -> (*K, *shape) float32
+    """Uniform numbers in [0, 1), multiples of 2^-24, on the keys' device; each key has its own."""
+    return (_shifted(_words(keys, math.prod(shape)), 40).to(torch.float32) * 2.0**-24).view(*keys.shape, *shape)
 
 
-def normal(key: Tensor, *shape: int) -> Tensor:  # int64 () -> (*shape) float32
-    """Standard normal numbers, on the key's device.
+def normal(keys: Tensor, *shape: int) -> Tensor:  # int64 (*K) -> (*K, *shape) float32
+    """Standard normal numbers, on the keys' device; each key has its own.
 
     Box and Muller's transform of pairs of words, in float64: devices differ in the last bits of a logarithm, which
     rounding to float32 all but always hides.
     """
     count = math.prod(shape)
-    wide = torch.float32 if key.device.type == "mps" else torch.float64  # which Apple's devices lack
-    pairs = (_shifted(_words(key, count + count % 2), 11).to(wide) + 0.5) * 2.0**-53
-    radius, angle = (-2 * pairs[::2].log()).sqrt(), 2 * math.pi * pairs[1::2]
-    both = torch.cat([radius * angle.cos(), radius * angle.sin()])
-    return both[:count].to(torch.float32).view(shape)
+    wide = torch.float32 if keys.device.type == "mps" else torch.float64  # which Apple's devices lack
+    pairs = (_shifted(_words(keys, count + count % 2), 11).to(wide) + 0.5) * 2.0**-53
+    radius, angle = (-2 * pairs[..., ::2].log()).sqrt(), 2 * math.pi * pairs[..., 1::2]
+    both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)
+    return both[..., :count].to(torch.float32).reshape(*keys.shape, *shape)
 
 
-def _words(key: Tensor, count: int) -> Tensor:  # () -> (count,)
-    return splitmix(key, torch.arange(count, device=key.device))
+def _words(keys: Tensor, count: int) -> Tensor:  # (*K) -> (*K, count)
+    return splitmix(keys[..., None], torch.arange(count, device=keys.device))
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -105,6 +106,24 @@ def upsample(x: Tensor, upsampling: Upsampling) -> Tensor:  # (B, C, H, W) -> (B
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+class LayerNorm(nn.GroupNorm):
+    """Layer norm over channels and pixels with a scale and a shift for each channel: ``GroupNorm(1, channels)``.
+
+    GroupNorm's kernels want channels first, so in a channels_last network each call copies there and back, in every
+    derivative anew. This is the same function as one multiply-add a pixel, in any layout. Shapes: (B, C, H, W) -> same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Normalise each sample."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # as autocast runs a norm
+        variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps) * self.weight.view(1, -1, 1, 1)
+        return torch.addcmul(self.bias.view(1, -1, 1, 1) - mean * scale, x, scale)
+
+
 class GeneratorBlock(nn.Module):
     """Residual up-block: BN, ReLU, upsample, conv3x3, BN, ReLU, conv3x3; shortcut upsample, conv1x1.
 
@@ -159,7 +178,7 @@ class CriticBlock(nn.Module):
     """Residual critic block: [LN,] ReLU, conv3x3, [LN,] ReLU, conv3x3[, mean-pool].
 
     With `downsample` the shortcut is mean-pool and conv1x1; otherwise the block keeps width and size and the
-    shortcut is the identity. LN is `GroupNorm(1, C)`: per sample, as the gradient penalty needs.
+    shortcut is the identity. LN is :class:`LayerNorm`: per sample, as the gradient penalty needs.
 
     Shapes: (B, in, H, W) -> (B, out, H/2, W/2), or the input's without `downsample`.
     Source: Gulrajani et al. 2017, gan_cifar_resnet (no norm) and gan_64x64 (`layer_norm=True`, whose first
@@ -182,9 +201,9 @@ class CriticBlock(nn.Module):
                 f"both widths must be equal; set downsample=True or equal widths"
             )
         self.downsample = downsample
-        self.norm1: nn.Module = nn.GroupNorm(1, in_channels) if layer_norm else nn.Identity()
+        self.norm1: nn.Module = LayerNorm(in_channels) if layer_norm else nn.Identity()
         self.conv1 = conv3x3(in_channels, in_channels, bias=first_bias)
-        self.norm2: nn.Module = nn.GroupNorm(1, in_channels) if layer_norm else nn.Identity()
+        self.norm2: nn.Module = LayerNorm(in_channels) if layer_norm else nn.Identity()
         self.conv2: nn.Conv2d = (
             ConvMeanPool(in_channels, out_channels) if downsample else conv3x3(in_channels, out_channels)
         )

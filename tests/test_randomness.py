@@ -33,6 +33,12 @@ def test_draws_have_the_shape_and_follow_the_key(shape):
         assert not torch.equal(first, draw(torch.tensor(2), *shape))
 
 
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_many_keys_draw_what_each_would(draw):
+    keys = torch.tensor([3, 5, 8])
+    assert torch.equal(draw(keys, 4, 3), torch.stack([draw(key, 4, 3) for key in keys]))
+
+
 def test_uniform_numbers_fill_the_interval_evenly():
     x = uniform(torch.tensor(3), 100_000)
     assert x.min() >= 0

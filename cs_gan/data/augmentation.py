@@ -50,7 +50,7 @@ def augmented(
     Args:
         images: all of them.
         where: of :func:`positions`, on the images' device.
-        key: a 63-bit number, or a tensor of it there.
+        key: a 63-bit number, or a tensor of it there: () or, one for each image, (B,).
         flip, crop, dequantize: as in :meth:`ImageStore.batch`.
     """
     rows = where & ((1 << OCCURRENCE) - 1)
