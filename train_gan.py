@@ -127,19 +127,15 @@ class GanTask(Task):
         """
         config, data, session = self.config, self.config.data, self.session
         shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
-        size, n_critic, latent_dim = (
-            config.training.batch_size,
-            config.training.n_critic,
-            self.bare_generator.latent_dim,
-        )
+        size, latent_dim = config.training.batch_size, self.bare_generator.latent_dim
         # All that is drawn, at once: what is small on a GPU costs its launch.
         latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
         if where is not None:
-            each = keys[:-1, 2].repeat_interleave(size)
+            each = keys[:-1, 2:].expand(-1, size).flatten()
             made = augmented(self.images, where.flatten(), each, flip=data.flip, dequantize=data.dequantize)
             streamed = {f"real_{i}": real for i, real in enumerate(made.split(size))}
 
-        for i in range(n_critic):
+        for i in range(config.training.n_critic):
             real = streamed[f"real_{i}"].to(memory_format=torch.channels_last)
             with torch.no_grad(), session.autocast():
                 fake = self.bare_generator(latents[i])

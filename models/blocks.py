@@ -109,8 +109,9 @@ def upsample(x: Tensor, upsampling: Upsampling) -> Tensor:  # (B, C, H, W) -> (B
 class LayerNorm(nn.GroupNorm):
     """Layer norm over channels and pixels with a scale and a shift for each channel: ``GroupNorm(1, channels)``.
 
-    GroupNorm's kernels want channels first, so in a channels_last network each call copies there and back, in every
-    derivative anew. This is the same function as one multiply-add a pixel, in any layout. Shapes: (B, C, H, W) -> same.
+    GroupNorm's CUDA kernels want channels first, so in a channels_last network each call copies there and back, in
+    every derivative anew. There this is the same function as one multiply-add a pixel, in any layout.
+    Shapes: (B, C, H, W) -> same.
     """
 
     def __init__(self, channels: int) -> None:
@@ -118,6 +119,8 @@ class LayerNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         """Normalise each sample."""
+        if not x.is_cuda:
+            return super().forward(x)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # as autocast runs a norm
         variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(variance + self.eps) * self.weight.view(1, -1, 1, 1)
