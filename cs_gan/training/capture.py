@@ -149,8 +149,11 @@ class CudaGraphs:
             RuntimeError: for what a graph can't hold, such as a tensor read on the host.
         """
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # Threads that make batches pin memory meanwhile; that is no business of the capture.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            outputs = function()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # Threads that make batches pin memory meanwhile; that is no business of the capture.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                outputs = function()
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own
         return outputs, graph.replay
