@@ -18,12 +18,23 @@ from torch import Tensor
 
 from commands.accuracy import accuracies, check_shifted, scored, stores_to_score
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import BatchStream, ImageStore, batch_indices, train_and_test
+from cs_gan.data import BatchStream, ImageStore, augmented, batch_indices, positions, train_and_test
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_curve, save_metrics_csv, save_report
-from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixUp, classifier_step
-from cs_gan.training import ClassifierConfig, Session, Task, as_plain, read_snapshot, run_script, save_snapshot
+from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixDraw, MixUp, StepDraw, classifier_step, draw_step
+from cs_gan.training import (
+    CapturedStep,
+    ClassifierConfig,
+    Session,
+    Task,
+    as_plain,
+    device_options,
+    read_snapshot,
+    run_script,
+    save_snapshot,
+    set_learning_rate,
+)
 from models import Classifier, build_classifier
 
 
@@ -48,12 +59,22 @@ class ClassifierTask(Task):
             **config.model.overrides(),
         }
         self.bare = _network(config, self.model, session.device)
-        self.modules, self.optimizers = {"network": self.bare}, {"network": _optimizer(config, self.bare)}
+        self.modules = {"network": self.bare}
+        self.optimizers = {"network": _optimizer(config, self.bare, session.device)}
         self.network = session.accelerator.prepare(self.bare)
         self.mix = _mix(config)
         self.coded = _coded(config, self.bare)
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
+        resident = config.data.device == "auto" and self.train_store.fits(session.device)
+        self.images = self.train_store.images.to(session.device) if resident else None
+        coded = config.method.coded
+        capture, self.capture_line = session.capture(
+            "random nodes are drawn anew in every step" if coded.nodes == "random" else "",
+            "share_dropout puts random states back" if coded.share_dropout else "",
+        )
+        self.update = CapturedStep(self._update, session.device, capture=capture)
         self.circumstances = {
+            "draws": "SplitMix64",
             "processes": session.processes,
             "images": self.train_store.fingerprint,
             "precision": session.precision,
@@ -63,21 +84,75 @@ class ClassifierTask(Task):
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update, drawn from (seed, step, rank)."""
+        """One update, drawn from (seed, step, rank).
+
+        What the host decides is decided here: schedules, which images, how they are mixed. The rest is :meth:`_update`,
+        a function of tensors.
+        """
         config, session = self.config, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
-        for group in self.optimizers["network"].param_groups:
-            group["lr"] = config.training.learning_rate * _learning_rate_factor(config, step)
+        set_learning_rate(
+            self.optimizers["network"], config.training.learning_rate * _learning_rate_factor(config, step)
+        )
+        code = None
         if self.coded:
             self.coded.set_step(step, config.training.steps)
-        images = self.batches[step].to(session.device, memory_format=torch.channels_last, non_blocking=True)
-        method = config.method
+            code = self.coded.code(config.training.batch_size) if self.coded.due else None
+        inputs, mixed = self._inputs(step)
+        return self.update((code and code.N, *mixed), inputs, code and code.placed(session.device))
+
+    def _inputs(self, step: int) -> tuple[dict[str, Tensor], tuple[bool, str | None]]:
+        """The tensors that :meth:`_update` takes, and whether and at which block the batch is mixed."""
+        config, rows, labels = self.config, self._indices(step), self.train_store.labels
+        assert labels is not None
+        inputs = {"labels": labels[rows]}
+        if self.images is None:
+            inputs["images"] = self.batches[step]
+        else:
+            key = derive_seed(config.seed, "augmentation", step)
+            inputs |= {"key": torch.tensor(key), "where": positions(rows.tolist())}
+        generator = stream(config.seed, "method", step, self.session.rank)
+        shape = (len(rows), *self.train_store.image_shape)
+        classes = self.train_store.num_classes
+        drawn = draw_step(generator, self.bare, shape, classes, self.mix, config.method.jacobian)
+        self._block = drawn.mix.block if drawn.mix else None  # no tensor: each block is a variant of the step
+        given = {"projections": drawn.projections}
+        if drawn.mix:
+            given |= {"share": drawn.mix.share, "box": drawn.mix.box}
+        return inputs | {k: v for k, v in given.items() if v is not None}, (drawn.mix is not None, self._block)
+
+    def _update(
+        self,
+        labels: Tensor,
+        images: Tensor | None = None,
+        key: Tensor | None = None,
+        where: Tensor | None = None,
+        share: Tensor | None = None,
+        box: Tensor | None = None,
+        projections: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """One step.
+
+        Args:
+            labels: (B,).
+            images: (B, C, H, W), a batch made on the CPU; or, of images that lie on the device,
+            key, where: the () key of what is drawn, and (B,) positions.
+            share, box: of the mix, where the batch is mixed (at ``self._block``, of manifold mixup).
+            projections: (B, classes) of the Jacobian.
+        """
+        data, method, session = self.config.data, self.config.method, self.session
+        if images is None:
+            assert self.images is not None
+            assert where is not None
+            assert key is not None
+            images = augmented(self.images, where, key, flip=data.flip, crop=data.crop)
+        mixed = None if share is None else MixDraw(share, box, self._block)
         return classifier_step(
             self.network,
             self.optimizers["network"],
-            images,
-            self.train_store.labels[self._indices(step)],
-            generator=stream(config.seed, "method", step, session.rank),
+            images.to(memory_format=torch.channels_last),
+            labels,
+            generator=StepDraw(mixed, projections),
             num_classes=self.train_store.num_classes,
             mix=self.mix,
             label_smoothing=method.label_smoothing,
@@ -140,7 +215,7 @@ class ClassifierTask(Task):
 
     def extras(self) -> dict[str, float]:
         """Where the schedules stand."""
-        rate = {"learning_rate": self.optimizers["network"].param_groups[0]["lr"]}
+        rate = {"learning_rate": float(self.optimizers["network"].param_groups[0]["lr"])}
         return rate | ({"ratio": self.coded.ratio} if self.coded else {})
 
     def describe(self) -> list[str]:
@@ -154,6 +229,8 @@ class ClassifierTask(Task):
         if self.coded:
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             lines.append(f"coded at {blocks}, mu {self.config.method.coded.mu}")
+        if self.session.waits_to_read:
+            lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 
     def close(self) -> None:
@@ -182,11 +259,11 @@ def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.devi
     return network.to(device, memory_format=torch.channels_last)
 
 
-def _optimizer(config: ClassifierConfig, network: Classifier) -> torch.optim.Optimizer:
+def _optimizer(config: ClassifierConfig, network: Classifier, device: torch.device) -> torch.optim.Optimizer:
     training = config.training
-    common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    common = {**device_options(device, training.learning_rate), "weight_decay": training.weight_decay}
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **common)
+        return torch.optim.AdamW(network.parameters(), capturable=device.type == "cuda", **common)
     return torch.optim.SGD(network.parameters(), momentum=training.momentum, nesterov=training.nesterov, **common)
 
 

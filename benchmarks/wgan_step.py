@@ -66,70 +66,77 @@ def mimicry(width: int | None, device: str) -> tuple[Any, Any] | None:
 PARTS = {"b1": "norm1", "c1": "conv1", "b2": "norm2", "c2": "conv2", "c_sc": "shortcut"}
 
 
-def our_name(theirs: str) -> str:
-    """``block2.c1.weight`` -> ``blocks.0.conv1.weight`` and so on, of the generator; critics count from block1."""
-    head, *rest = theirs.split(".")
+def our_names(theirs: dict[str, Tensor], first: int) -> dict[str, Tensor]:
+    """Weights or gradients of its generator (whose blocks count from 2) or critic (from 1) under our names."""
     ends = {"l1": "stem.0", "b5": "head.0", "c5": "head.2", "l5": "head.linear"}
-    if head in ends:
-        return ".".join([ends[head], *rest])
-    return ".".join([head, PARTS[rest[0]], *rest[1:]])
+    found = {}
+    for name, value in theirs.items():
+        head, *rest = name.split(".")
+        if head in ends:
+            parts = [ends[head], *rest]
+        else:
+            parts = [f"blocks.{int(head.removeprefix('block')) - first}", PARTS[rest[0]], *rest[1:]]
+        found[".".join(parts)] = value
+    return found
 
 
 def ours_like(theirs: tuple[nn.Module, nn.Module], width: int | None, device: str) -> tuple[nn.Module, nn.Module]:
     """Our networks with the peer's weights."""
     networks = build_gan("mimicry32", **({"width": width} if width else {}))
     for network, peer, first in zip(networks, theirs, (2, 1), strict=True):
-        weights = {our_name(key): value for key, value in peer.state_dict().items()}
-        for i in range(4):  # blocks by number
-            weights = {key.replace(f"block{i + first}.", f"blocks.{i}."): value for key, value in weights.items()}
-        network.load_state_dict(weights)
+        network.load_state_dict(our_names(peer.state_dict(), first))
         network.to(device, memory_format=torch.channels_last)  # as train_gan.py has them
     return networks
 
 
 def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], batch: int, device: str) -> float:
-    """The largest relative difference of losses and gradients on the same images, latents and interpolation.
+    """The largest relative difference of a loss or gradient on the same images, latents and interpolation.
 
     torch-mimicry's critic applies ReLU in place, so that its shortcuts see rectified inputs, as Gulrajani's don't; for
     the comparison its ReLUs are taken out of place.
 
     Raises:
-        AssertionError: if it is more than float32 rounding.
+        AssertionError: if it is more than rounding.
     """
     in_place = [module for module in theirs[1].modules() if isinstance(module, nn.ReLU)]
     for module in in_place:
         module.inplace = False
     torch.manual_seed(1)
     real, z = torch.randn(batch, 3, 32, 32, device=device), torch.randn(batch, 128, device=device)
-    pairs = []
-    for generator, critic in (theirs, ours):
-        generator.zero_grad()
-        critic.zero_grad()
-        fake = generator(z)
-        torch.manual_seed(2)  # of its interpolation, which is drawn on the CPU
-        if critic is theirs[1]:
-            penalty = critic.compute_gradient_penalty_loss(real, fake.detach(), 10.0)
-        else:
-            penalty = 10 * gradient_penalty(critic, real, fake, torch.rand(batch, 1).squeeze(1).to(device))
-        loss = critic(fake.detach()).mean() - critic(real).mean() + penalty
-        loss.backward()
-        grads = [p.grad.clone() for p in critic.parameters()]
-        (-critic(fake).mean()).backward()
-        grads += [p.grad.clone() for p in generator.parameters()]
-        pairs.append([loss.detach(), *grads])
+    one, other = (gradients(pair, pair is theirs, real, z) for pair in (theirs, ours))
     for module in in_place:
         module.inplace = True
-    errors = []
-    for one, other in zip(*map(sorted_by_size, pairs), strict=True):
-        errors.append(float((one - other).norm() / (other.norm() + 1e-3)))
-    # float32 sums of up to 10^5 terms in another order; gradients pass through a dozen layers. TF32 rounds to 2^-11.
-    assert max(errors) < (2e-2 if device == "cuda" else 2e-3), f"the two networks differ by {max(errors):.2g}"
-    return max(errors)
+    # Of a tensor that is 0 but for rounding, such as a bias before batch norm, the scale is the largest of its network.
+    scale = {part: max(float(v.norm()) for k, v in other.items() if k.startswith(part)) for part in ("critic", "gen")}
+    errors = {
+        name: float((one[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"]))
+        for name, value in other.items()
+    }
+    # float32 sums of up to 10^5 terms in another order, through a dozen layers; TF32 rounds their inputs to 2^-11.
+    worst = max(errors, key=lambda name: errors[name])
+    assert errors[worst] < (2e-2 if device == "cuda" else 2e-3), f"{worst} differs by {errors[worst]:.2g}"
+    return errors[worst]
 
 
-def sorted_by_size(tensors: list[Tensor]) -> list[Tensor]:
-    """Two modules may list their parameters in another order; norms tell which is which."""
-    return sorted(tensors, key=lambda t: (t.shape, float(t.norm())))
+def gradients(pair: tuple[Any, Any], peer: bool, real: Tensor, z: Tensor) -> dict[str, Tensor]:
+    """Of the critic's whole loss and of the generator's, by our names, and the critic's loss."""
+    generator, critic = pair
+    generator.zero_grad()
+    critic.zero_grad()
+    fake = generator(z)
+    torch.manual_seed(2)  # of the peer's interpolation, which is drawn on the CPU
+    if peer:
+        penalty = critic.compute_gradient_penalty_loss(real, fake.detach(), 10.0)
+    else:
+        penalty = 10 * gradient_penalty(critic, real, fake, torch.rand(len(real), 1).squeeze(1).to(real.device))
+    loss = critic(fake.detach()).mean() - critic(real).mean() + penalty
+    loss.backward()
+    found = {"critic loss": loss.detach()}
+    by_name = {name: p.grad.clone() for name, p in critic.named_parameters()}
+    found |= {f"critic {name}": grad for name, grad in (our_names(by_name, 1) if peer else by_name).items()}
+    (-critic(fake).mean()).backward()
+    by_name = {name: p.grad.clone() for name, p in generator.named_parameters()}
+    return found | {f"generator {name}": grad for name, grad in (our_names(by_name, 2) if peer else by_name).items()}
 
 
 class Quiet:

@@ -32,7 +32,7 @@ def accuracy(
         seed: of the permutations.
     """
     network.eval()
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # read once, at the end
     for number, images, labels in groups:
         if isinstance(network, RandomizedCodedInference):
             drawing: AbstractContextManager[None] = network.drawing_from(stream(seed, "rci", number))
@@ -43,10 +43,10 @@ def accuracy(
         targets = labels.to(device)
         right = (logits.argmax(1) == targets).sum()
         loss = F.cross_entropy(logits, targets, reduction="sum")
-        sums += torch.stack([right.double(), loss.double(), torch.tensor(float(len(labels)), device=device)]).cpu()
+        sums[0] += right
+        sums[1] += loss
+        sums[2] += len(labels)
     if torch.distributed.is_initialized():
-        # NCCL reduces what lies on its GPU, and knows no float64 on some devices but CUDA's.
-        sums = sums.to(device)
         torch.distributed.all_reduce(sums)
     right, loss, count = sums.tolist()
     return 100 * right / count, loss / count

@@ -27,7 +27,7 @@ def logit_norm_penalty(logits: Tensor) -> Tensor:  # (K, C) -> ()
     return _wide(logits).square().mean()
 
 
-def jacobian_penalty(model: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:  # (K, *F) -> ()
+def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator | Tensor) -> Tensor:  # (K, *F) -> ()
     """1/2 E ||J||_F^2 of the logits' Jacobian at each image, estimated by one random projection an image.
 
     With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The half is the source's,
@@ -41,7 +41,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, generator: torch.Generato
     Args:
         model: (K, *F) -> (K, C) logits; the bare module, not its DistributedDataParallel wrapper.
         images: (K, *F) of a floating-point type; no gradient flows into them.
-        generator: on the CPU; the projections are drawn from it.
+        source: a generator on the CPU, from which the projections are drawn, or (K, C) normal numbers.
 
     Raises:
         BatchError: for integer images, or logits of another shape.
@@ -62,8 +62,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, generator: torch.Generato
         logits = model(x)
         if logits.dim() != 2 or len(logits) != len(x):
             raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
-        projections = torch.randn(logits.shape, generator=generator, device="cpu")
-        projections = F.normalize(projections, dim=1).to(logits)
+        drawn = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
+        projections = F.normalize(drawn, dim=1).to(logits)
         (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
         penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()
         return penalty

@@ -15,9 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map
-from torchvision.transforms import v2
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.selection import select_blocks
@@ -25,6 +23,21 @@ from cs_gan.errors import BatchError, BlockError, ConfigError
 
 Mixed = tuple[Tensor, Tensor]  # what the model is called with (K, *F), targets (K, C)
 INPUT = "input"
+
+
+@dataclass(frozen=True)
+class MixDraw:
+    """How one batch is mixed. Numbers are tensors, which may lie on any device, so that a CUDA graph reads them anew.
+
+    Attributes:
+        share: () float32, of a sample's own label.
+        box: (4,) int64, left, top, right, bottom of what CutMix pastes.
+        block: whose input manifold mixup mixes.
+    """
+
+    share: Tensor
+    box: Tensor | None = None
+    block: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +74,24 @@ class Mix(ABC):
     def check(self, model: nn.Module, coded: CodedSmoothing | None) -> None:  # noqa: B027
         """Refuse what can't work on this (bare) model; a mix of inputs works on all."""
 
+    def draw(self, model: nn.Module, shape: Sequence[int], generator: torch.Generator) -> MixDraw:
+        """What is random in the mix of one batch.
+
+        Args:
+            model: the bare module.
+            shape: of the batch, (K, *F).
+            generator: on the CPU; it gives one seed, whatever is then drawn.
+        """
+        with _drawing_from(generator):
+            return self._draw(model, shape)
+
+    @abstractmethod
+    def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
+        """The same from torch's global CPU generator."""
+
     @abstractmethod
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> AbstractContextManager[Mixed]:
         """Around the training forward: (images to call the model with, soft targets).
 
@@ -71,40 +99,60 @@ class Mix(ABC):
             model: the bare module.
             images: (K, *F), floating-point.
             labels: (K,), int64.
-            generator: on the CPU; it gives one seed, whatever is then drawn.
+            source: a generator to :meth:`draw` from, or what was drawn.
         """
+
+    def _drawn(self, model: nn.Module, images: Tensor, source: torch.Generator | MixDraw) -> MixDraw:
+        draw = self.draw(model, images.shape, source) if isinstance(source, torch.Generator) else source
+        box = None if draw.box is None else draw.box.to(images.device)
+        return MixDraw(draw.share.to(images.device), box, draw.block)
+
+    def _share(self) -> float:
+        """Of Beta(alpha, alpha)."""
+        alpha = torch.tensor([self.alpha])
+        return float(torch.distributions.Beta(alpha, alpha).sample())
 
 
 @dataclass(frozen=True)
 class MixUp(Mix):
-    """lambda x_k + (1 - lambda) x_{k-1}, labels alike, one lambda a batch: ``torchvision.transforms.v2.MixUp``.
+    """lambda x_k + (1 - lambda) x_{k-1}, labels alike, one lambda a batch.
 
-    Source: Zhang et al. 2018 (arXiv 1710.09412).
+    Draws and results are those of ``torchvision.transforms.v2.MixUp``. Source: Zhang et al. 2018 (arXiv 1710.09412).
     """
+
+    def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
+        return MixDraw(torch.tensor(self._share()))
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of any shape."""
         _check_images(self, images)
-        # torchvision takes (K, C, H, W) only, but the mix is the same for every shape.
-        as_images = images if images.dim() == 4 else images.reshape(len(images), 1, 1, -1)
-        with _drawing_from(generator):
-            mixed, targets = v2.MixUp(alpha=self.alpha, num_classes=num_classes)(as_images, labels)
-        yield mixed.reshape(images.shape), targets
+        share = self._drawn(model, images, source).share
+        yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share)
 
 
 @dataclass(frozen=True)
 class CutMix(Mix):
-    """A box of x_{k-1} pasted into x_k, labels by area, one box a batch: ``torchvision.transforms.v2.CutMix``.
+    """A box of x_{k-1} pasted into x_k, labels by area, one box a batch.
 
-    Source: Yun et al. 2019 (arXiv 1905.04899).
+    Draws and results are those of ``torchvision.transforms.v2.CutMix``. Source: Yun et al. 2019 (arXiv 1905.04899).
     """
+
+    def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
+        height, width = shape[-2:]
+        side = 0.5 * math.sqrt(1 - self._share())
+        x, y = int(torch.randint(width, (1,))), int(torch.randint(height, (1,)))
+        half_width, half_height = int(side * width), int(side * height)
+        left, right = max(x - half_width, 0), min(x + half_width, width)
+        top, bottom = max(y - half_height, 0), min(y + half_height, height)
+        share = 1 - (right - left) * (bottom - top) / (width * height)
+        return MixDraw(torch.tensor(share), torch.tensor([left, top, right, bottom]))
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of (K, C, H, W)."""
         _check_images(self, images)
@@ -112,9 +160,13 @@ class CutMix(Mix):
             raise BatchError(
                 f"CutMix cuts boxes out of images (K, C, H, W) and got {tuple(images.shape)}: use MixUp for other data."
             )
-        with _drawing_from(generator):
-            mixed, targets = v2.CutMix(alpha=self.alpha, num_classes=num_classes)(images, labels)
-        yield mixed, targets
+        draw = self._drawn(model, images, source)
+        assert draw.box is not None
+        left, top, right, bottom = draw.box
+        row = torch.arange(images.shape[2], device=images.device)[:, None]
+        column = torch.arange(images.shape[3], device=images.device)
+        inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
+        yield torch.where(inside, images.roll(1, 0), images), _soft(labels, num_classes, draw.share)
 
 
 @dataclass(frozen=True)
@@ -159,18 +211,18 @@ class ManifoldMixUp(Mix):
                         f"on other samples: leave {mixed!r} out of blocks, or code a block within or after it."
                     )
 
+    def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
+        share, choices = self._share(), list(self._choices(model))
+        return MixDraw(torch.tensor(share), block=choices[int(torch.randint(len(choices), ()))])
+
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; the hook lives as long as the context."""
-        choices = self._choices(model)
-        with _drawing_from(generator):
-            alpha = torch.tensor([self.alpha])
-            share = float(torch.distributions.Beta(alpha, alpha).sample())
-            name = list(choices)[int(torch.randint(len(choices), ()))]
-        hot = F.one_hot(labels, num_classes).float()
-        targets = _mixed_with_the_one_before(hot, share)
+        draw, choices = self._drawn(model, images, source), self._choices(model)
+        share, name = draw.share, draw.block or ""
+        targets = _soft(labels, num_classes, share)
         if choices[name] is model:
             _check_images(self, images)
             yield _mixed_with_the_one_before(images, share), targets
@@ -196,7 +248,7 @@ class ManifoldMixUp(Mix):
 class _MixOnce:
     """A forward pre-hook that mixes the first call: the next may be the block's own coded pass."""
 
-    def __init__(self, name: str, K: int, share: float) -> None:
+    def __init__(self, name: str, K: int, share: Tensor) -> None:
         self.name, self.K, self.share = name, K, share
         self.done = False
 
@@ -218,8 +270,13 @@ class _MixOnce:
         return _mixed_with_the_one_before(leaf, self.share)
 
 
-def _mixed_with_the_one_before(x: Tensor, share: float) -> Tensor:  # (K, *F) -> (K, *F)
+def _mixed_with_the_one_before(x: Tensor, share: Tensor) -> Tensor:  # (K, *F), () -> (K, *F)
     return share * x + (1 - share) * x.roll(1, 0)
+
+
+def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
+    hot = labels[:, None] == torch.arange(num_classes, device=labels.device)  # one_hot would read the labels
+    return _mixed_with_the_one_before(hot.float(), share)
 
 
 def _check_images(mix: Mix, images: Tensor) -> None:
@@ -234,7 +291,7 @@ def _check_images(mix: Mix, images: Tensor) -> None:
 def _drawing_from(generator: torch.Generator) -> Iterator[None]:
     """Inside, torch's global CPU generator runs on one seed drawn from ``generator``; on exit it is as before.
 
-    torchvision's transforms draw from the global one and take no other.
+    torch's distributions draw from the global one and take no other.
     """
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=[]):

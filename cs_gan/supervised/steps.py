@@ -8,13 +8,16 @@ weighs the same in all. The Jacobian is taken at what the model was called with,
 
 What is random in the mix and in the Jacobian's projections comes from the step's own generator, so a step
 is a function of weights, batch and that generator's seed. Dropout draws from torch's global generators.
+:func:`draw_step` does the drawing apart, on the host; what is left is a function of tensors, which a CUDA graph
+can hold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,10 +27,36 @@ from torch.nn.parallel import DistributedDataParallel
 from cs_gan.core import CodedSmoothing
 from cs_gan.errors import BatchError, ConfigError
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
-from cs_gan.supervised.mixes import Mix, Mixed
+from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
 
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepDraw:
+    """What is random in one step.
+
+    Attributes:
+        mix: of this batch; None where it isn't mixed.
+        projections: (K, C) of the Jacobian; None without it.
+    """
+
+    mix: MixDraw | None = None
+    projections: Tensor | None = None
+
+
+def draw_step(
+    generator: torch.Generator,
+    model: nn.Module,
+    shape: Sequence[int],
+    num_classes: int,
+    mix: Mix | None = None,
+    jacobian: float = 0.0,
+) -> StepDraw:
+    """What :func:`classifier_step` would draw from this generator for a batch of this shape, (K, *F)."""
+    mixed = mix.draw(model, shape, generator) if mix is not None and mix.applies(generator) else None
+    return StepDraw(mixed, torch.randn(shape[0], num_classes, generator=generator) if jacobian else None)
 
 
 def classifier_step(
@@ -36,7 +65,7 @@ def classifier_step(
     images: Tensor,
     labels: Tensor,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | StepDraw,
     num_classes: int,
     mix: Mix | None = None,
     label_smoothing: float = 0.0,
@@ -53,7 +82,8 @@ def classifier_step(
     Args:
         model: plain or wrapped in DistributedDataParallel; (K, *F) -> (K, num_classes) logits.
         images, labels: (K, *F); (K,) int64, best left on the CPU: on an accelerator their check waits for it.
-        generator: on the CPU, one for each step and rank (``randomness.stream``).
+        generator: on the CPU, one for each step and rank (``randomness.stream``); or what :func:`draw_step` drew from
+            it, and then labels aren't checked against ``num_classes`` and nothing waits for the device.
         mix: MixUp, CutMix, ManifoldMixUp or None.
         label_smoothing: share of the uniform distribution in the targets, after the mix.
         logit_norm, jacobian: weights of :func:`logit_norm_penalty` and :func:`jacobian_penalty`.
@@ -71,18 +101,23 @@ def classifier_step(
     """
     _check_options(generator, num_classes, mix, coded, mu)
     _check_strengths(label_smoothing, logit_norm, jacobian, max_grad_norm)
-    labels = _checked_labels(images, labels, num_classes)
+    labels = _checked_labels(images, labels, None if isinstance(generator, StepDraw) else num_classes)
     optimizer.zero_grad(set_to_none=True)
     # The wrapper readies the gradients' exchange in its one forward; a second pass is for the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    with autocast(), _mixed_and_observed(bare, images, labels, num_classes, mix, coded, generator) as (inputs, targets):
+    if isinstance(generator, StepDraw):
+        drawn = generator
+    else:
+        drawn = draw_step(generator, bare, images.shape, num_classes, mix, jacobian)
+    with autocast(), _mixed_and_observed(bare, images, labels, num_classes, mix, coded, drawn) as (inputs, targets):
         logits = model(inputs)
     _check_logits(logits, len(images), num_classes)
     losses = {"loss": cross_entropy(logits, targets, label_smoothing)}
     if logit_norm:
         losses["logit_norm"] = logit_norm_penalty(logits)
     if jacobian:
-        losses["jacobian"] = jacobian_penalty(bare, inputs, generator)
+        assert drawn.projections is not None
+        losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
     backward(_combined(losses, {"logit_norm": logit_norm, "jacobian": jacobian}, coded, mu))
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm)
@@ -100,17 +135,17 @@ def _mixed_and_observed(
     num_classes: int,
     mix: Mix | None,
     coded: CodedSmoothing | None,
-    generator: torch.Generator,
+    drawn: StepDraw,
 ) -> Iterator[Mixed]:
     """Around the training forward: (what the model is called with, targets)."""
     if mix is not None:
         mix.check(model, coded)
     # Observation begins before the mix, whose hook then comes first: what is coded is mixed already.
     with coded.observe() if coded else nullcontext():
-        if mix is None or not mix.applies(generator):
+        if mix is None or drawn.mix is None:
             yield images, labels
             return
-        with mix.mixing(model, images, labels, num_classes, generator) as mixed:
+        with mix.mixing(model, images, labels, num_classes, drawn.mix) as mixed:
             yield mixed
 
 
@@ -123,9 +158,13 @@ def _combined(losses: Losses, weights: dict[str, float], coded: CodedSmoothing |
 
 
 def _check_options(
-    generator: torch.Generator, num_classes: int, mix: Mix | None, coded: CodedSmoothing | None, mu: float
+    generator: torch.Generator | StepDraw,
+    num_classes: int,
+    mix: Mix | None,
+    coded: CodedSmoothing | None,
+    mu: float,
 ) -> None:
-    if generator.device.type != "cpu":
+    if isinstance(generator, torch.Generator) and generator.device.type != "cpu":
         raise ConfigError(f"generator is on {generator.device}: give one on the CPU, such as randomness.stream(...).")
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs at least 2.")
@@ -149,8 +188,8 @@ def _check_strengths(label_smoothing: float, logit_norm: float, jacobian: float,
         raise ConfigError(f"max_grad_norm={max_grad_norm}: must be above 0; None is off.")
 
 
-def _checked_labels(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:  # (K, *F), (K,) -> (K,)
-    """The labels, on the images' device."""
+def _checked_labels(images: Tensor, labels: Tensor, num_classes: int | None) -> Tensor:  # (K, *F), (K,) -> (K,)
+    """The labels, on the images' device; without ``num_classes`` they are not read."""
     if images.dim() < 1 or len(images) == 0 or labels.shape != images.shape[:1]:
         raise BatchError(
             f"classifier_step got images {tuple(images.shape)} and labels {tuple(labels.shape)}: there must be at "
@@ -158,6 +197,8 @@ def _checked_labels(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         )
     if labels.dtype != torch.int64:
         raise BatchError(f"classifier_step got labels of {labels.dtype}: give class numbers in int64 (labels.long()).")
+    if num_classes is None:
+        return labels.to(images.device, non_blocking=True)
     low, high = (int(value) for value in torch.stack(labels.aminmax()).tolist())
     if low < 0 or high >= num_classes:
         raise BatchError(

@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,28 +72,28 @@ class CapturedStep:
 
         Args:
             variant: all that the function depends on beside tensors. Each is captured on its own.
-            inputs: the function's keyword arguments; shapes and types are those of the first call.
+            inputs: the function's keyword arguments; each has the shape and type that it came with first.
             held: kept alive as long as the graph, such as constants from a cache, which the graph reads by address.
 
         Returns:
             The function's tensors. The next call writes over them.
         """
         if self._capture is None:
-            return self._function(
-                **{name: self._pinned(value).to(self._device, non_blocking=True) for name, value in inputs.items()}
-            )
-        for name, value in inputs.items():  # to where the graphs read them
+            brought = {name: self._pinned(value).to(self._device, non_blocking=True) for name, value in inputs.items()}
+            return self._function(**brought)
+        for name, value in inputs.items():  # to where graphs read them
             if name not in self._inputs:
                 self._inputs[name] = torch.empty_like(value, device=self._device)
             self._inputs[name].copy_(self._pinned(value), non_blocking=True)
+        call = partial(self._function, **{name: self._inputs[name] for name in inputs})
         graph = self._graphs.get(variant)
         if graph is None:
             calls = self._calls[variant] = self._calls.get(variant, 0) + 1
             if calls <= WARM_UP:
-                return self._aside()
-            graph = self._captured(variant, held)
+                return self._aside(call)
+            graph = self._captured(call, variant, held)
             if graph is None:
-                return self._function(**self._inputs)
+                return call()
         self._graphs.move_to_end(variant)
         graph.replay()
         return graph.outputs
@@ -101,26 +102,26 @@ class CapturedStep:
         """In page-locked memory, from which a copy to a GPU takes no wait."""
         return value.pin_memory() if self._device.type == "cuda" and value.device.type == "cpu" else value
 
-    def _aside(self) -> Outputs:
-        """Call the function on a stream of its own, as what is captured afterwards wants it."""
+    def _aside(self, call: Callable[[], Outputs]) -> Outputs:
+        """Call it on a stream of its own, as what is captured afterwards wants it."""
         if self._device.type != "cuda":
-            return self._function(**self._inputs)
+            return call()
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            outputs = self._function(**self._inputs)
+            outputs = call()
         main.wait_stream(side)
         for value in outputs.values():
             value.record_stream(main)
         return outputs
 
-    def _captured(self, variant: Hashable, held: Any) -> _Graph | None:
-        """A graph of the function, which has not run yet; None if it can't be captured, now and from now on."""
+    def _captured(self, call: Callable[[], Outputs], variant: Hashable, held: Any) -> _Graph | None:
+        """A graph of the call, which has not run yet; None if it can't be captured, now and from now on."""
         assert self._capture is not None
         while len(self._graphs) >= KEPT:
             self._graphs.popitem(last=False)
         try:
-            outputs, replay = self._capture(lambda: self._function(**self._inputs))
+            outputs, replay = self._capture(call)
         except RuntimeError as error:
             self._capture = None
             self._graphs.clear()

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from cs_gan import CodedSmoothing
 from cs_gan.errors import BatchError, BlockError, ConfigError
@@ -56,6 +57,32 @@ def test_cutmix_shares_the_label_by_the_area_of_its_box():
         assert ((inputs == images) | (inputs == images.roll(1, 0))).all()
         areas.append(float(own[0]))
     assert min(areas) < 0.5 < max(areas)
+
+
+@pytest.mark.parametrize("kind", ["MixUp", "CutMix"])
+def test_draws_and_results_are_torchvisions(kind):
+    ours, theirs = {"MixUp": MixUp, "CutMix": CutMix}[kind], getattr(v2, kind)
+    images, labels = torch.randn(8, 3, 9, 6), batch(8)[1]
+    for seed in range(20):
+        inputs, targets, _ = mixed(ours(0.7), images, labels, seed, model=nn.Identity())
+        torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=stream(seed))))
+        expected = theirs(alpha=0.7, num_classes=CLASSES)(images, labels)
+        torch.testing.assert_close(inputs, expected[0], **FLOAT32)
+        torch.testing.assert_close(targets, expected[1], **FLOAT32)
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=name_of)
+def test_what_was_drawn_ahead_gives_the_same_mix(mix):
+    model, (images, labels) = mlp(), batch(8)
+    images = images if not isinstance(mix, CutMix) else images.view(8, -1, 1, 1)
+    drawn = mix.draw(model, images.shape, stream(3))
+    run = nn.Flatten() if isinstance(mix, CutMix) else model
+    with mix.mixing(model, images, labels, CLASSES, stream(3)) as (inputs, targets):
+        expected = [inputs, targets, run(inputs)]
+    with mix.mixing(model, images, labels, CLASSES, drawn) as (inputs, targets):
+        found = [inputs, targets, run(inputs)]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["input", ""])

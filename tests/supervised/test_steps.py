@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cs_gan import CodedSmoothing, Linear
 from cs_gan.randomness import stream
-from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp, classifier_step, jacobian_penalty
+from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp, classifier_step, draw_step, jacobian_penalty
 from tests.gan.networks import assert_same, naive_coded_penalty
 from tests.supervised.networks import CLASSES, Encoder, batch, mlp, step, stepped_by_hand
 
@@ -204,6 +204,20 @@ class TestEverythingAtOnce:
             assert torch.equal(torch.get_rng_state(), before)
             states.append([*model.parameters(), *losses.values()])
         assert_same(*states)
+
+    @pytest.mark.parametrize("mix", [None, MixUp(1.0, probability=0.5), ManifoldMixUp(1.0, ["3"])])
+    def test_a_step_whose_draws_were_made_ahead_is_the_same(self, mix):
+        images, labels = batch(8)
+        first, ends = mlp(), []
+        for ahead in (False, True):
+            model, source = copy.deepcopy(first), stream(5)
+            if ahead:
+                source = draw_step(source, model, images.shape, CLASSES, mix, 0.3)
+            optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            options = {"num_classes": CLASSES, "mix": mix, "jacobian": 0.3}
+            losses = classifier_step(model, optimizer, images, labels, generator=source, **options)
+            ends.append([*losses.values(), *model.parameters()])
+        assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
     def test_differentiates_once_and_gives_detached_scalars(self):
         model, given = mlp(), []

@@ -1,0 +1,56 @@
+"""A captured step of train_classifier.py is the plain one, to the bit; by a recorder in the place of CUDA graphs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import train_classifier
+from cs_gan.training import Session, read_lines
+from cs_gan.training.capture import WARM_UP
+from tests.test_train_classifier import _signal_handlers_as_before, final_tensors, run  # noqa: F401 (a fixture)
+from tests.training.recorder import Recorder
+
+LONG = ["--training.steps=16", "--training.checkpoint_every=8", "--data.flip=true", "--training.warmup=0.3"]
+# Arguments, and how many graphs they take.
+METHODS = {
+    "erm": ([], 1),
+    "adamw": (["--training.optimizer=adamw", "--training.learning_rate=0.002"], 1),
+    "logit norm": (["--method.logit_norm=0.1", "--method.label_smoothing=0.1"], 1),
+    "jacobian": (["--method.jacobian=0.01"], 1),
+    "mixup": (["--method.mixup.alpha=1"], 1),
+    "mixup, half of the batches": (["--method.mixup.alpha=1", "--method.mixup.probability=0.5"], 2),
+    "cutmix": (["--method.cutmix.alpha=1"], 1),
+    "manifold mixup": (["--method.manifold_mixup.alpha=1", "--method.manifold_mixup.blocks=['', blocks.1]"], 2),
+    "coded": (["--method.coded.blocks=['']", "--method.coded.ratio_end=1.25"], 3),
+    "coded, at times": (["--method.coded.blocks=['']", "--method.coded.ratio_end=1", "--method.coded.every=3"], 2),
+}
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
+    monkeypatch.setattr(
+        train_classifier, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True}
+    )
+    monkeypatch.setattr(train_classifier.ImageStore, "fits", lambda self, device: True)
+    capture = Recorder()
+    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
+    return capture
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkeypatch, name):
+    method, graphs = METHODS[name]
+    assert run(tmp_path / "captured", *LONG, *method) == 0
+    assert recorder.captures == graphs
+    assert recorder.replays == 16 - graphs * WARM_UP
+    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (None, ""))
+    monkeypatch.setattr(train_classifier.ImageStore, "fits", lambda self, device: False)
+    assert run(tmp_path / "plain", *LONG, *method) == 0
+    captured, plain = final_tensors(tmp_path / "captured"), final_tensors(tmp_path / "plain")
+    assert captured.keys() == plain.keys()
+    assert all(torch.equal(captured[key], plain[key]) for key in plain)
+    logs = [[row["loss"] for row in read_lines(tmp_path / end / "log.jsonl")] for end in ("captured", "plain")]
+    assert logs[0] == logs[1]
+    assert len(set(logs[0])) == 16
