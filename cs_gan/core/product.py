@@ -33,12 +33,14 @@ class Matrix:
     blocks: tuple[tuple[tuple[int, int, int, int], Tensor], ...] = ()
 
     def __matmul__(self, x: Tensor) -> Tensor:  # (columns, F) -> (rows, F)
-        if not self.blocks:
-            return self.weights @ x
-        product = x.new_empty(self.rows, x.shape[1])
-        for (top, bottom, low, high), weights in self.blocks:
-            torch.mm(weights, x[low:high], out=product[top:bottom])
-        return product
+        """In the dtype of both, whatever autocast is around it."""
+        with torch.autocast(x.device.type, enabled=False):
+            if not self.blocks:
+                return self.weights @ x
+            product = x.new_empty(self.rows, x.shape[1])
+            for (top, bottom, low, high), weights in self.blocks:
+                torch.mm(weights, x[low:high], out=product[top:bottom])
+            return product
 
 
 def place(bands: Bands, dtype: torch.dtype, device: torch.device, blocked: bool | None = None) -> tuple[Matrix, Matrix]:
@@ -66,8 +68,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(matrix: Matrix, transposed: Matrix, flat: Tensor) -> Tensor:
-        with torch.autocast(flat.device.type, enabled=False):
-            return matrix @ flat
+        return matrix @ flat
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Matrix, Matrix, Tensor], output: Tensor) -> None:
@@ -91,6 +92,8 @@ class _Product(torch.autograd.Function):
 
 def multiply(matrix: Matrix, transposed: Matrix, flat: Tensor) -> Tensor:  # (columns, F) -> (rows, F)
     """``matrix @ flat``, differentiable in ``flat``."""
+    if not torch.is_grad_enabled() and not matrix.blocks:  # as in most backwards; a node costs as much as a small product
+        return matrix @ flat
     product: Tensor = _Product.apply(matrix, transposed, flat)
     return product
 
