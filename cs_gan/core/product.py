@@ -37,6 +37,8 @@ class Matrix:
         with torch.autocast(x.device.type, enabled=False):
             if not self.blocks:
                 return self.weights @ x
+            if torch._C._functorch.is_legacy_batchedtensor(x):  # of is_grads_batched=True, which knows no out=
+                return torch.cat([weights @ x[low:high] for (_, _, low, high), weights in self.blocks])
             product = x.new_empty(self.rows, x.shape[1])
             for (top, bottom, low, high), weights in self.blocks:
                 torch.mm(weights, x[low:high], out=product[top:bottom])
@@ -92,7 +94,9 @@ class _Product(torch.autograd.Function):
 
 def multiply(matrix: Matrix, transposed: Matrix, flat: Tensor) -> Tensor:  # (columns, F) -> (rows, F)
     """``matrix @ flat``, differentiable in ``flat``."""
-    if not torch.is_grad_enabled() and not matrix.blocks:  # as in most backwards; a node costs as much as a small product
+    if (
+        not torch.is_grad_enabled() and not matrix.blocks
+    ):  # as in most backwards; a node costs as much as a small product
         return matrix @ flat
     product: Tensor = _Product.apply(matrix, transposed, flat)
     return product
