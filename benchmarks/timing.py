@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import platform
+import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 
 Variant = Callable[[], object]
 Clock = Callable[[], float]
@@ -56,6 +63,46 @@ def table(rows: list[Row]) -> list[list[str]]:
             ratio = [median, first, third]
         lines.append([row.name, middle, low, high, *ratio])
     return lines
+
+
+def machine(device: str = "cpu") -> str:
+    """What figures depend on, in a line: card or processor, threads, versions."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    name = names[0] if names else platform.machine()
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {name}"
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
+
+
+def synchronised(run: Variant, device: str) -> Variant:
+    """The same, done when it returns: a GPU works on after a call has come back."""
+    if device != "cuda":
+        return run
+
+    def both() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return both
+
+
+def report(title: str, rows: list[Row], device: str, path: Path | None = None, **figures: object) -> None:
+    """Print the table under the machine's line; write it, with more figures, as JSON if a path is given."""
+    lines = table(rows)
+    wide = max(len(line[0]) for line in lines)
+    print(f"{title}\n{machine(device)}; medians and quartiles over rounds")
+    for name, *cells in lines:
+        print(name.ljust(wide), *(cell.rjust(9) for cell in cells))
+    for name, value in figures.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    if path:
+        milliseconds = {row.name: 1e3 * row.timing.median for row in rows}
+        ratios = {row.name: row.timing.relative_to(row.base).median for row in rows if row.base}
+        found = {"title": title, "machine": machine(device), "ms": milliseconds, "ratio": ratios, **figures}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=2))
 
 
 def measure(variants: Mapping[str, Variant], repeats: int, clock: Clock = time.perf_counter) -> dict[str, Timing]:

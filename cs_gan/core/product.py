@@ -16,6 +16,8 @@ from cs_gan.core.bands import Bands, Block
 # That is one batch on a CPU, and another where each block is a kernel to launch.
 BLOCKED_FROM, BLOCKED_FROM_ON_GPU = 128, 512
 HEIGHT, HEIGHT_ON_GPU = 32, 128
+# Private: a gradient of autograd.grad(..., is_grads_batched=True), to which no out= can be given.
+_batched_gradient = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Matrix:
         with torch.autocast(x.device.type, enabled=False):
             if not self.blocks:
                 return self.weights @ x
-            if torch._C._functorch.is_legacy_batchedtensor(x):  # of is_grads_batched=True, which knows no out=
+            if _batched_gradient(x):
                 return torch.cat([weights @ x[low:high] for (_, _, low, high), weights in self.blocks])
             product = x.new_empty(self.rows, x.shape[1])
             for (top, bottom, low, high), weights in self.blocks:
