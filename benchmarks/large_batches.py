@@ -56,10 +56,10 @@ def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
     variants: dict[str, Variant] = {}
     for K in sizes:
         N = round(RATIO * K)
-        variants[f"SplineCode({K}, {N}) built"] = lambda K=K, N=N: SplineCode(K, N, seed=next(seeds))
-        variants[f"SplineCode({K}, {N}) built and placed"] = lambda K=K, N=N: SplineCode(K, N, seed=next(seeds)).placed(
-            "cpu"
-        )
+        variants[f"code of K = {K}, N = {N} built"] = lambda K=K, N=N: SplineCode(K, N, seed=next(seeds))
+        variants[f"code of K = {K}, N = {N} built and placed"] = lambda K=K, N=N: SplineCode(
+            K, N, seed=next(seeds)
+        ).placed("cpu")
     return [Row(name, timing) for name, timing in measure(variants, repeats, clock).items()]
 
 
