@@ -282,7 +282,7 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
     coded, training = config.method.coded, config.training
     if not coded.blocks:
         return None
-    ratio, seed = Linear(coded.ratio_start, coded.ratio_end), derive_seed(config.seed, "coded")
+    ratio, seed = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels), derive_seed(config.seed, "coded")
     smoothing = CodedSmoothing(network, coded.blocks, ratio, seed=seed, **coded.options())
     for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
         smoothing.set_step(step, training.steps)

@@ -304,7 +304,7 @@ def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing |
     choice, coded = getattr(config.coded, part), config.coded
     if not choice.blocks or not (choice.weight or choice.weight_end):
         return None
-    ratio = Linear(coded.ratio_start, coded.ratio_end)
+    ratio = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels)
     seed = derive_seed(config.seed, part)
     weight = choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
     smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=weight, seed=seed, **coded.options())

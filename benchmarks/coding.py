@@ -1,7 +1,8 @@
-"""What coding costs on CPU, as ratios within one run: ``python benchmarks/coding.py``.
+"""What coding costs, as ratios within one run: ``python benchmarks/coding.py``.
 
-On one thread times are CPU time, so that other processes on the machine count for little; on more, wall time.
-paper32 at batch 64 takes about half a minute a repeat on one core.
+On one CPU thread times are CPU time, so that other processes on the machine count for little; otherwise wall time.
+paper32 at batch 64 takes about half a minute a repeat on one core. ``--sizes`` are the batches K whose codes are
+built, multiplied dense and by blocks, and, the largest, put beside a ResNet-18's training step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # models/ and benchmarks/ are not installed
 
-from benchmarks.timing import Clock, Row, Variant, measure, table
+from benchmarks.large_batches import build_rows, crossover_rows, share_rows, torch_spline
+from benchmarks.large_batches import coding_of as coding
+from benchmarks.timing import Clock, Row, Variant, measure, report, synchronised, table
 from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.gan import critic_step
 from models import Critic, build_gan
@@ -43,18 +46,6 @@ def block_tensors(critic: nn.Module, block: str, images: Tensor) -> tuple[Tensor
     return seen[0], seen[1]
 
 
-def coding(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (K, *G)
-    """Encode x and decode outputs like y, forward and backward, as a coded block does beside its own work."""
-    x = x.detach().requires_grad_()
-    outputs = code.encode(y).detach().requires_grad_()  # (N, *G)
-    grads = [code.encode(x).detach(), y]
-
-    def run() -> None:
-        torch.autograd.grad([code.encode(x), code.decode(outputs)], [x, outputs], grads)
-
-    return run
-
-
 def step(critic: nn.Module, images: Tensor, block: str | None, ratio: float = 1.0) -> Variant:
     """A critic step on a copy of ``critic``, with one block coded on real images or none.
 
@@ -63,19 +54,29 @@ def step(critic: nn.Module, images: Tensor, block: str | None, ratio: float = 1.
     critic = deepcopy(critic)
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.0, betas=(0.0, 0.9))
     coded = None if block is None else CodedSmoothing(critic, [block], ratio, weight=0.1)
-    return partial(critic_step, critic, optimizer, images, images.flip(0), torch.rand(len(images)), coded=coded)
+    alpha = torch.rand(len(images), device=images.device)
+    run = partial(critic_step, critic, optimizer, images, images.flip(0), alpha, coded=coded)
+    return synchronised(run, images.device.type)
 
 
 def fitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N, *G)
     """What the matrices replace: fit scipy's splines to the batch and to the coded outputs, and evaluate them."""
     alpha, beta = code.alpha[::-1], code.beta[::-1]  # scipy wants increasing nodes
-    data, outputs = (tensor.flatten(1).flip(0).numpy() for tensor in (x, y))
+    data, outputs = (tensor.flatten(1).flip(0).cpu().numpy() for tensor in (x, y))
 
     def run() -> None:
         CubicSpline(alpha, data, bc_type="natural")(beta)
         CubicSpline(beta, outputs, bc_type="natural")(alpha)
 
     return run
+
+
+def refitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N, *G)
+    """The same in torch, where the batch is."""
+    alpha, beta = (torch.from_numpy(-nodes).to(x) for nodes in (code.alpha, code.beta))  # mirrored they increase
+    encode, decode = torch_spline(alpha, beta), torch_spline(beta, alpha)
+    data, outputs = x.flatten(1), y.flatten(1)
+    return synchronised(lambda: (encode(data), decode(outputs)), x.device.type)
 
 
 # -- the five measurements -------------------------------------------------------------------------
@@ -86,7 +87,8 @@ def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock
     x, y = block_tensors(critic, block, images)
     variants: dict[str, Variant] = {PLAIN: step(critic, images, None)}
     for ratio in RATIOS:
-        variants[f"encode + decode alone, N = {ratio} K"] = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
+        alone = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
+        variants[f"encode + decode alone, N = {ratio} K"] = synchronised(alone, images.device.type)
     variants[AGAIN] = step(critic, images, None)
     for name, ratio in itertools.product((block, ""), RATIOS):
         variants[f"critic step, {name or 'whole critic'} coded, N = {ratio} K"] = step(critic, images, name, ratio)
@@ -109,9 +111,9 @@ def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
         if not torch.equal(output, expected):
             raise AssertionError("an attached CodedSmoothing changed what the critic computes")
     names = "critic forward, plain", "critic forward, plain again (noise)", "critic forward, attached"
-    variants = dict(
-        zip(names, (partial(plain, images), partial(plain, images), partial(attached, images)), strict=True)
-    )
+    networks = (plain, plain, attached)
+    calls = [synchronised(partial(network, images), images.device.type) for network in networks]
+    variants = dict(zip(names, calls, strict=True))
     timings = measure(variants, repeats, clock)
     coded.detach()
     return [Row(name, timings[name], timings[names[0]] if name != names[0] else None) for name in names]
@@ -122,10 +124,14 @@ def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
     x, y = block_tensors(critic, block, images)
     code = SplineCode(len(x), round(1.5 * len(x)))
     coded_y = code.encode(y)
-    names = "encode + decode by matrices, forward", "the same by scipy's CubicSpline"
-    variants = {names[0]: lambda: (code.encode(x), code.decode(coded_y)), names[1]: fitting(code, x, coded_y)}
+    ours = "encode + decode by matrices, forward"
+    variants = {
+        ours: synchronised(lambda: (code.encode(x), code.decode(coded_y)), images.device.type),
+        "the same by scipy's CubicSpline": fitting(code, x, coded_y),
+        "the same by splines in torch": refitting(code, x, coded_y),
+    }
     timings = measure(variants, repeats, clock)
-    return [Row(names[0], timings[names[0]]), Row(names[1], timings[names[1]], timings[names[0]])]
+    return [Row(name, timing, None if name == ours else timings[ours]) for name, timing in timings.items()]
 
 
 def construction_rows(K: int, N: int, repeats: int, clock: Clock) -> list[Row]:
@@ -163,29 +169,48 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="rounds of critic steps; the rest has 4 times as many")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--csv", type=Path, help="where to write the table")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 4096], help="K of large codes"
+    )
+    parser.add_argument("--features", type=int, default=1024, help="with --sizes: of a sample, dense and by blocks")
+    parser.add_argument("--classifier", default="preact_resnet18", help="with --sizes: a name build_classifier knows")
+    parser.add_argument("--classifier-block", default="blocks.4", help="of it, the one whose coding is timed")
+    parser.add_argument("--classifier-batch", type=int, default=32, help="of the step that is timed")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    device = options.device
     critic: Critic = build_gan(options.network, **({"width": options.width} if options.width else {}))[1]
-    critic.to(memory_format=torch.channels_last)  # as train_gan.py has it
-    images = torch.randn(options.batch, *critic.image_shape).to(memory_format=torch.channels_last)
-    clock = time.process_time if options.threads == 1 else time.perf_counter
+    critic.to(device, memory_format=torch.channels_last)  # as train_gan.py has it
+    images = torch.randn(options.batch, *critic.image_shape, device=device).to(memory_format=torch.channels_last)
+    on_one_thread = device == "cpu" and options.threads == 1
+    clock = time.process_time if on_one_thread else time.perf_counter
     what, often = (critic, options.block, images), 4 * options.repeats  # all but the steps are cheap
     rows = step_rows(*what, options.repeats, clock)
     rows += outside_rows(*what, often, clock) + fitting_rows(*what, often, clock)
     rows += construction_rows(64, 96, often, clock)
-
-    lines = table(rows)
-    wide = max(len(line[0]) for line in lines)
-    print(f"{options.network}, batch {options.batch}, threads {options.threads}, {clock.__name__}; medians, quartiles")
-    for name, *cells in lines:
-        print(name.ljust(wide), *(cell.rjust(9) for cell in cells))
+    large, figures = large_rows(options, clock)
     coded, forward = flops(critic, options.block, images, max(RATIOS))
-    print(f"FLOPs of encode + decode at N = {max(RATIOS)} K: {coded / forward:.2%} of the step's forwards alone")
+    share = f"FLOPs of encode + decode at N = {max(RATIOS)} K, of the step's forwards alone"
+    title = f"{options.network}, batch {options.batch}, {clock.__name__}"
+    report(title, rows + large, device, options.json, **{share: f"{coded / forward:.2%}"} | figures)
     if options.csv:
         with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows(lines)
+            csv.writer(file).writerows(table(rows + large))
+
+
+def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[Row], dict[str, float]]:
+    """6, 7 and 8: codes of many samples built, multiplied by blocks and dense, and beside a classifier's step."""
+    sizes, repeats, device = options.sizes, options.repeats, options.device
+    rows = build_rows(sizes, repeats, clock) + crossover_rows(sizes, options.features, repeats, clock, device)
+    more, time_share, flop_share = share_rows(
+        max(sizes), options.classifier_batch, options.classifier_block, 16, repeats, clock, device, options.classifier
+    )
+    name = f"encode + decode of {max(sizes)} samples at {options.classifier_block}, of a {options.classifier} step"
+    return rows + more, {f"{name}, by time": time_share, f"{name}, by FLOPs": flop_share}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """The benchmarks run and keep their form; what coding costs is held in FLOPs, which no other process disturbs."""
 
 import csv
+import json
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coding, diagnosis, spirals
+from benchmarks import coding, diagnosis, large_batches, spirals
 from benchmarks.timing import Row, Timing, measure, table
-from cs_gan import CodedSmoothing
+from cs_gan import CodedSmoothing, SplineCode
 from models import build_gan
 
 
@@ -52,7 +54,7 @@ def test_every_measurement_gives_positive_times(tiny):
     assert [row.base is None for row in rows] == [True] + [False] * 7
     rows += coding.fitting_rows(shared[0], "blocks.1", *shared[1:])
     rows += coding.construction_rows(8, 12, *shared[2:])
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert all(len(row.timing.rounds) == 2 and min(row.timing.rounds) > 0 for row in rows)
     built, cached = rows[-2:]
     assert cached.timing.median < built.timing.median / 10  # about 1/400: the build was no cache hit
@@ -88,13 +90,44 @@ def test_encode_and_decode_are_under_one_percent_of_a_critic_step(ratio):
 def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     path = tmp_path / "coding.csv"
     tiny = ["--network=dcgan16", "--width=8", "--block=blocks.1", "--batch=8", "--repeats=2"]
-    coding.main([*tiny, f"--csv={path}"])
+    tiny += ["--sizes", "40", "64", "--features=5", "--classifier=cnn_small", "--classifier-block=blocks.0"]
+    coding.main([*tiny, "--classifier-batch=8", f"--csv={path}", f"--json={tmp_path / 'coding.json'}"])
     with path.open() as file:
         lines = list(csv.reader(file))
     printed = capsys.readouterr().out
-    assert len(lines) == 16
+    assert len(lines) == 17 + 4 + 4 + 2
     assert all(line[0] in printed for line in lines)
     assert "FLOPs of encode + decode" in printed
+    found = json.loads((tmp_path / "coding.json").read_text())
+    assert list(found["ms"]) == [line[0] for line in lines[1:]]  # no name twice
+    assert found["ratio"]["encode + decode, K = 64, by blocks"] > 0
+    assert found["encode + decode of 64 samples at blocks.0, of a cnn_small step, by FLOPs"] < 1
+
+
+def test_the_splines_in_torch_are_those_of_the_matrices():
+    code, x, y = SplineCode(7, 10), torch.randn(7, 2, 3).double(), torch.randn(10, 5).double()
+    alpha, beta = (torch.from_numpy(-nodes) for nodes in (code.alpha, code.beta))
+    for nodes, points, values, expected in ((alpha, beta, x, code.encode(x)), (beta, alpha, y, code.decode(y))):
+        found = large_batches.torch_spline(nodes, points)(values.flatten(1))
+        torch.testing.assert_close(found, expected.flatten(1), rtol=0, atol=1e-12)
+
+
+def test_blocks_spare_most_of_a_large_dense_product():
+    counts = []
+    for blocked in (False, True):
+        run = large_batches._both_ways(512, 768, 3, "cpu", blocked)
+        with FlopCounterMode(display=False) as counted:
+            run()
+        counts.append(counted.get_total_flops())
+    assert counts[0] == 4 * 2 * 512 * 768 * 3
+    assert counts[1] < 0.11 * counts[0]  # 0.10
+
+
+def test_encode_and_decode_of_4096_samples_are_under_two_percent_of_a_resnets_step():
+    # 1/1024 of the features and one round; only FLOPs are asked for, which scale with both exactly.
+    clock = coding.time.process_time
+    flops = large_batches.share_rows(4096, 2, "blocks.0", 1024, 1, clock, "cpu", "preact_resnet18")[2]
+    assert flops < 0.02  # the block with the largest input and output of all; 0.013
 
 
 def test_spirals_writes_a_picture_and_its_numbers_for_every_method(tmp_path, capsys):

@@ -101,6 +101,20 @@ def extras() -> set[str]:
     }
 
 
+def test_neither_import_nor_the_default_code_loads_scipys_interpolation():
+    script = """
+import sys, torch
+import cs_gan, cs_gan.gan
+code = cs_gan.SplineCode(64, 96)
+code.decode(code.encode(torch.ones(64, 2)))
+cs_gan.CodedSmoothing(torch.nn.Tanh(), [""])
+assert "scipy.interpolate" not in sys.modules
+cs_gan.SplineCode(8, 12, spline="quintic")
+assert "scipy.interpolate" in sys.modules  # the name is still what we look for
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
 def test_import_takes_under_a_second_beyond_torch_and_loads_no_extra():
     assert {"torchvision", "accelerate", "matplotlib", "PIL", "sklearn"} <= extras()
     # Seconds of this process alone, so that a busy machine counts for little.
@@ -119,6 +133,6 @@ print(json.dumps([seconds, sorted({name.split(".")[0] for name in set(sys.module
         assert "cs_gan" in loaded
         assert set(loaded) & extras() == set()
         seconds.append(taken)
-        if taken < 1:  # 0.35 measured, nearly all of it scipy.interpolate
+        if taken < 1:  # 0.1 measured
             return
     pytest.fail(f"import cs_gan took {seconds} s beyond torch")

@@ -20,7 +20,38 @@ INTEGERS = ("refuse", "nearest")
 
 def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
     """The default discrepancy. The gradient goes through both sides (docs/method.md says why)."""
-    return (decoded - output).square().mean()
+    mean: Tensor = _MeanSquare.apply(decoded - output)
+    return mean
+
+
+class _MeanSquare(torch.autograd.Function):
+    """``x.square().mean()`` whose derivative is one product, in the memory layout of x.
+
+    Torch's own spreads 1/n in a layout of its own first, takes three passes, and leaves the copies to what is before.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.square().mean()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        slope: Tensor = x * (grads[0] * (2 / x.numel()))
+        return slope
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        change: Tensor = (x * tangents[0]).mean() * 2
+        return change
+
+    generate_vmap_rule = True
 
 
 def batch_size(block: str, inputs: Any, axes: Axes) -> int:

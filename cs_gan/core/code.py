@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cs_gan.core.bands import Bands
 from cs_gan.core.nodes import coded_nodes, data_nodes
+from cs_gan.core.product import Matrix, multiply_batch, place
 from cs_gan.core.splines import spline_matrix
 from cs_gan.errors import BatchError, CodeError
 
 DECODERS = ("spline", "zero-forcing")
-# Codes kept at a time. A growing N or random nodes pass through many that never come back, and at
-# K = 1024 one of them holds 25 MB.
+# Codes kept at a time. A growing N or random nodes pass through many that never come back.
 KEPT = 32
 
 
@@ -29,9 +30,10 @@ class SplineCode:
 
         data x at alpha_1..alpha_K  --E-->  coded x~ at beta_1..beta_N  --block-->  y~  --D-->  decoded y^ at alpha
 
-    Both matrices are built once per configuration in float64 and kept per dtype and device. Rows of E
-    sum to 1, and so do those of D (for zero-forcing, from N = K on). D E is not the identity unless the
-    decoder is zero-forcing: that is what makes the penalty act on affine blocks too.
+    Both matrices are built once per configuration in float64 and kept per dtype and device. Those of natural and
+    linear splines are built as bands, and in large batches multiplied as such. Rows of E sum to 1, and so do
+    those of D (for zero-forcing, from N = K on). D E is not the identity unless the decoder is zero-forcing:
+    that is what makes the penalty act on affine blocks too.
 
     Args:
         K: samples in a batch, at least 2.
@@ -86,12 +88,12 @@ class SplineCode:
     @property
     def encoder(self) -> Tensor:
         """The encoding matrix E, (N, K) float64 on CPU."""
-        return _matrices(self)[0].clone()
+        return torch.from_numpy(_matrices(self)[0].dense())
 
     @property
     def decoder(self) -> Tensor:
         """The decoding matrix D, (K, N) float64 on CPU."""
-        return _matrices(self)[1].clone()
+        return torch.from_numpy(_matrices(self)[1].dense())
 
     def encode(self, x: Tensor, permutation: Tensor | None = None) -> Tensor:  # (K, *F) -> (N, *F)
         """The coded samples E x, or E x[permutation] at the same cost.
@@ -120,8 +122,22 @@ class SplineCode:
 
     def nearest(self, device: torch.device | str = "cpu") -> Tensor:  # (N,) int64
         """For each coded sample the index of the data sample whose node is closest to its own."""
-        index = np.abs(self.beta[:, None] - self.alpha[None, :]).argmin(axis=1)
-        return torch.from_numpy(index).to(device)
+        alpha, beta = self.alpha, self.beta
+        below = np.searchsorted(-alpha, -beta).clip(1, self.K - 1)  # alpha[below - 1] and alpha[below] are around beta
+        further = np.abs(beta - alpha[below]) < np.abs(beta - alpha[below - 1])
+        return torch.from_numpy(below - 1 + further).to(device)
+
+    def placed(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        """The tensors that encode and decode multiply by there; who captures a CUDA graph holds them as long as it.
+
+        This object keeps them for a while only. Asking for them before a capture also puts them on the device,
+        which can't be done inside one.
+
+        Args:
+            dtype: float32 (for half precision too) or float64.
+        """
+        there = torch.empty(0, device=device).device  # "cuda" with its number
+        return tuple(matrix.weights for which in (0, 1) for matrix in _placed(self, which, dtype, there))
 
     def _apply(self, call: str, which: int, x: Tensor, permutation: Tensor | None) -> Tensor:
         rows, name = ((self.K, "K"), (self.N, "N"))[which]
@@ -131,74 +147,31 @@ class SplineCode:
             raise BatchError(f"{call} got shape {tuple(x.shape)}: the first axis must be {name} = {rows}.")
         dtype = torch.promote_types(x.dtype, torch.float32)
         matrix, transposed = _placed(self, which, dtype, x.device)
-        if permutation is not None:
-            # Laying x[permutation] on the nodes moves E's columns; undoing it moves D's rows. Either is
-            # far cheaper than moving the batch itself.
-            inverse = permutation.argsort().to(x.device)
-            matrix = matrix[:, inverse] if which == 0 else matrix[inverse]
-            transposed = matrix.T
-        return _mix(matrix, transposed, x.to(dtype)).to(x.dtype)
+        if permutation is None:
+            return multiply_batch(matrix, transposed, x.to(dtype)).to(x.dtype)
+        inverse = permutation.argsort().to(x.device)
+        if matrix.blocks:
+            if which == 1:
+                return self._apply(call, which, x, None).index_select(0, inverse)
+            return self._apply(call, which, x.index_select(0, permutation.to(x.device)), None)
+        # Laying x[permutation] on the nodes moves E's columns; undoing it moves D's rows. Either is
+        # far cheaper than moving the batch itself.
+        moved = matrix.weights[:, inverse] if which == 0 else matrix.weights[inverse]
+        return multiply_batch(Matrix(matrix.rows, moved), Matrix(rows, moved.T), x.to(dtype)).to(x.dtype)
 
 
 @lru_cache(maxsize=KEPT)
-@torch.inference_mode(False)  # what is cached there must still serve training
-def _matrices(code: SplineCode) -> tuple[Tensor, Tensor]:
+def _matrices(code: SplineCode) -> tuple[Bands, Bands]:
     """E (N, K) and D (K, N), float64."""
     fit = partial(spline_matrix, code.spline, smoothing=code.smoothing)
     encoder = fit(code.alpha, code.beta)
-    decoder = np.linalg.pinv(encoder) if code.decoder_kind == "zero-forcing" else fit(code.beta, code.alpha)
-    return torch.from_numpy(encoder), torch.from_numpy(decoder)
+    if code.decoder_kind == "zero-forcing":
+        return encoder, Bands.of(np.asarray(np.linalg.pinv(encoder.dense()), dtype=np.float64))
+    return encoder, fit(code.beta, code.alpha)
 
 
 @lru_cache(maxsize=2 * KEPT)
-@torch.inference_mode(False)
-def _placed(code: SplineCode, which: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+@torch.inference_mode(False)  # what is cached there must still serve training
+def _placed(code: SplineCode, which: int, dtype: torch.dtype, device: torch.device) -> tuple[Matrix, Matrix]:
     """E or D with its transpose, where and as the hot path needs it."""
-    matrix = _matrices(code)[which].to(device, dtype)
-    return matrix, matrix.T.contiguous()
-
-
-class _BatchMatmul(torch.autograd.Function):
-    """``matrix @ flat`` for a constant matrix: linear, so its derivative is itself with the transpose.
-
-    A plain matmul would be cast to bfloat16 by an enclosing autocast, in its backward too when a
-    gradient penalty differentiates inside the context; here both run in the dtype they are given.
-    """
-
-    @staticmethod
-    def forward(matrix: Tensor, transposed: Tensor, flat: Tensor) -> Tensor:
-        with torch.autocast(flat.device.type, enabled=False):
-            return matrix @ flat
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        matrix, transposed, _ = inputs
-        ctx.save_for_backward(matrix, transposed)
-        ctx.save_for_forward(matrix, transposed)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
-        matrix, transposed = ctx.saved_tensors
-        return None, None, _multiply(transposed, matrix, grads[0])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        matrix, transposed = ctx.saved_tensors
-        return _multiply(matrix, transposed, tangents[2])
-
-    generate_vmap_rule = True
-
-
-def _multiply(matrix: Tensor, transposed: Tensor, flat: Tensor) -> Tensor:
-    product: Tensor = _BatchMatmul.apply(matrix, transposed, flat)
-    return product
-
-
-def _mix(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:  # (K, *F) -> (N, *F)
-    """Multiply along the batch axis, keeping the memory layout of the rest (channels_last stays so)."""
-    axes = sorted(range(1, x.dim()), key=lambda axis: x.stride(axis), reverse=True)
-    flat = x.permute(0, *axes).reshape(x.shape[0], -1)  # a view whenever x is dense
-    mixed = _multiply(matrix, transposed, flat)
-    shape = [x.shape[axis] for axis in axes]
-    back = [1 + axes.index(axis) for axis in range(1, x.dim())]
-    return mixed.view(matrix.shape[0], *shape).permute(0, *back)
+    return place(_matrices(code)[which], dtype, device)

@@ -52,7 +52,7 @@ class Coding:
 
 
 def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The hook for a program that compiles: torch.compile would trace it down into scipy, which takes minutes."""
+    """The hook for a program that compiles: torch.compile would trace it down into numpy, which takes minutes."""
     dynamo = sys.modules.get("torch._dynamo")  # importing it takes seconds, and without it nothing is compiled yet
     return hook if dynamo is None else dynamo.disable(hook)
 

@@ -140,6 +140,7 @@ class CodedClassifierConfig(CodeConfig):
     mu: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.blocks = names_of(self.blocks)
         require(0 <= self.mu < 1, "method.coded.mu", self.mu, "in [0, 1)")
 

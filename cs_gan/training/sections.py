@@ -94,6 +94,7 @@ class CodeConfig:
 
     Args:
         ratio_start, ratio_end: N/K at the first step and towards the end, a straight line between.
+        levels: how many values N/K takes on its way, both ends among them; null is a straight line.
         every: observe on every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
@@ -101,6 +102,7 @@ class CodeConfig:
 
     ratio_start: float = 1.0
     ratio_end: float = 1.5
+    levels: int | None = None
     every: int = 1
     nodes: str = "chebyshev"
     spline: str = "natural"
@@ -108,6 +110,9 @@ class CodeConfig:
     smoothing: float = 1e-4
     batch_norm: str = "keep"
     share_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.levels is None or self.levels >= 2, "coded.levels", self.levels, "at least 2, or null")
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of ``CodedSmoothing`` that they are."""

@@ -129,8 +129,8 @@ class TestCache:
         code, cpu = SplineCode(11, 17), torch.device("cpu")
         single = code_module._placed(code, 0, torch.float32, cpu)
         assert code_module._placed(SplineCode(11, 17), 0, torch.float32, cpu) is single
-        assert code_module._placed(code, 0, torch.float64, cpu)[0].dtype == torch.float64
-        assert single[0].dtype == torch.float32
+        assert code_module._placed(code, 0, torch.float64, cpu)[0].weights.dtype == torch.float64
+        assert single[0].weights.dtype == torch.float32
 
     @pytest.mark.parametrize(
         "other",

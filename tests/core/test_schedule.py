@@ -24,6 +24,24 @@ def test_linear_is_a_line_held_at_its_ends(schedule, progress, value):
     assert schedule(progress) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("levels", [2, 3, 5, 100])
+def test_levels_are_equally_far_apart_and_equally_long_from_start_to_end(levels):
+    schedule, steps = Linear(1.0, 1.5, until=0.5, levels=levels), 2000
+    values = [schedule(step / steps) for step in range(steps + 1)]
+    seen = list(dict.fromkeys(values))
+    assert seen == pytest.approx([1.0 + 0.5 * level / (levels - 1) for level in range(levels)])
+    assert values == sorted(values)
+    assert (values[0], values[steps // 2], values[-1]) == (1.0, 1.5, 1.5)
+    assert {values[: steps // 2].count(value) for value in seen} == {
+        steps // 2 // levels + r for r in ([0, 1] if 1000 % levels else [0])
+    }
+
+
+def test_fewer_than_two_levels_are_refused():
+    with pytest.raises(CodeError, match="levels=1"):
+        Linear(1.0, 1.5, levels=1)
+
+
 def measured(coded, block, x):
     with coded.observe():
         block(x)

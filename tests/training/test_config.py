@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from cs_gan.errors import ConfigError
-from cs_gan.training import GanConfig, as_plain, differences, parse_config, save_config
+from cs_gan.training import ClassifierConfig, GanConfig, as_plain, differences, parse_config, save_config
 
 RECIPES = Path(__file__).parents[2] / "configs" / "gan"
 
@@ -189,6 +189,12 @@ class TestRefusals:
             parse_config(GanConfig, [f"--{key}={value}"])
         assert key in str(error.value)
         assert value.strip("[]") in str(error.value)
+
+    @pytest.mark.parametrize(("kind", "key"), [(GanConfig, "coded"), (ClassifierConfig, "method.coded")])
+    def test_one_level_of_the_ratio_is_refused(self, kind, key):
+        with pytest.raises(ConfigError, match=r"coded\.levels = 1 must be at least 2"):
+            parse_config(kind, [f"--{key}.levels=1"])
+        parse_config(kind, [f"--{key}.levels=2"])
 
     @pytest.mark.parametrize("part", ["generator", "critic"])
     def test_a_negative_coded_weight_is_refused(self, part):

@@ -1,0 +1,141 @@
+"""Parts of ``benchmarks/coding.py``: codes of many samples, built, multiplied by blocks or dense, and in a step."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import Clock, Row, Timing, Variant, measure, synchronised
+from cs_gan import SplineCode
+from cs_gan.core.nodes import coded_nodes, data_nodes
+from cs_gan.core.product import multiply_batch, place
+from cs_gan.core.splines import spline_matrix
+from models import build_classifier
+
+RATIO = 1.5
+
+
+def torch_spline(nodes: Tensor, points: Tensor) -> Callable[[Tensor], Tensor]:  # (n,), (m,) -> (n, F) -> (m, F)
+    """What a torch program without our matrices does in each step: fit a natural cubic spline, and evaluate it.
+
+    Stands in for a library: the tridiagonal system of increasing nodes solved for all features at once.
+    """
+    h = nodes.diff()
+    piece = (torch.searchsorted(nodes, points, right=True) - 1).clamp(0, len(nodes) - 2)
+    a, b, width = (part[:, None] for part in (points - nodes[piece], nodes[piece + 1] - points, h[piece]))
+    steps, pivots = h.tolist(), list[float]()
+    for above, below in itertools.pairwise(steps):
+        pivots.append(2 * (above + below) - (above**2 / pivots[-1] if pivots else 0.0))
+
+    def evaluate(y: Tensor) -> Tensor:
+        right = 6 * (y.diff(dim=0) / h[:, None]).diff(dim=0)
+        rows = list(right)
+        for i in range(1, len(rows)):
+            rows[i] = rows[i] - steps[i] / pivots[i - 1] * rows[i - 1]
+        for i in reversed(range(len(rows))):
+            after = steps[i + 1] * rows[i + 1] if i + 1 < len(rows) else 0.0
+            rows[i] = (rows[i] - after) / pivots[i]
+        end = torch.zeros_like(y[0])
+        M = torch.stack([end, *rows, end])
+        line = (b * y[piece] + a * y[piece + 1]) / width
+        return line - a * b * ((b + width) * M[piece] + (a + width) * M[piece + 1]) / (6 * width)
+
+    return evaluate
+
+
+def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
+    """E and D of a new code, from their bands, and placed for multiplying on a CPU."""
+    # A seed never used before is a new code to the cache, and these nodes do without it.
+    seeds = itertools.count(time.time_ns())
+    variants: dict[str, Variant] = {}
+    for K in sizes:
+        N = round(RATIO * K)
+        variants[f"code of K = {K}, N = {N} built"] = lambda K=K, N=N: SplineCode(K, N, seed=next(seeds))
+        variants[f"code of K = {K}, N = {N} built and placed"] = lambda K=K, N=N: SplineCode(
+            K, N, seed=next(seeds)
+        ).placed("cpu")
+    return [Row(name, timing) for name, timing in measure(variants, repeats, clock).items()]
+
+
+def crossover_rows(sizes: Sequence[int], features: int, repeats: int, clock: Clock, device: str) -> list[Row]:
+    """Encode and decode, forward and backward, dense and by blocks; where the ratio falls below 1 blocks win."""
+    rows = []
+    for K in sizes:
+        N = round(RATIO * K)
+        names = f"encode + decode, K = {K}, dense", f"encode + decode, K = {K}, by blocks"
+        variants = {name: _both_ways(K, N, features, device, "blocks" in name) for name in names}
+        timings = measure(variants, repeats, clock)
+        rows += [Row(names[0], timings[names[0]]), Row(names[1], timings[names[1]], timings[names[0]])]
+    return rows
+
+
+def _both_ways(K: int, N: int, features: int, device: str, blocked: bool) -> Variant:
+    alpha, beta = data_nodes("chebyshev", K), coded_nodes("chebyshev", N)
+    pairs = [
+        place(spline_matrix("natural", *nodes), torch.float32, torch.device(device), blocked)
+        for nodes in ((alpha, beta), (beta, alpha))
+    ]
+    tensors = [torch.randn(rows, features, device=device, requires_grad=True) for rows in (K, N)]
+
+    def run() -> None:
+        outputs = [multiply_batch(*pair, x) for pair, x in zip(pairs, tensors, strict=True)]
+        torch.autograd.grad(outputs, tensors, [outputs[0].detach(), outputs[1].detach()])
+
+    return synchronised(run, device)
+
+
+def share_rows(
+    K: int, batch: int, block: str, slices: int, repeats: int, clock: Clock, device: str, network: str
+) -> tuple[list[Row], float, float]:
+    """Of a classifier's training step, what encode + decode of K samples take, by time and by FLOPs.
+
+    Both grow with the samples and with the features alone, so a machine that can't hold a step of K samples
+    measures a step of ``batch``, and coding of a ``slices``-th of the block's features.
+    """
+    model = build_classifier(network, 10).to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    labels, optimizer = torch.arange(batch, device=device) % 10, torch.optim.SGD(model.parameters(), lr=0.0)
+    sizes: list[int] = []
+    hook = model.get_submodule(block).register_forward_hook(
+        lambda _, args, output: sizes.extend((args[0][0].numel(), output[0].numel()))
+    )
+    with torch.no_grad(), hook, FlopCounterMode(display=False) as forward:
+        model(images)
+    code, (x, y) = SplineCode(K, round(RATIO * K)), (torch.randn(K, size // slices, device=device) for size in sizes)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    coding = coding_of(code, x, y)
+    with FlopCounterMode(display=False) as coded:
+        coding()
+    names = (
+        f"{network} step, plain, {batch} samples",
+        f"encode + decode of {block}, {K} samples, 1/{slices} of features",
+    )
+    variants = {names[0]: synchronised(step, device), names[1]: synchronised(coding, device)}
+    timings = measure(variants, repeats, clock)
+    shares = timings[names[1]].relative_to(timings[names[0]])
+    scale = slices * batch / K
+    flops = scale * coded.get_total_flops() / (3 * forward.get_total_flops())
+    return [Row(name, timings[name]) for name in names], scale * Timing(shares.rounds).median, flops
+
+
+def coding_of(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (K, *G)
+    """Encode x and decode outputs like y, forward and backward, as a coded block does beside its own work."""
+    x = x.detach().requires_grad_()
+    outputs = code.encode(y).detach().requires_grad_()  # (N, *G)
+    grads = [code.encode(x).detach(), y]
+
+    def run() -> None:
+        torch.autograd.grad([code.encode(x), code.decode(outputs)], [x, outputs], grads)
+
+    return run
