@@ -116,10 +116,6 @@ class SplineCode:
         """
         return self._apply("decode", 1, y, permutation)
 
-    def placed(self, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """The tensors that encode and decode multiply by there: who captures a CUDA graph holds them as long as it."""
-        return *_placed(self, 0, dtype, device), *_placed(self, 1, dtype, device)
-
     def nearest(self, device: torch.device | str = "cpu") -> Tensor:  # (N,) int64
         """For each coded sample the index of the data sample whose node is closest to its own."""
         alpha, beta = self.alpha, self.beta

@@ -1,0 +1,119 @@
+"""torch-mimicry's WGAN-GP, the peer of benchmarks/wgan_step.py, and our networks with its weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.gan import gradient_penalty
+from models import build_gan
+
+
+def mimicry(width: int | None, device: str) -> tuple[Any, Any] | None:
+    """Its generator and critic, or None where it isn't installed.
+
+    Its packages import each other and at last TensorFlow, which a training step never uses: here they are empty, and
+    only the modules that are asked for run.
+    """
+    found = importlib.util.find_spec("torch_mimicry")
+    if found is None or not found.submodule_search_locations:
+        return None
+    (home,) = found.submodule_search_locations
+    for name in ("torch_mimicry", "torch_mimicry.nets", "torch_mimicry.nets.gan", "torch_mimicry.nets.wgan_gp"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(home, *name.split(".")[1:]))]
+        sys.modules.setdefault(name, package)
+    nets = importlib.import_module("torch_mimicry.nets.wgan_gp.wgan_gp_32")
+    sizes = ({}, {}) if width is None else ({"ngf": width}, {"ndf": width})
+    torch.manual_seed(0)
+    return nets.WGANGPGenerator32(**sizes[0]).to(device), nets.WGANGPDiscriminator32(**sizes[1]).to(device)
+
+
+PARTS = {"b1": "norm1", "c1": "conv1", "b2": "norm2", "c2": "conv2", "c_sc": "shortcut"}
+
+
+def our_names(theirs: dict[str, Tensor], first: int) -> dict[str, Tensor]:
+    """Weights or gradients of its generator (whose blocks count from 2) or critic (from 1) under our names."""
+    ends = {"l1": "stem.0", "b5": "head.0", "c5": "head.2", "l5": "head.linear"}
+    found = {}
+    for name, value in theirs.items():
+        head, *rest = name.split(".")
+        if head in ends:
+            parts = [ends[head], *rest]
+        else:
+            parts = [f"blocks.{int(head.removeprefix('block')) - first}", PARTS[rest[0]], *rest[1:]]
+        found[".".join(parts)] = value
+    return found
+
+
+def ours_like(theirs: tuple[nn.Module, nn.Module], width: int | None, device: str) -> tuple[nn.Module, nn.Module]:
+    """Our networks with the peer's weights."""
+    networks = build_gan("mimicry32", **({"width": width} if width else {}))
+    for network, peer, first in zip(networks, theirs, (2, 1), strict=True):
+        network.load_state_dict(our_names(peer.state_dict(), first))
+        network.to(device, memory_format=torch.channels_last)  # as train_gan.py has them
+    return networks
+
+
+def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], batch: int, device: str) -> float:
+    """The largest relative difference of a loss or gradient on the same images, latents and interpolation.
+
+    torch-mimicry's critic applies ReLU in place, so that its shortcuts see rectified inputs, as Gulrajani's don't; for
+    the comparison its ReLUs are taken out of place.
+
+    Raises:
+        AssertionError: if it is more than rounding.
+    """
+    in_place = [module for module in theirs[1].modules() if isinstance(module, nn.ReLU)]
+    for module in in_place:
+        module.inplace = False
+    torch.manual_seed(1)
+    real, z = torch.randn(batch, 3, 32, 32, device=device), torch.randn(batch, 128, device=device)
+    one, other = (gradients(pair, pair is theirs, real, z) for pair in (theirs, ours))
+    for module in in_place:
+        module.inplace = True
+    # Of a tensor that is 0 but for rounding, such as a bias before batch norm, the scale is the largest of its network.
+    scale = {part: max(float(v.norm()) for k, v in other.items() if k.startswith(part)) for part in ("critic", "gen")}
+    errors = {
+        name: float((one[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"]))
+        for name, value in other.items()
+    }
+    # float32 sums of up to 10^5 terms in another order, through a dozen layers; TF32 rounds their inputs to 2^-11.
+    worst = max(errors, key=lambda name: errors[name])
+    assert errors[worst] < (2e-2 if device == "cuda" else 2e-3), f"{worst} differs by {errors[worst]:.2g}"
+    return errors[worst]
+
+
+def gradients(pair: tuple[Any, Any], peer: bool, real: Tensor, z: Tensor) -> dict[str, Tensor]:
+    """Of the critic's whole loss and of the generator's, by our names, and the critic's loss."""
+    generator, critic = pair
+    generator.zero_grad()
+    critic.zero_grad()
+    fake = generator(z)
+    torch.manual_seed(2)  # of the peer's interpolation, which is drawn on the CPU
+    if peer:
+        penalty = critic.compute_gradient_penalty_loss(real, fake.detach(), 10.0)
+    else:
+        penalty = 10 * gradient_penalty(critic, real, fake, torch.rand(len(real), 1).squeeze(1).to(real.device))
+    loss = critic(fake.detach()).mean() - critic(real).mean() + penalty
+    loss.backward()
+    found = {"critic loss": loss.detach()}
+    by_name = {name: p.grad.clone() for name, p in critic.named_parameters()}
+    found |= {f"critic {name}": grad for name, grad in (our_names(by_name, 1) if peer else by_name).items()}
+    (-critic(fake).mean()).backward()
+    by_name = {name: p.grad.clone() for name, p in generator.named_parameters()}
+    return found | {f"generator {name}": grad for name, grad in (our_names(by_name, 2) if peer else by_name).items()}
+
+
+class Quiet:
+    """The log that torch-mimicry's steps want; reading the values is left out, to its advantage."""
+
+    def add_metric(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
