@@ -11,13 +11,23 @@ import pytest
 import torch
 
 import cs_gan.gan.losses as losses_module
+import train_classifier
 import train_gan
 from cs_gan import SplineCode
 from cs_gan.data import ImageStore
 from cs_gan.gan import fast_double_backward, gradient_penalty
-from cs_gan.training import CapturedStep, CudaGraphs, GanConfig, Session, list_checkpoints, parse_config
+from cs_gan.training import (
+    CapturedStep,
+    ClassifierConfig,
+    CudaGraphs,
+    GanConfig,
+    Session,
+    list_checkpoints,
+    parse_config,
+)
 from cs_gan.training.capture import WARM_UP
 from models import build_gan
+from tests import test_train_classifier as classifier
 from tests.test_train_gan import _signal_handlers_as_before, arguments, losses, run, states_equal  # noqa: F401
 from tests.test_train_gan_capture import SCHEDULES, last
 
@@ -151,3 +161,40 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path, ca
     assert run(tmp_path / "run", *LONG, "--training.learning_rate=1e30", "--training.log_every=1000") == 2
     assert "is not finite" in capsys.readouterr().err
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+CLASSIFIER = ["--training.steps=40", "--training.checkpoint_every=20", "--training.log_every=10", "--data.flip=true"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        [],
+        ["--training.optimizer=adamw", "--training.learning_rate=0.001"],
+        ["--method.coded.blocks=['']", "--method.mixup.alpha=1", "--method.mixup.probability=0.5"],
+        ["--method.cutmix.alpha=1", "--training.mixed_precision=bf16"],
+        ["--model.name=wrn28_10", "--model.width=8", "--model.dropout=0.3"],
+    ],
+)
+def test_classifiers_with_graphs_and_without_end_in_the_same_bits(tmp_path, method):
+    assert classifier.run(tmp_path / "graph", *CLASSIFIER, *method) == 0
+    assert classifier.run(tmp_path / "eager", *CLASSIFIER, *method, "--training.cuda_graph=off") == 0
+    assert classifier.run(tmp_path / "host", *CLASSIFIER, *method, "--data.device=cpu") == 0
+    ends = [classifier.final_tensors(tmp_path / end) for end in ("graph", "eager", "host")]
+    for other in ends[1:]:
+        assert all(torch.equal(ends[0][key], other[key]) for key in other)
+
+
+def test_a_classifiers_step_never_waits_for_the_gpu(tmp_path):
+    more = ["--method.coded.blocks=['']", "--method.coded.ratio_end=1", "--method.mixup.alpha=1"]
+    config = parse_config(ClassifierConfig, classifier.arguments(tmp_path, *CLASSIFIER, *more))
+    with ExitStack() as stack:
+        task = train_classifier.ClassifierTask(config, Session(config, stack))
+        stack.callback(task.close)
+        for step in range(4):
+            task.step(step)
+        assert task.update.captures
+        stack.callback(torch.cuda.set_sync_debug_mode, "default")
+        torch.cuda.set_sync_debug_mode("error")
+        for step in range(4, 8):
+            task.step(step)
