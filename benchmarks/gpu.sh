@@ -17,7 +17,7 @@ size=(--device "$device" --repeats 3)
 steps=()
 if [ "$device" = cpu ]; then
     size+=(--toy)
-    steps=(-- --model.width=4 --training.batch_size=4 --training.generator_batch_size=4 --training.n_critic=1)
+    steps=(-- --model.width=4 --training.batch_size=4 --training.generator_batch_size=4 --training.n_critic=1 --training.log_every=1)
 fi
 peer=()
 [ -n "${MIMICRY:-}" ] && peer=(--mimicry "$MIMICRY")

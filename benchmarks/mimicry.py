@@ -76,7 +76,9 @@ def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], ba
         module.inplace = False
     torch.manual_seed(1)
     real, z = torch.randn(batch, 3, 32, 32, device=device), torch.randn(batch, 128, device=device)
+    allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     one, other = (gradients(pair, pair is theirs, real, z) for pair in (theirs, ours))
+    torch.backends.cudnn.allow_tf32 = allowed
     for module in in_place:
         module.inplace = True
     # Of a tensor that is 0 but for rounding, such as a bias before batch norm, the scale is the largest of its network.
@@ -85,9 +87,9 @@ def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], ba
         name: float((one[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"]))
         for name, value in other.items()
     }
-    # float32 sums of up to 10^5 terms in another order, through a dozen layers; TF32 rounds their inputs to 2^-11.
+    # float32 sums of up to 10^5 terms in another order, through a dozen layers; a ReLU on its kink may fall either way.
     worst = max(errors, key=lambda name: errors[name])
-    assert errors[worst] < (2e-2 if device == "cuda" else 2e-3), f"{worst} differs by {errors[worst]:.2g}"
+    assert errors[worst] < 5e-3, f"{worst} differs by {errors[worst]:.2g}"
     return errors[worst]
 
 

@@ -50,7 +50,8 @@ def fold_mean_pool(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (out, in, 4,
     at four places one pixel apart. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2, which is what
     averaging the zero-padded kernel over windows of two gives.
     """
-    return F.avg_pool2d(weight, kernel_size=2, stride=1, padding=1, count_include_pad=True)
+    # Padded apart: on CUDA the gradient of a pool's own padding is wrong in channels_last (PyTorch issue 188344).
+    return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), kernel_size=2, stride=1)
 
 
 def fold_nearest_upsample(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (in, out, 4, 4)

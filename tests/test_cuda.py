@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+import subprocess
+import sys
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +36,7 @@ from tests import test_train_classifier as classifier
 from tests.test_train_gan import _signal_handlers_as_before, arguments, losses, run, states_equal  # noqa: F401
 from tests.test_train_gan_capture import SCHEDULES, last
 
+ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # At most log_every steps are under way when the losses are read.
 LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--training.log_every=10"]
@@ -58,6 +64,17 @@ def test_larger_networks_too(tmp_path, network):
     assert run(tmp_path / "graph", *shared) == 0
     assert run(tmp_path / "eager", *shared, "--training.cuda_graph=off") == 0
     assert states_equal(last(tmp_path / "graph"), last(tmp_path / "eager"))
+
+
+def test_a_fresh_process_ends_in_the_same_bits_as_one_with_a_history(tmp_path):
+    # Autograd's threads count nodes, and sums of gradients follow the counts: the first run of a process showed it.
+    shared = [*LONG, "--model.name=paper32", "--model.width=64", "--data.image_size=32", "--training.steps=6"]
+    for name in ("one", "two"):
+        command = [sys.executable, "train_gan.py", *arguments(tmp_path / name, *shared)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        assert run(tmp_path / "here", *shared, "--training.cuda_graph=off") == 0
+        assert states_equal(last(tmp_path / name), last(tmp_path / "here"))
+        shutil.rmtree(tmp_path / "here")
 
 
 def test_a_resumed_run_with_graphs_ends_in_the_same_bits(tmp_path):
@@ -141,6 +158,25 @@ def test_batches_are_the_same_on_every_device():
     for how in ({}, {"flip": True}, {"crop": 4}, {"dequantize": True}, {"flip": True, "crop": 4, "dequantize": True}):
         batches = [each.batch(rows, augmentation=(3, 5), **how).cpu() for each in (store, on_gpu)]
         assert torch.equal(*batches)
+
+
+@pytest.mark.parametrize("name", ["paper32", "mimicry32", "dcgan32", "paper64"])
+def test_gradients_are_those_of_a_cpu(name):
+    # In channels_last, where torch's own kernels can be wrong (PyTorch issue 188344).
+    torch.manual_seed(0)
+    here = [network.double() for network in build_gan(name, width=16)]
+    there = [copy.deepcopy(net).cuda().to(memory_format=torch.channels_last) for net in here]
+    z, alpha = torch.randn(4, 128, dtype=torch.float64), torch.full((4,), 0.3, dtype=torch.float64)
+    real = torch.randn(4, *here[1].image_shape, dtype=torch.float64)
+    for (generator, critic), device in ((here, "cpu"), (there, "cuda")):
+        fake = generator(z.to(device))
+        loss = critic(fake).mean() - critic(real.to(device)).mean()
+        (loss + 10 * gradient_penalty(critic, real.to(device), fake, alpha.to(device))).backward()
+    for one, other in zip(here, there, strict=True):
+        for (name, parameter), twin in zip(one.named_parameters(), other.parameters(), strict=True):
+            if parameter.grad is not None:
+                scale = float(parameter.grad.abs().max()) + 1e-6
+                torch.testing.assert_close(twin.grad.cpu(), parameter.grad, rtol=0, atol=1e-9 * scale, msg=name)
 
 
 @pytest.mark.parametrize("name", ["paper32", "paper64", "dcgan32"])

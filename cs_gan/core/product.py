@@ -14,7 +14,8 @@ from cs_gan.core.bands import Bands, Block
 # A block takes as many columns as its rows' own and some 30 more (float32), so that blocks spare half of a dense
 # product at K = 128 and nearly all of it at 4096. `python benchmarks/coding.py` measures where they begin to win.
 # That is one batch on a CPU, and another where each block is a kernel to launch.
-BLOCKED_FROM, BLOCKED_FROM_ON_GPU = 128, 512
+# On an H100 dense was faster at 1,024 features up to K = 4,096, where it met the chip's peak; blocks wait for launches.
+BLOCKED_FROM, BLOCKED_FROM_ON_GPU = 128, 4096
 HEIGHT, HEIGHT_ON_GPU = 32, 128
 # Private: a gradient of autograd.grad(..., is_grads_batched=True), to which no out= can be given.
 _batched_gradient = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)

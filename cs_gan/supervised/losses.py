@@ -64,7 +64,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
             raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
         drawn = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
         projections = F.normalize(drawn, dim=1).to(logits)
-        (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
+        with torch.autograd.set_multithreading_enabled(False):  # for the reason that gradient_penalty has
+            (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
         penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()
         return penalty
 
