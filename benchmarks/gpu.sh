@@ -3,9 +3,10 @@
 #
 #   bash benchmarks/gpu.sh                      under four minutes on an H100; results as JSON in gpu-results/
 #   bash benchmarks/gpu.sh --device cpu         at toy size, to see that it runs
-#   OUTPUT=folder SECONDS_EACH=60 MIMICRY=folder PYTHON=python3 bash benchmarks/gpu.sh
+#   OUTPUT=folder SECONDS_EACH=50 MIMICRY=folder PYTHON=python3 ONLY="tests wgan_step" bash benchmarks/gpu.sh
 #
 # MIMICRY is where torch-mimicry lies (benchmarks/wgan_step.py says how to get it); without it there is no peer.
+# ONLY names the parts to run: tests wgan_step classifier_step coded_pass input_pipeline end_to_end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 device=cuda
@@ -13,7 +14,7 @@ device=cuda
 output=${OUTPUT:-gpu-results}
 python=${PYTHON:-python3}
 mkdir -p "$output"
-size=(--device "$device" --repeats 3)
+size=(--device "$device" --repeats 2)
 steps=()
 if [ "$device" = cpu ]; then
     size+=(--toy)
@@ -26,20 +27,22 @@ failed=0
 run() {  # a name, a command
     local name=$1 begin=$SECONDS
     shift
+    case " ${ONLY:-$name} " in *" $name "*) ;; *) return ;; esac
     if "$@" >"$output/$name.txt" 2>&1; then result=done; else result=FAILED failed=1; fi
     echo "$name: $result after $((SECONDS - begin)) s ($output/$name.txt)"
 }
 
-run tests "$python" -m pytest -q -n 6 -p no:cacheprovider --junitxml="$output/tests.xml" tests/test_cuda.py \
+run tests "$python" -m pytest -q -n 8 -p no:cacheprovider --junitxml="$output/tests.xml" tests/test_cuda.py \
     tests/test_randomness.py tests/core/test_product.py
 run wgan_step "$python" benchmarks/wgan_step.py "${size[@]}" ${peer[@]+"${peer[@]}"} --json "$output/wgan_step.json"
-run classifier_step "$python" -m benchmarks.classifier_step "${size[@]}" --json "$output/classifier_step.json"
+run classifier_step "$python" -m benchmarks.classifier_step "${size[@]}" --precisions bf16 --json "$output/classifier_step.json"
 for name in coded_pass input_pipeline; do
-    run $name "$python" benchmarks/$name.py "${size[@]}" --json "$output/$name.json"
+    run $name "$python" -m benchmarks.$name "${size[@]}" --json "$output/$name.json"
 done
-seconds=${SECONDS_EACH:-60}
+seconds=${SECONDS_EACH:-50}
 [ "$device" = cpu ] && seconds=${SECONDS_EACH:-5}
 run end_to_end "$python" benchmarks/wgan_step.py --device "$device" --end-to-end "$seconds" \
     --json "$output/end_to_end.json" ${steps[@]+"${steps[@]}"}
 "$python" -m benchmarks.gpu_table "$output"
+echo "all of it took $SECONDS s"
 exit $failed

@@ -202,7 +202,7 @@ def end_to_end(recipe: str, seconds: float, *arguments: str) -> dict[str, float]
     }
 
 
-def made_up_images(path: Path, count: int = 10_000) -> Path:
+def made_up_images(path: Path, count: int = 4_000) -> Path:
     """A zip of random images of CIFAR-10's size, since speed doesn't depend on what they show."""
     pixels = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8).numpy()
     with zipfile.ZipFile(path, "w") as archive:

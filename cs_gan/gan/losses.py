@@ -48,8 +48,8 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
         between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha).requires_grad_()
         with fast_double_backward():
             scores = critic(between)
-        # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. In which order gradients of
-        # a parameter are added up, and so their last bits, would then depend on the history of the process.
+        # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. The order in which the
+        # gradients of a parameter are added up, and so their last bits, would depend on the history of the process.
         with torch.autograd.set_multithreading_enabled(False):
             (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
         slopes: Tensor = gradient.flatten(1).norm(dim=1)

@@ -17,7 +17,7 @@ from cs_gan.training.task import Task
 def dry_run(task: Task) -> str:
     """Run one step twice, first counting, then timing, and print what it took; nothing is written."""
     session, training = task.session, task.session.config.training
-    with _counting() as counter:
+    with counting() as counter:
         task.step(0)
     for _ in range(WARM_UP if session.device.type == "cuda" else 0):  # until the step runs as a graph
         task.step(0)
@@ -62,7 +62,8 @@ class _Flat:
     def __exit__(self, *args: object) -> None: ...
 
 
-def _counting() -> FlopCounterMode:
+def counting() -> FlopCounterMode:
+    """A FLOP counter that gradients inside modules do not trip up."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _Flat()  # type: ignore[assignment]
     return counter
