@@ -16,7 +16,7 @@ class CodeError(CsGanError, ValueError):
 
 
 class BlockError(CsGanError, ValueError):
-    """A block that doesn't exist, is attached already, or can't be coded."""
+    """A block that doesn't exist, is attached already, or can't be coded or differentiated as asked."""
 
 
 class BatchError(CsGanError, ValueError):

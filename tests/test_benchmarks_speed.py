@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import classifier_step, coded_pass, gpu_table, input_pipeline, scoring, wgan_step
+from benchmarks import classifier_step, coded_pass, compile, gpu_table, input_pipeline, scoring, wgan_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +47,14 @@ def test_coded_pass_counts_flops_as_they_are(tmp_path):
     assert 1 < ratios["critic, last block, N = 1.0 K"] < ratios["critic, last block, N = 1.5 K"]
     each, second = ratios["critic, whole critic, N = 1.5 K"], ratios["critic, whole critic, N = 1.5 K, every 2"]
     assert second - 1 == pytest.approx((each - 1) / 2)
+
+
+def test_compile_compares_three_ways_to_one_gradient(tmp_path):
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this torch can't compile a gradient penalty")
+    found = figures(compile.main, tmp_path / "c.json")
+    assert len(found["ms"]) == 3
+    assert found["dcgan32: largest difference"] < 1e-4
 
 
 def test_input_pipeline_compares_with_torchvision(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.compiled import require_second_derivative
 from cs_gan.gan.double_backward import fast_double_backward
 
 
@@ -34,6 +35,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
 
     Raises:
         ValueError: if the shapes differ.
+        BlockError: if the critic has parts that torch.compile compiled ahead of time.
 
     Source: Gulrajani et al. 2017, equation 3 and algorithm 1.
     """
@@ -48,6 +50,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
         between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha).requires_grad_()
         with fast_double_backward():
             scores = critic(between)
+        require_second_derivative("gradient_penalty", scores, between)
         # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. The order in which the
         # gradients of a parameter are added up, and so their last bits, would depend on the history of the process.
         with torch.autograd.set_multithreading_enabled(False):

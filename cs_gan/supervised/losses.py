@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cs_gan.core.compiled import require_second_derivative
 from cs_gan.core.second_pass import coded_pass
 from cs_gan.errors import BatchError
 
@@ -45,6 +46,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
 
     Raises:
         BatchError: for integer images, or logits of another shape.
+        BlockError: if the model has parts that torch.compile compiled ahead of time.
 
     Source: Hoffman, Roberts and Yaida 2019 (arXiv 1908.02729), equations 3 to 7, n_proj = 1.
     """
@@ -62,6 +64,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
         logits = model(x)
         if logits.dim() != 2 or len(logits) != len(x):
             raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
+        require_second_derivative("jacobian_penalty", logits, x)
         drawn = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
         projections = F.normalize(drawn, dim=1).to(logits)
         with torch.autograd.set_multithreading_enabled(False):  # for the reason that gradient_penalty has

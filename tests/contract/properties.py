@@ -132,7 +132,19 @@ def autocast(kind):
 
 
 def compiled(kind):
-    """With the block under torch.compile the output and the penalty are those without."""
+    """With the block under torch.compile(backend="eager") the output and the penalty are those without."""
+    compiled_by("eager", kind)
+
+
+def compiled_ahead_of_time(kind):
+    """The same under aot_eager, which differentiates as inductor does, and first gradients; not a column: it is slow."""
+    (output, penalty), (expected, exact), models = compiled_by("aot_eager", kind)
+    scalars = total(output) + penalty, total(expected) + exact
+    close(*(gradients(scalar, model) for scalar, model in zip(scalars, models, strict=True)))
+
+
+def compiled_by(backend, kind):
+    """Output and penalty of the model whose block is compiled, and of the plain one; and the two models."""
     plain, model, batch = kind.model(), kind.model(), kind.batch()
     expected = observe(kind, plain, batch)
     torch._dynamo.reset()
@@ -140,9 +152,10 @@ def compiled(kind):
     if hasattr(block, "_orig_mod"):
         plain.set_submodule(kind.name, block._orig_mod)
         expected, block = observe(kind, plain, batch), block._orig_mod
-    replace_block(model, model.get_submodule(kind.name), torch.compile(block, backend="eager"))
+    replace_block(model, model.get_submodule(kind.name), torch.compile(block, backend=backend))
     output, penalty = observe(kind, model, batch)
     close([output, penalty], list(expected))
+    return (output, penalty), expected, (model, plain)
 
 
 def state_dict(kind):
@@ -296,7 +309,7 @@ PROPERTIES = {
     "autocast": autocast,
     "eval mode": in_eval_mode,
     "no_grad": without_grad,
-    "torch.compile": compiled,
+    "torch.compile (eager)": compiled,
     "checkpoint around": checkpointed_around,
     "checkpoint inside": checkpointed_inside,
     "functional_call": called_functionally,

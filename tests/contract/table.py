@@ -71,6 +71,10 @@ scipy's splines as matrices, along axes that the kind states, in float64.
 for the bare model either (a parametrized module has no pickle; a checkpoint's input may not be overwritten)
 """
 
+AHEAD_OF_TIME = """- **Other backends**: `aot_eager` and inductor compile ahead of time and differentiate once. Output, penalty and first
+  gradients hold with `aot_eager` wherever the column above says yes (tested for a few kinds). A gradient penalty through
+  such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say what to do."""
+
 
 def outcome(check, kind) -> str:
     """``yes``, ``torch``, or the mark of the refusal; any other error is one."""
@@ -100,6 +104,7 @@ def rendered(cells: dict[str, dict[str, str]]) -> str:
     lines = ["| block | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     lines += [f"| {kind} | " + " | ".join(cells[kind][column] for column in COLUMNS) + " |" for kind in KINDS]
     what = [f"- **{name}**: {' '.join(check.__doc__.split())}" for name, check in PROPERTIES.items()]
+    what.append(AHEAD_OF_TIME)
     what.append(f"- **{DDP}**: In two processes (gloo) gradients are the mean of what each has alone.")
     why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]
     return "\n".join([HEAD, *lines, "\n## What is checked\n", *what, "\n## What is refused\n", *why, ""])

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.contract.kinds import KINDS
-from tests.contract.properties import PROPERTIES
+from tests.contract.properties import PROPERTIES, compiled_ahead_of_time
 from tests.contract.table import COLUMNS, DDP, PATH, REFUSALS, committed, outcome, outcomes_of_two_processes, rendered
 
 CELLS = committed(PATH.read_text())
@@ -15,6 +15,12 @@ AGAIN = "if that is meant: python -m tests.contract.table"
 @pytest.mark.parametrize("column", PROPERTIES)
 def test_the_cell_of_the_committed_table_is_what_comes_out(name, column):
     assert outcome(PROPERTIES[column], KINDS[name]) == CELLS[name][column], AGAIN
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["Conv2d", "residual, BatchNorm", "spectral norm", "attention, batch first"])
+def test_compiled_ahead_of_time_first_gradients_are_those_without(name):
+    compiled_ahead_of_time(KINDS[name])
 
 
 def test_two_processes_give_the_column_of_the_committed_table():

@@ -1,0 +1,60 @@
+"""What a gradient penalty must know of torch.compile: code compiled ahead of time has no second derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cs_gan.errors import BlockError
+
+
+def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
+    """Refuse an output whose way back to ``by`` leads through what torch.compile compiled ahead of time.
+
+    inductor and every other backend on AOTAutograd differentiate once. torch 2.14 raises in the backward, without a
+    word of what to do; the gradient of a gradient may also be missing in silence. The graph itself is looked at, so
+    a compiled module, method or function is found wherever it sits, and ``backend="eager"``, whose graph is plain,
+    passes. Within a compiled region nothing is checked: there torch traces both derivatives.
+
+    Args:
+        call: what the error names.
+        output: what is to be differentiated twice.
+        by: the leaf to differentiate by.
+
+    Raises:
+        BlockError: if there is such code.
+    """
+    if torch.compiler.is_compiling() or output.grad_fn is None or by.grad_fn is not None or not by.requires_grad:
+        return
+    users: dict[Any, list[Any]] = {output.grad_fn: []}
+    todo: list[Any] = [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        for below, _ in node.next_functions:
+            if below is not None and below not in users:
+                users[below] = []
+                todo.append(below)
+            if below is not None:
+                users[below].append(node)
+    if not any(_compiled(node) for node in users):
+        return
+    # Compiled code elsewhere, say in what makes a weight, is differentiated once.
+    todo, seen = [torch.autograd.graph.get_gradient_edge(by).node], set()
+    while todo:
+        node = todo.pop()
+        if _compiled(node):
+            raise BlockError(
+                f"{call} got a network with code that torch.compile compiled ahead of time (inductor, aot_eager): torch "
+                'has no second derivatives of it. Compile with backend="eager"; or leave this network uncompiled, and '
+                "compile the generator; or compile the function that computes the whole loss, this call included, under "
+                "torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
+            )
+        if node not in seen:
+            seen.add(node)
+            todo += users.get(node, [])
+
+
+def _compiled(node: Any) -> bool:
+    return type(node).__name__ == "CompiledFunctionBackward"
