@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cs_gan.errors import BlockError
+
+_AOT = "torch._functorch.aot_autograd"  # which such backends differentiate with; imported at its first use
 
 
 def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
@@ -26,7 +29,9 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
     Raises:
         BlockError: if there is such code.
     """
-    if torch.compiler.is_compiling() or output.grad_fn is None or by.grad_fn is not None or not by.requires_grad:
+    if _AOT not in sys.modules or torch.compiler.is_compiling():
+        return
+    if output.grad_fn is None or by.grad_fn is not None or not by.requires_grad:
         return
     users: dict[Any, list[Any]] = {output.grad_fn: []}
     todo: list[Any] = [output.grad_fn]
