@@ -34,6 +34,7 @@ from cs_gan.training import (
     run_script,
     save_snapshot,
     set_learning_rate,
+    warmed_up,
 )
 from models import Classifier, build_classifier
 
@@ -91,9 +92,9 @@ class ClassifierTask(Task):
         """
         config, session = self.config, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
-        set_learning_rate(
-            self.optimizers["network"], config.training.learning_rate * _learning_rate_factor(config, step)
-        )
+        training = config.training
+        factor = warmed_up(step / training.steps, training.warmup, 1 / training.steps, training.decay)
+        set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         code = None
         if self.coded:
             self.coded.set_step(step, config.training.steps)
@@ -288,17 +289,6 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
         smoothing.set_step(step, training.steps)
         smoothing.code(training.batch_size)
     return smoothing
-
-
-def _learning_rate_factor(config: ClassifierConfig, step: int) -> float:
-    """Linear warm-up, then constant or half a cosine to 0."""
-    training = config.training
-    progress = step / training.steps
-    if progress < training.warmup:
-        return (step + 1) / (training.warmup * training.steps)
-    if training.decay == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (progress - training.warmup) / (1 - training.warmup)))
 
 
 def main(arguments: list[str] | None = None) -> int:

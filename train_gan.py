@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import BatchStream, ImageStore, augmented, batch_indices, load_images, positions
-from cs_gan.errors import ConfigError
+from commands import gan_parts as parts
+from cs_gan.data import BatchStream, augmented, batch_indices, positions
 from cs_gan.gan import averaged, critic_step, generator_step
-from cs_gan.metrics import Evaluator, to_uint8
+from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
 from cs_gan.training import (
@@ -28,14 +27,12 @@ from cs_gan.training import (
     Session,
     Task,
     as_plain,
-    device_options,
     read_lines,
     read_snapshot,
     run_script,
     save_snapshot,
     set_learning_rate,
 )
-from models import build_gan
 
 SAMPLES = 64
 CURVE_KID_SUBSETS = 10  # a tenth of what the end takes: KID's arithmetic is slow on a CPU
@@ -50,20 +47,20 @@ class GanTask(Task):
 
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
-        self.store = _images(config, session)
+        self.store = parts.images(config, session)
         self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
-        self.bare_generator, self.bare_critic = _networks(config, self.model, self.store, session.device)
+        self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
         self.optimizers = {
-            "generator": _adam(config, self.bare_generator, session.device),
-            "critic": _adam(config, self.bare_critic, session.device),
+            "generator": parts.adam(config, self.bare_generator, session.device),
+            "critic": parts.adam(config, self.bare_critic, session.device),
         }
         self.generator_batch = config.training.generator_batch_size or config.training.batch_size
         self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
-        self.coded_generator = _coded(config, self.bare_generator, "generator")
-        self.coded_critic = _coded(config, self.bare_critic, "critic")
-        self.evaluator = _evaluator(config, self.store, session)
+        self.coded_generator = parts.coded(config, self.bare_generator, "generator")
+        self.coded_critic = parts.coded(config, self.bare_critic, "critic")
+        self.evaluator = parts.evaluator(config, self.store, session)
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
@@ -256,82 +253,6 @@ class GanTask(Task):
     def close(self) -> None:
         """End the threads that prepare batches."""
         self.batches.close()
-
-
-# -- parts -----------------------------------------------------------------------------------------
-
-
-def _images(config: GanConfig, session: Session) -> ImageStore:
-    data = config.data
-    with session.accelerator.local_main_process_first():  # one process downloads
-        return load_images(
-            data.name,
-            data.root,
-            image_size=data.image_size,
-            channels=data.channels,
-            limit=data.limit,
-            progress=session.is_main and sys.stderr.isatty(),
-        )
-
-
-def _networks(
-    config: GanConfig, model: dict[str, Any], store: ImageStore, device: torch.device
-) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(derive_seed(config.seed, "weights"))
-    try:
-        generator, critic = build_gan(**model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if generator.image_shape != store.image_shape:
-        raise ConfigError(
-            f"{config.model.name} makes images of {generator.image_shape}, and {store.description} holds "
-            f"{store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
-        )
-    # channels_last is worth 20 to 30 % of a step on CPU, and tensor cores want it too.
-    generator.to(device, memory_format=torch.channels_last)
-    critic.to(device, memory_format=torch.channels_last)
-    return generator, critic
-
-
-def _adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    options = device_options(device, config.training.learning_rate)
-    if device.type == "cuda":
-        options["capturable"] = True
-    return torch.optim.Adam(network.parameters(), betas=config.training.betas, **options)
-
-
-def _coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
-    choice, coded = getattr(config.coded, part), config.coded
-    if not choice.blocks or not (choice.weight or choice.weight_end):
-        return None
-    ratio = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels)
-    seed = derive_seed(config.seed, part)
-    weight = choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
-    smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=weight, seed=seed, **coded.options())
-    training = config.training
-    batch = (part == "generator" and training.generator_batch_size) or training.batch_size
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
-        smoothing.code(batch)
-    return smoothing
-
-
-def _evaluator(config: GanConfig, store: ImageStore, session: Session) -> Evaluator | None:
-    metrics = config.metrics
-    if metrics.extractor == "none":
-        return None
-    about = {"data": store.name, "split": store.split, "preparation": store.preparation}
-    return Evaluator(
-        metrics.extractor,
-        store.images,
-        reference_about={**about, "fingerprint": store.fingerprint},
-        num_samples=metrics.num_samples,
-        num_reference=metrics.num_reference,
-        batch_size=metrics.batch_size,
-        device=session.device,
-        weights=Path(metrics.weights) if metrics.weights else None,
-        progress=session.is_main and sys.stderr.isatty(),
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

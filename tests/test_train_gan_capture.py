@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_gan
+from commands import gan_parts
+from cs_gan.data import ImageStore
 from cs_gan.training import Session, list_checkpoints
 from cs_gan.training.capture import WARM_UP
 from tests.test_train_gan import _signal_handlers_as_before, losses, run, states_equal  # noqa: F401 (a fixture)
@@ -31,9 +32,9 @@ SCHEDULES = [
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """As on CUDA: Adam in one kernel with a learning rate in a tensor, images that lie on the device, a capture."""
     monkeypatch.setattr(
-        train_gan, "device_options", lambda device, rate: {"lr": torch.tensor(rate, device=device), "fused": True}
+        gan_parts, "device_options", lambda device, rate: {"lr": torch.tensor(rate, device=device), "fused": True}
     )
-    monkeypatch.setattr(train_gan.ImageStore, "fits", lambda self, device: True)
+    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
     capture = Recorder()
     monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
     return capture
@@ -78,7 +79,7 @@ def test_steps_that_observe_and_steps_that_do_not_are_two_graphs(tmp_path, recor
 
 def test_images_on_the_device_and_batches_from_the_host_are_the_same_run(tmp_path, recorder, monkeypatch):
     assert run(tmp_path / "device", *SCHEDULES) == 0
-    monkeypatch.setattr(train_gan.ImageStore, "fits", lambda self, device: False)
+    monkeypatch.setattr(ImageStore, "fits", lambda self, device: False)
     assert run(tmp_path / "host", *SCHEDULES) == 0
     assert recorder.replays == 2 * (14 - 3 * WARM_UP)
     assert states_equal(last(tmp_path / "device"), last(tmp_path / "host"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.attachment import attach, refuse_attached, release
 from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
 from cs_gan.core.code import SplineCode
@@ -18,15 +18,11 @@ from cs_gan.core.diagnosing import TaskLoss, diagnose, objective_weights
 from cs_gan.core.diagnosis import Diagnosis
 from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.measurement import Diagnosing
-from cs_gan.core.schedule import Schedule, value_at
+from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import select_blocks
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
-
-# Which CodedSmoothing a block belongs to. Kept beside the modules, not on them, so that an attached
-# model still copies, pickles and saves as if nothing were there.
-_ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[CodedSmoothing]] = weakref.WeakKeyDictionary()
 
 
 class CodedSmoothing:
@@ -101,17 +97,11 @@ class CodedSmoothing:
         # A misspelt or impossible option fails here rather than in the first step.
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
-        self._ratio, self._weight, self.every = ratio, weight, every
-        self.discrepancy, self.batch_norm, self.share_dropout, self.seed = (
-            discrepancy,
-            batch_norm,
-            share_dropout,
-            seed,
-        )
-        self._step: tuple[int, int] | None = None
+        self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
+        self.discrepancy, self.batch_norm = discrepancy, batch_norm
+        self.share_dropout, self.seed = share_dropout, seed
         self._inside: str | None = None
         self._penalties: dict[str, Tensor] | None = None
-        self._factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._drawn = 0
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
@@ -122,74 +112,42 @@ class CodedSmoothing:
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
         self._axes, self._integers = axes, integers
-        for name, block in self.blocks.items():
-            owner = _ATTACHED.get(block)
-            if owner is not None and owner() is not None:
-                raise BlockError(
-                    f"block {name!r} is coded already: call detach() on the CodedSmoothing that holds it first."
-                )
-        self._attach()
-
-    def _attach(self) -> None:
-        for block in self.blocks.values():
-            _ATTACHED[block] = weakref.ref(self)
+        refuse_attached(self.blocks)
+        attach(self.blocks, self)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.
-        return vars(self) | {"_penalties": None, "_factors": {}}
+        return vars(self) | {"_penalties": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._attach()
+        attach(self.blocks, self)
 
     # -- schedules ---------------------------------------------------------------------------------
 
     def set_step(self, step: int, total: int) -> None:
         """Say once per step where training stands; schedules and ``every`` follow from it alone."""
-        if total < 1 or step < 0:
-            raise CodeError(f"set_step({step}, {total}): step counts from 0 and total from 1.")
-        self._step = (step, total)
+        self._schedules.set_step(step, total)
         self._drawn = 0
-        for factor in self._factors.values():
-            factor.fill_(self.weight * self.every)
 
     @property
     def ratio(self) -> float:
         """N/K now."""
-        return self._at_progress("ratio", self._ratio)
+        return self._schedules.ratio
 
     @property
     def weight(self) -> float:
         """The penalty's weight now, without the factor ``every``."""
-        return self._at_progress("weight", self._weight)
-
-    def _factor(self, total: Tensor) -> Tensor | float:
-        """Weight times ``every``; a schedule's as a tensor, which a CUDA graph reads where set_step writes."""
-        if not callable(self._weight):
-            return self._weight * self.every
-        where = total.device, total.dtype
-        if where not in self._factors:
-            self._factors[where] = torch.tensor(self.weight * self.every, device=total.device, dtype=total.dtype)
-        return self._factors[where]
+        return self._schedules.weight
 
     @property
     def due(self) -> bool:
         """Whether this step observes (always, unless ``every`` is above 1)."""
-        if self.every == 1:
-            return True
-        if self._step is None:
-            raise CodeError(f"every={self.every} needs the step: call coded.set_step(step, total) once per step.")
-        return self._step[0] % self.every == 0
+        return self._schedules.due
 
     def code(self, K: int) -> SplineCode:
         """The code that a batch of K meets now (without ``random``'s fresh draw)."""
         return SplineCode(K, round(self.ratio * K), *self._code_options)
-
-    def _at_progress(self, name: str, schedule: Schedule) -> float:
-        if callable(schedule) and self._step is None:
-            raise CodeError(f"{name} is a schedule: call coded.set_step(step, total) once per step.")
-        step, total = self._step or (0, 1)
-        return value_at(schedule, step / total)
 
     # -- the two contexts --------------------------------------------------------------------------
 
@@ -248,7 +206,7 @@ class CodedSmoothing:
         terms = list(self.penalties.values())
         if terms:
             total = torch.stack(terms).sum()
-            return total * self._factor(total)
+            return total * self._schedules.factor(total)
         if not self.due:
             return self._zero()
         raise BlockError(self._nothing_ran("observe"))
@@ -257,8 +215,7 @@ class CodedSmoothing:
         """Give the blocks up, so that they can be coded anew; the model is exactly as it was."""
         if self._inside:
             raise BlockError(f"detach() inside {self._inside}(): leave the context first.")
-        for block in self.blocks.values():
-            _ATTACHED.pop(block, None)
+        release(self.blocks)
         self.blocks, self._model = {}, None
 
     def diagnose(
@@ -341,4 +298,4 @@ class CodedSmoothing:
         if code.nodes != "random":
             return code
         self._drawn += 1
-        return replace(code, seed=derive_seed(self.seed, "nodes", *(self._step or ()), self._drawn))
+        return replace(code, seed=derive_seed(self.seed, "nodes", *(self._schedules.step or ()), self._drawn))

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cs_gan.core.recompute import checkpointed
-
-aten = torch.ops.aten
+from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU
 
 CPU_CROSSOVER = 2**24
 """Multiply-adds from which a convolution is worth closing on a CPU: below it Python costs more than it saves."""
@@ -77,97 +75,10 @@ def _applies(x: Any) -> bool:
     )
 
 
-# -- convolution -----------------------------------------------------------------------------------
+# -- cases -----------------------------------------------------------------------------------------
 
 
-class _Geometry(NamedTuple):
-    """What ``aten::convolution`` takes after its tensors."""
-
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
-    transposed: bool
-    output_padding: list[int]
-    groups: int
-
-
-class _Convolution(Function):
-    """y = w * x + b, transposed or not."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
-        with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = aten.convolution(x, weight, bias, *geometry)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        by_x, by_weight, by_bias, _ = ctx.needs_input_grad
-        (grad,) = grads
-        return (
-            _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if by_x else None,
-            _WeightGradient.apply(grad, x, weight.detach(), ctx.geometry) if by_weight else None,
-            grad.sum([0, *range(2, grad.dim())]) if by_bias else None,
-            None,
-        )
-
-
-class _InputGradient(Function):
-    """The gradient by x, bilinear in dy and w; of ``like``, a stand-in for x, only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(grad, weight)
-        ctx.geometry = geometry
-        return _gradient(0, grad, like, weight, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, weight = ctx.saved_tensors
-        by_grad, by_weight, *_ = ctx.needs_input_grad
-        (dx,) = grads
-        return (
-            _Convolution.apply(dx, weight, None, ctx.geometry) if by_grad else None,
-            _WeightGradient.apply(grad, dx, weight.detach(), ctx.geometry) if by_weight else None,
-            None,
-            None,
-        )
-
-
-class _WeightGradient(Function):
-    """The gradient by w, bilinear in dy and x; of ``like``, a stand-in for w, only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        ctx.geometry = geometry
-        return _gradient(1, grad, x, like, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x = ctx.saved_tensors
-        by_grad, by_x, *_ = ctx.needs_input_grad
-        (dw,) = grads
-        return (
-            _Convolution.apply(x, dw, None, ctx.geometry) if by_grad else None,
-            _InputGradient.apply(grad, dw, x.detach(), ctx.geometry) if by_x else None,
-            None,
-            None,
-        )
-
-
-def _gradient(which: int, grad: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
-    """The gradient of a convolution by its input (0) or by its weight (1)."""
-    wanted = [which == 0, which == 1, False]
-    with torch.autocast(grad.device.type, enabled=False):
-        found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[which]
-    return found
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor | None:
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor | None:
     if not _applies(x) or not isinstance(weight, Tensor) or x.dim() != weight.dim():
         return None  # among them a single image without a batch axis
     kernel = weight[:, 0].numel()  # multiply-adds for each input pixel of a stride-1 convolution
@@ -177,7 +88,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geomet
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    y: Tensor = _Convolution.apply(x, weight, bias, geometry)
+    y: Tensor = Convolution.apply(x, weight, bias, geometry)
     return y
 
 
@@ -199,7 +110,7 @@ def _convolution(dims: int) -> Callable[..., Tensor | None]:
             if padding == "same" and any(total % 2 for total in around):
                 return None  # asymmetric
             padding = [total // 2 for total in around] if padding == "same" else 0
-        geometry = _Geometry(_each(stride, dims), _each(padding, dims), spread, False, [0] * dims, groups)
+        geometry = Geometry(_each(stride, dims), _each(padding, dims), spread, False, [0] * dims, groups)
         return _convolved(input, weight, bias, geometry)
 
     return convolution
@@ -219,7 +130,7 @@ def _transposed(dims: int) -> Callable[..., Tensor | None]:
         dilation: int | Sequence[int] = 1,
     ) -> Tensor | None:
         given = (_each(stride, dims), _each(padding, dims), _each(dilation, dims))
-        return _convolved(input, weight, bias, _Geometry(*given, True, _each(output_padding, dims), groups))
+        return _convolved(input, weight, bias, Geometry(*given, True, _each(output_padding, dims), groups))
 
     return transposed
 
@@ -229,76 +140,14 @@ def _each(value: int | Sequence[int], dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-# -- activations and pooling: the second derivative is 0 ---------------------------------------------
-
-
-class _LeakyReLU(Function):
-    """max(x, slope x) for 0 <= slope <= 1."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        y: Tensor = aten.leaky_relu(x, slope) if slope else aten.relu(x)
-        ctx.save_for_backward(y)
-        ctx.slope = slope
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Slope.apply(grads[0], ctx.saved_tensors[0].detach(), ctx.slope), None
-
-
-class _Slope(Function):
-    """dy where y is positive, else slope dy: linear in dy, and constant in y but for the kink."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, y: Tensor, slope: float) -> Tensor:
-        ctx.save_for_backward(y)
-        ctx.slope = slope
-        dx: Tensor = aten.leaky_relu_backward(grad, y, slope, True) if slope else aten.threshold_backward(grad, y, 0)
-        return dx
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _Slope.apply(grads[0], ctx.saved_tensors[0], ctx.slope), None, None
-
-
-class _AveragePool(Function):
-    """Average pooling, linear in x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, options: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.options = options
-        y: Tensor = aten.avg_pool2d(x, *options)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _AveragePoolGradient.apply(grads[0], ctx.saved_tensors[0].detach(), ctx.options), None
-
-
-class _AveragePoolGradient(Function):
-    """Its transpose; of ``like``, a stand-in for x, only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, like: Tensor, options: tuple[Any, ...]) -> Tensor:
-        ctx.options = options
-        dx: Tensor = aten.avg_pool2d_backward(grad, like, *options)
-        return dx
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _AveragePool.apply(grads[0], ctx.options), None, None
-
-
 def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
-    return None if inplace or not _applies(input) else _LeakyReLU.apply(input, 0.0)
+    return None if inplace or not _applies(input) else LeakyReLU.apply(input, 0.0)
 
 
 def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor | None:
     if inplace or not 0 <= negative_slope <= 1 or not _applies(input):
         return None
-    y: Tensor = _LeakyReLU.apply(input, negative_slope)
+    y: Tensor = LeakyReLU.apply(input, negative_slope)
     return y
 
 
@@ -316,7 +165,7 @@ def _average_pool(
     size = _each(kernel_size, 2)
     step = size if stride is None else _each(stride, 2)
     options = (size, step, _each(padding, 2), ceil_mode, count_include_pad, divisor_override)
-    y: Tensor = _AveragePool.apply(input, options)
+    y: Tensor = AveragePool.apply(input, options)
     return y
 
 

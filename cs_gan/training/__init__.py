@@ -7,7 +7,7 @@ from cs_gan.training.config import as_plain, differences, parse_config, save_con
 from cs_gan.training.gan_config import GanConfig
 from cs_gan.training.loop import train
 from cs_gan.training.losses import Losses
-from cs_gan.training.optimizers import device_options, set_learning_rate
+from cs_gan.training.optimizers import device_options, set_learning_rate, warmed_up
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
@@ -47,5 +47,6 @@ __all__ = [
     "save_snapshot",
     "set_learning_rate",
     "train",
+    "warmed_up",
     "write_lines",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,3 +27,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["lr"].fill_(value)
         else:
             group["lr"] = value
+
+
+def warmed_up(progress: float, warmup: float, step: float, decay: str) -> float:
+    """The learning rate's factor: linear warm-up, then constant or half a cosine to 0.
+
+    Args:
+        progress: share of the steps that are done, in [0, 1).
+        warmup: share of the steps over which it grows.
+        step: the share that one step is.
+        decay: constant or cosine.
+    """
+    if progress < warmup:
+        return (progress + step) / warmup
+    if decay == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
