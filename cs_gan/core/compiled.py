@@ -51,10 +51,10 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
         node = todo.pop()
         if _compiled(node):
             raise BlockError(
-                f"{call} got a network with code that torch.compile compiled ahead of time (inductor, aot_eager): torch "
-                'has no second derivatives of it. Compile with backend="eager"; or leave this network uncompiled, and '
-                "compile the generator; or compile the function that computes the whole loss, this call included, under "
-                "torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
+                f"{call} got a network with code that torch.compile compiled ahead of time (inductor, aot_eager): "
+                'torch has no second derivatives of it. Compile with backend="eager"; or leave this network uncompiled '
+                "and compile the generator; or compile the function that computes the whole loss, this call included, "
+                "under torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
             )
         if node not in seen:
             seen.add(node)
