@@ -120,8 +120,14 @@ def autocast(kind):
     model, batch = kind.model().float(), rebuilt(kind.batch(), lambda x: x.float() if x.is_floating_point() else x)
     exact = observe(kind, kind.model(), kind.batch())[1]
     with torch.autocast("cpu", torch.bfloat16):
+        try:
+            bare = run(kind.model().float(), batch)
+        except RuntimeError as error:  # oneDNN has no bfloat16 LSTM for processors without AVX-512
+            if "primitive descriptor" not in str(error):
+                raise
+            pytest.skip(f"torch can't run the bare block on this processor: {error}")
         output, penalty = observe(kind, model, batch)
-        assert same(output, run(kind.model().float(), batch))
+        assert same(output, bare)
     assert penalty.dtype == torch.float32
     (total(output) + penalty).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

@@ -74,7 +74,7 @@ for the bare model either (a parametrized module has no pickle; a checkpoint's i
 AHEAD_OF_TIME = """\
 - **Other backends**: `aot_eager` and inductor compile ahead of time and differentiate once. Output, penalty and
   first gradients hold with `aot_eager` wherever the column above says yes (tested for a few kinds). A gradient penalty
-  through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say what to do."""
+  through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say why."""
 
 
 def outcome(check, kind) -> str:
