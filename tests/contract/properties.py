@@ -137,7 +137,7 @@ def compiled(kind):
 
 
 def compiled_ahead_of_time(kind):
-    """The same under aot_eager, which differentiates as inductor does, and first gradients; not a column: it is slow."""
+    """The same under aot_eager, which differentiates as inductor does, and first gradients; too slow for a column."""
     (output, penalty), (expected, exact), models = compiled_by("aot_eager", kind)
     scalars = total(output) + penalty, total(expected) + exact
     close(*(gradients(scalar, model) for scalar, model in zip(scalars, models, strict=True)))
