@@ -51,9 +51,9 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
         node = todo.pop()
         if _compiled(node):
             raise BlockError(
-                f"{call} got a network that torch.compile compiled ahead of time (aot_eager, inductor), or part of it: "
-                'torch can not differentiate it twice. Compile with backend="eager", or leave this network uncompiled '
-                "and compile the generator; or write out the whole loss with torch.autograd.grad(create_graph=True) and "
+                f"{call} got a network with code that torch.compile compiled ahead of time (inductor, aot_eager): "
+                'torch has no second derivatives of it. Compile with backend="eager"; or leave this network uncompiled '
+                "and compile the generator; or write the whole loss with torch.autograd.grad(create_graph=True) and "
                 "compile that under torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
             )
         if node not in seen:

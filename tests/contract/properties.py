@@ -120,8 +120,14 @@ def autocast(kind):
     model, batch = kind.model().float(), rebuilt(kind.batch(), lambda x: x.float() if x.is_floating_point() else x)
     exact = observe(kind, kind.model(), kind.batch())[1]
     with torch.autocast("cpu", torch.bfloat16):
+        try:
+            bare = run(kind.model().float(), batch)
+        except RuntimeError as error:  # oneDNN has no bfloat16 LSTM for processors without AVX-512
+            if "primitive descriptor" not in str(error):
+                raise
+            pytest.skip(f"torch can't run the bare block on this processor: {error}")
         output, penalty = observe(kind, model, batch)
-        assert same(output, run(kind.model().float(), batch))
+        assert same(output, bare)
     assert penalty.dtype == torch.float32
     (total(output) + penalty).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -137,7 +143,7 @@ def compiled(kind):
 
 
 def compiled_ahead_of_time(kind):
-    """The same under aot_eager, which differentiates as inductor does, and first gradients; too slow for a column."""
+    """The same under aot_eager, which differentiates as inductor does, and first gradients; slow, so no column."""
     (output, penalty), (expected, exact), models = compiled_by("aot_eager", kind)
     scalars = total(output) + penalty, total(expected) + exact
     close(*(gradients(scalar, model) for scalar, model in zip(scalars, models, strict=True)))

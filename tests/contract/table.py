@@ -71,12 +71,10 @@ scipy's splines as matrices, along axes that the kind states, in float64.
 for the bare model either (a parametrized module has no pickle; a checkpoint's input may not be overwritten)
 """
 
-AHEAD_OF_TIME = (
-    "- **Other backends**: `aot_eager` and inductor compile ahead of time and differentiate once. With `aot_eager` "
-    "output, penalty and first gradients are those without wherever the column above says yes (all ran once, a few "
-    "are tests; inductor was not run). A gradient penalty through such a block does not work in torch: "
-    "`gradient_penalty` and `jacobian_penalty` refuse it and say what to do."
-)
+AHEAD_OF_TIME = """\
+- **Other backends**: `aot_eager` and inductor compile ahead of time and differentiate once. Output, penalty and
+  first gradients hold with `aot_eager` wherever the column above says yes (tested for a few kinds). A gradient penalty
+  through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say why."""
 
 
 def outcome(check, kind) -> str:
