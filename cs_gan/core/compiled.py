@@ -19,7 +19,7 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
     inductor and every other backend on AOTAutograd differentiate once. torch 2.14 raises in the backward, without a
     word of what to do; the gradient of a gradient may also be missing in silence. The graph itself is looked at, so
     a compiled module, method or function is found wherever it sits, and ``backend="eager"``, whose graph is plain,
-    passes. Within a compiled region nothing is checked: there torch traces both derivatives.
+    passes. While torch.compile traces, nothing is checked.
 
     Args:
         call: what the error names.
@@ -53,8 +53,8 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
             raise BlockError(
                 f"{call} got a network with code that torch.compile compiled ahead of time (inductor, aot_eager): "
                 'torch has no second derivatives of it. Compile with backend="eager"; or leave this network uncompiled '
-                "and compile the generator; or compile the function that computes the whole loss, this call included, "
-                "under torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
+                "and compile the generator; or write the whole loss with torch.autograd.grad(create_graph=True) and "
+                "compile that under torch._dynamo.config.patch(trace_autograd_ops=True) (torch 2.11 and later)."
             )
         if node not in seen:
             seen.add(node)
