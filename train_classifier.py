@@ -230,7 +230,7 @@ class ClassifierTask(Task):
         if self.coded:
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             lines.append(f"coded at {blocks}, mu {self.config.method.coded.mu}")
-        if self.session.waits_to_read:
+        if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 

@@ -246,7 +246,7 @@ class GanTask(Task):
             if coded:
                 weight = getattr(self.config.coded, part).weight
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
-        if self.session.waits_to_read:
+        if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 
