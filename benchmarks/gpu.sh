@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that a GPU owner should run: tests that need CUDA, benchmarks, the paper's recipes from end to end. No network.
 #
-#   bash benchmarks/gpu.sh                      under four minutes on an H100; results as JSON in gpu-results/
+#   bash benchmarks/gpu.sh                      about five minutes on an H100; results as JSON in gpu-results/
 #   bash benchmarks/gpu.sh --device cpu         at toy size, to see that it runs
 #   OUTPUT=folder SECONDS_EACH=50 MIMICRY=folder PYTHON=python3 ONLY="tests wgan_step" bash benchmarks/gpu.sh
 #

@@ -106,8 +106,7 @@ class CodedSmoothing:
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
         axes = batch_axes(self.blocks, batch_axis)
-        moved = [name for name in axes if share_dropout and axes[name].takes[0]]
-        if moved:
+        if moved := [name for name in axes if share_dropout and axes[name].takes[0]]:
             raise BlockError(
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
