@@ -104,7 +104,9 @@ def diff_augment(x: Tensor, key: Tensor, policy: Sequence[str] = DIFF_AUGMENT) -
     for kind in policy:
         if kind not in _KINDS:
             raise ValueError(f"policy={list(policy)}: {kind!r} is unknown; there are {', '.join(_KINDS)}.")
-    draws = uniform(key, len(x), sum(_KINDS[kind][0] for kind in policy) or 1).to(x.dtype)
+    if not policy:
+        return x
+    draws = uniform(key, len(x), sum(_KINDS[kind][0] for kind in policy)).to(x.dtype)
     first = 0
     for kind in policy:
         count, augment = _KINDS[kind]
