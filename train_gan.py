@@ -1,4 +1,4 @@
-"""Train a GAN, WGAN-GP or a rival, with coded blocks: ``accelerate launch train_gan.py --config configs/gan/<recipe>.yaml``.
+"""Train a GAN with coded blocks: ``accelerate launch train_gan.py --config configs/gan/<recipe>.yaml``.
 
 Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one generator update.
 """
