@@ -199,7 +199,7 @@ class MetricsConfig:
     """How the averaged generator is scored.
 
     Args:
-        extractor: inception (FID, IS), efficientnet_lite0, digits, or none.
+        extractor: inception (FID, IS), efficientnet_lite0, digits, dinov2, or none.
         num_samples: generated images per evaluation during training, for the curve.
         final_samples: generated images for the final and the best generator at the end; null is num_samples.
         num_reference: real images; null is all of them.
