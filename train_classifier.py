@@ -161,6 +161,7 @@ class ClassifierTask(Task):
             jacobian=method.jacobian,
             coded=self.coded,
             mu=method.coded.mu if self.coded else 0.0,
+            against=method.coded.against,
             autocast=session.autocast,
             backward=session.accelerator.backward,
         )
@@ -229,7 +230,9 @@ class ClassifierTask(Task):
         ]
         if self.coded:
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
-            lines.append(f"coded at {blocks}, mu {self.config.method.coded.mu}")
+            coded = self.config.method.coded
+            lines.append(f"coded at {blocks} against {coded.against}, mu {coded.mu}")
+            lines += [coded.warning] if coded.warning else []
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines

@@ -271,6 +271,8 @@ class GanTask(Task):
             if coded:
                 weight = getattr(self.config.coded, part).weight
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
+        if self.config.coded.warning and (self.coded_generator or self.coded_critic):
+            lines.append(self.config.coded.warning)
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines

@@ -24,6 +24,20 @@ def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (
     return mean
 
 
+def held_outputs(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
+    """An experiment: the outputs are a target without gradient. Outputs that chase themselves may grow without end."""
+    return mean_squared_error(decoded, output.detach())
+
+
+def held_decoded(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
+    """An experiment: the decoded outputs are a target without gradient."""
+    return mean_squared_error(decoded.detach(), output)
+
+
+STOP_GRADIENT = {"none": mean_squared_error, "outputs": held_outputs, "decoded": held_decoded}
+"""The discrepancies by the side that has no gradient; all but ``none`` are experiments."""
+
+
 class _MeanSquare(torch.autograd.Function):
     """``x.square().mean()`` whose derivative is one product, in the memory layout of x.
 

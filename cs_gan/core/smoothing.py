@@ -151,20 +151,23 @@ class CodedSmoothing:
     # -- the two contexts --------------------------------------------------------------------------
 
     @contextmanager
-    def observe(self) -> Iterator[None]:
+    def observe(self, discrepancy: Discrepancy | None = None) -> Iterator[None]:
         """Inside, each coded block also runs on coded samples, and what it costs in smoothness is kept.
 
         Outputs stay what they were, to the bit (a block with dropout draws for its coded pass too, so that
         draws after it are other ones, unless ``share_dropout`` is set). Each entry starts anew: calls that
         should add up, such as D(real) and D(fake), belong in one context. On a step that ``every`` skips
         nothing happens.
+
+        Args:
+            discrepancy: in place of the object's own, such as one that knows this batch's targets.
         """
         with self._entered("observe"):
             self._penalties = {}
             if not self.due:
                 yield
                 return
-            hooks = Observing(self._coding(), self.discrepancy, self.share_dropout, self._penalties)
+            hooks = Observing(self._coding(), discrepancy or self.discrepancy, self.share_dropout, self._penalties)
             try:
                 with hooks.installed(self.blocks):
                     yield

@@ -56,9 +56,7 @@ class FeatureReader:
                 with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                     given = module(as_rgb(batch.to(self.device)))
                 features.append(given[0].cpu())
-                logits.append(
-                    given[-1].cpu()
-                )  # without classes: the features again, unread
+                logits.append(given[-1].cpu())  # without classes: the features again, unread
                 bar.update(len(batch))
         return torch.cat(features), torch.cat(logits)
 

@@ -25,12 +25,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.batch import Discrepancy
 from cs_gan.errors import BatchError, ConfigError
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
 from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
 
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
+
+AGAINST = ("outputs", "labels")
+"""What decoded outputs can be compared with."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def classifier_step(
     jacobian: float = 0.0,
     coded: CodedSmoothing | None = None,
     mu: float = 0.0,
+    against: str = "outputs",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
     max_grad_norm: float | None = None,
@@ -88,6 +93,9 @@ def classifier_step(
         label_smoothing: share of the uniform distribution in the targets, after the mix.
         logit_norm, jacobian: weights of :func:`logit_norm_penalty` and :func:`jacobian_penalty`.
         coded: attached to blocks of the model; its own weight, 1 by default, multiplies ``mu``.
+        against: ``outputs``: the coded penalty is the discrepancy between decoded and plain outputs. ``labels``: it is
+            the cross-entropy of decoded logits with the step's targets (mixed and smoothed as they are); ``coded``
+            then has the whole model as its one block.
         autocast: around the training forward; losses and the Jacobian's pass stay in float32.
         backward: what differentiates the loss (``accelerator.backward``).
         max_grad_norm: bound on the norm of all gradients together (not with fp16 loss scaling), or None.
@@ -100,6 +108,7 @@ def classifier_step(
         ConfigError, BatchError, BlockError: for an option, a batch or a block that can't be used.
     """
     _check_options(generator, num_classes, mix, coded, mu)
+    _check_against(against, coded, model)
     _check_strengths(label_smoothing, logit_norm, jacobian, max_grad_norm)
     labels = _checked_labels(images, labels, None if isinstance(generator, StepDraw) else num_classes)
     optimizer.zero_grad(set_to_none=True)
@@ -109,7 +118,13 @@ def classifier_step(
         drawn = generator
     else:
         drawn = draw_step(generator, bare, images.shape, num_classes, mix, jacobian)
-    with autocast(), _mixed_and_observed(bare, images, labels, num_classes, mix, coded, drawn) as (inputs, targets):
+    compared = _Targets(label_smoothing) if against == "labels" else None
+    with (
+        autocast(),
+        _mixed_and_observed(bare, images, labels, num_classes, mix, coded, drawn, compared) as (inputs, targets),
+    ):
+        if compared:
+            compared.targets = targets
         logits = model(inputs)
     _check_logits(logits, len(images), num_classes)
     losses = {"loss": cross_entropy(logits, targets, label_smoothing)}
@@ -127,6 +142,18 @@ def classifier_step(
     return {name: value.detach() for name, value in losses.items()}
 
 
+class _Targets:
+    """A discrepancy to the step's targets, which are known only when the batch is mixed."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+        self.targets: Tensor | None = None
+
+    def __call__(self, decoded: Tensor, _output: Tensor) -> Tensor:  # (K, C) -> ()
+        assert self.targets is not None
+        return cross_entropy(decoded, self.targets, self.label_smoothing)
+
+
 @contextmanager
 def _mixed_and_observed(
     model: nn.Module,
@@ -136,12 +163,13 @@ def _mixed_and_observed(
     mix: Mix | None,
     coded: CodedSmoothing | None,
     drawn: StepDraw,
+    discrepancy: Discrepancy | None,
 ) -> Iterator[Mixed]:
     """Around the training forward: (what the model is called with, targets)."""
     if mix is not None:
         mix.check(model, coded)
     # Observation begins before the mix, whose hook then comes first: what is coded is mixed already.
-    with coded.observe() if coded else nullcontext():
+    with coded.observe(discrepancy) if coded else nullcontext():
         if mix is None or drawn.mix is None:
             yield images, labels
             return
@@ -176,6 +204,18 @@ def _check_options(
         raise ConfigError(f"mu={mu}: the coded penalty's share must be in [0, 1); at 1 nothing of the task is left.")
     if mu and coded is None:
         raise ConfigError(f"mu={mu} without coded: give coded=CodedSmoothing(model, blocks=[...]), or mu=0.")
+
+
+def _check_against(against: str, coded: CodedSmoothing | None, model: nn.Module) -> None:
+    if against not in AGAINST:
+        raise ConfigError(f"against={against!r} is unknown: choose one of {', '.join(AGAINST)}.")
+    if against == "labels" and coded is not None:
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        if len(coded.blocks) != 1 or next(iter(coded.blocks.values())) is not bare:
+            raise ConfigError(
+                f"against='labels' with coded blocks {list(coded.blocks)}: only logits can be compared with labels, so "
+                'code the model itself, CodedSmoothing(model, blocks=[""]).'
+            )
 
 
 def _check_strengths(label_smoothing: float, logit_norm: float, jacobian: float, max_grad_norm: float | None) -> None:

@@ -134,15 +134,23 @@ class CodedClassifierConfig(CodeConfig):
         blocks: names or patterns of blocks; "" in a list is the whole network, whose outputs are the logits. An
             empty list is plain training.
         mu: the penalty's share, in [0, 1).
+        against: what decoded outputs are compared with: outputs of the same block, or labels: then the penalty is the
+            cross-entropy of decoded logits with the step's targets, and only the whole network can be coded.
     """
 
     blocks: list[str] | str = field(default_factory=list)
     mu: float = 0.5
+    against: Literal["outputs", "labels"] = "outputs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.blocks = names_of(self.blocks)
         require(0 <= self.mu < 1, "method.coded.mu", self.mu, "in [0, 1)")
+        if self.against == "labels" and self.blocks:
+            whole = 'made of "" alone, the whole network, whose outputs are logits: labels have no other block\'s shape'
+            require(self.blocks == [""], "method.coded.blocks with against=labels", self.blocks, whole)
+            held = self.stop_gradient
+            require(held == "none", "method.coded.stop_gradient with against=labels", held, "none: labels have none")
 
 
 @dataclass

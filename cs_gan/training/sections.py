@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cs_gan.core.batch import STOP_GRADIENT
 from cs_gan.errors import ConfigError
 
 
@@ -98,6 +99,8 @@ class CodeConfig:
         every: observe on every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
+        stop_gradient: none, or AN EXPERIMENT: the side of the discrepancy that has no gradient, outputs or decoded. A
+            network whose outputs are held as a target may grow without end.
     """
 
     ratio_start: float = 1.0
@@ -110,6 +113,7 @@ class CodeConfig:
     smoothing: float = 1e-4
     batch_norm: str = "keep"
     share_dropout: bool = False
+    stop_gradient: Literal["none", "outputs", "decoded"] = "none"
 
     def __post_init__(self) -> None:
         require(self.levels is None or self.levels >= 2, "coded.levels", self.levels, "at least 2, or null")
@@ -117,7 +121,15 @@ class CodeConfig:
     def options(self) -> dict[str, Any]:
         """The keyword arguments of ``CodedSmoothing`` that they are."""
         names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
-        return {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in names}
+        return given | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
+
+    @property
+    def warning(self) -> str:
+        """What a run says at its start of settings that are experiments; nothing where there are none."""
+        if self.stop_gradient == "none":
+            return ""
+        return f"experiment: no gradient through the {self.stop_gradient} side of the coded penalty (stop_gradient)"
 
 
 @dataclass
