@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cs_gan.sweep.outcome import write_whole
+from cs_gan.sweep.plain import as_plain
 from cs_gan.sweep.plan import Run
 from cs_gan.sweep.plots import save_plots
-from cs_gan.sweep.results import Results, as_plain, read_results
+from cs_gan.sweep.results import Results, read_results
 from cs_gan.sweep.spec import Sweep
 from cs_gan.sweep.tables import csv_table, markdown
 
