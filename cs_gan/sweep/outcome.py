@@ -81,11 +81,12 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
         reason += f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
     elif not (run.folder / "scores.json").exists():
         reason = "it ended before its last step (training.max_minutes?), or nothing scores it (metrics)"
-    before = _read(run.folder / RECORD)
-    if before.get("asked") == run.asked:
-        seconds += float(before.get("seconds") or 0.0)
-    content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
-    write_whole(run.folder / RECORD, json.dumps(content, indent=2))
+    _write(run, code, reason, seconds)
+
+
+def record_loss(run: Run, reason: str) -> None:
+    """Keep that a run ended where nothing could record it, as when its node is gone."""
+    _write(run, None, reason, 0.0)
 
 
 def last_words(path: Path, start: int = 0) -> str:
@@ -103,6 +104,15 @@ def write_whole(path: Path, content: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(content, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _write(run: Run, code: int | None, reason: str, seconds: float) -> None:
+    before = _read(run.folder / RECORD)
+    if before.get("asked") == run.asked:
+        seconds += float(before.get("seconds") or 0.0)
+    content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(run.folder / RECORD, json.dumps(content, indent=2))
 
 
 def _read(path: Path) -> dict[str, Any]:
