@@ -85,3 +85,9 @@ def _stat(pid):
         return Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return " Z "
+
+
+def steps(bench):
+    """The steps that each run made, in all its starts."""
+    found = bench.folder.glob("runs/*/steps")
+    return {path.parent.name: [int(line) for line in path.read_text().split()] for path in found}

@@ -43,7 +43,11 @@ def main() -> int:
     (folder / "config.yaml").write_text(f"training: {{steps: {steps}}}\n")
     # Slowness by the environment is none of the settings.
     slow = options.get("mu") == os.environ.get("STUB_SLOW_MU", "none")
-    train(folder, steps, (60 if slow else float(options.get("seconds", 0))) / steps)
+    train(
+        folder,
+        steps,
+        (float(os.environ.get("STUB_SLOW_SECONDS", 60)) if slow else float(options.get("seconds", 0))) / steps,
+    )
     about = {"primary": "accuracy (%)", "better": "higher", "provenance": {"reference": {"data": "stubs"}}}
     scores = {"accuracy (%)": mu + 10 * seed, "loss": -mu}
     final = {"step": steps, "scores": scores, **about}

@@ -2,13 +2,7 @@
 
 from cs_gan.sweep.__main__ import TIME_OVER
 
-from .conftest import running
-
-
-def steps(bench):
-    """The steps that each run made, in all its starts."""
-    found = bench.folder.glob("runs/*/steps")
-    return {path.parent.name: [int(line) for line in path.read_text().split()] for path in found}
+from .conftest import running, steps
 
 
 def test_when_the_time_is_over_runs_save_and_more_minutes_go_on(bench, capsys):
