@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cs_gan.sweep.lock import in_use
+from cs_gan.sweep.lock import STARTER, locked, written
 from cs_gan.sweep.outcome import OUTPUT, read_outcome, record, write_whole
 from cs_gan.sweep.plan import Run
 
@@ -58,12 +58,17 @@ def carry_out(run: Run, here: Path, threads: int, request: Request) -> None:
         request: looked at now and then.
     """
     run = replace(run, folder=here / run.folder)
-    while in_use(run.folder):
-        if request.read():
-            return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    while not request.read():
+        with locked(run.folder / STARTER) as ours:
+            if ours and not written(run.folder):
+                if read_outcome(run).status != "done":
+                    _run(run, here, threads, request)
+                return
         time.sleep(PAUSE)
-    if read_outcome(run).status == "done" or request.read():
-        return
+
+
+def _run(run: Run, here: Path, threads: int, request: Request) -> None:
     child = _Child(run, here, threads)
     try:
         child.wait(request)
@@ -80,7 +85,6 @@ class _Child:
 
     def __init__(self, run: Run, here: Path, threads: int) -> None:
         self._run, self._asked, self._started = run, "", time.monotonic()
-        run.folder.mkdir(parents=True, exist_ok=True)
         command = run.command
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *command]
