@@ -18,7 +18,7 @@ from cs_gan.report.strips import Strips, lay_out
 from cs_gan.report.svg import layout
 
 BEST = "best "  # in front of a score's name: at the step that scored best
-MOST_POINTS = len(PALETTE)  # of those that have curves and pictures: more colours can't be told apart
+MOST = len(PALETTE)  # points with a colour, curves and pictures; where there are more, the last colour is of the others
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def save_study(path: Path, folder: Path) -> None:
         DataError: if there is no ``results.json`` that can be read.
     """
     told = _read(folder / "results.json")
-    points = _points(folder, told)
+    points = _coloured(_points(folder, told), told)
     scores, baseline = told["scores"], told["baseline"]
-    shown = _shown(points, told)
+    shown = [point for point in points if len(points) <= MOST or point.colour < MOST - 1]
     curves = {point.label: _curves(point, scores) for point in shown}
     states = [run["status"] for point in points for run in point.told["runs"]]
     final = [[run.full["final"] for run in point.runs.values() if "final" in run.full] for point in points]
@@ -67,7 +67,7 @@ def save_study(path: Path, folder: Path) -> None:
         total=len(states),
         seeds=len({run["seed"] for point in points for run in point.told["runs"]}),
         points=points,
-        colours=MOST_POINTS,
+        colours=MOST,
         bars=_strips(_bars(points, score) for score in scores),
         differences=_strips(_differences(points, score) for score in scores) if baseline else [],
         shown=shown,
@@ -93,7 +93,7 @@ def _points(folder: Path, told: Mapping[str, Any]) -> list[Point]:
     for number, point in enumerate(told["points"]):
         label = point["case"] if point["case"] and cases.count(point["case"]) == 1 else point["name"]
         runs = {run["seed"]: found for run in point["runs"] if (found := _run(folder / run["folder"]))}
-        points.append(Point(label, number % MOST_POINTS, point, runs))
+        points.append(Point(label, number, point, runs))
     return points
 
 
@@ -104,18 +104,18 @@ def _run(folder: Path) -> Run | None:
         return None
 
 
-def _shown(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
-    """All, or the baseline's and the best of the others, in colours of their own."""
-    if len(points) > MOST_POINTS:
-        sign = -1 if told["better"] == "higher" else 1
-        ranks = {
-            id(point): (point.told["case"] != told["baseline"] or not told["baseline"], sign * point.told["mean"])
-            for point in points
-            if point.told["mean"] is not None
-        }
-        best = sorted((point for point in points if id(point) in ranks), key=lambda point: ranks[id(point)])
-        points = [point for point in points if point in best[:MOST_POINTS]]
-    return [replace(point, colour=number) for number, point in enumerate(points)]
+def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
+    """A colour for each; where there are too many, for the baseline's points and those that scored best."""
+    if len(points) <= MOST:
+        return list(points)
+    sign = -1 if told["better"] == "higher" else 1
+
+    def rank(point: Point) -> tuple[bool, float]:
+        return point.told["case"] != told["baseline"] or not told["baseline"], sign * point.told["mean"]
+
+    best = sorted((point for point in points if point.told["mean"] is not None), key=rank)[: MOST - 1]
+    colours = iter(range(MOST - 1))
+    return [replace(point, colour=next(colours) if point in best else MOST - 1) for point in points]
 
 
 def _curves(point: Point, scores: Sequence[str]) -> list[list[Evaluation]]:

@@ -33,8 +33,7 @@ def csv_table(results: Results) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
     for row in results.rows:
-        line = [row.point.case] if named else []
-        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        line = _lead(results, row)
         for place, score in enumerate(results.scores or [results.score]):
             cell = average([row], score)
             line += [_exact(cell.mean), _exact(cell.error)]
@@ -80,17 +79,27 @@ def markdown(results: Results) -> str:
 
 def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> list[str]:
     """Columns of what varies and of all scores; ``extra`` ones at the end."""
-    named, short = bool(results.rows[0].point.case), short_names(results.keys)
-    header = [*([CASE] if named else []), *(short[key] for key in results.keys)]
-    header += [*(results.scores or [results.score]), "n", "seconds", *(name for name, _ in extra)]
+    header = [*_columns(results), *(results.scores or [results.score]), "n", "seconds", *(name for name, _ in extra)]
     lines = [header, ["---"] * len(header)]
     for number, row in enumerate(rows):
-        line = [row.point.case] if named else []
-        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        line = _lead(results, row)
         line += [str(average([row], score)) for score in results.scores or [results.score]]
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
         lines.append([*line, _count(row, results.score), seconds, *(values[number] for _, values in extra)])
     return _lines(lines)
+
+
+def _columns(results: Results) -> list[str]:
+    """The names of the first columns."""
+    short = short_names(results.keys)
+    return [*([CASE] if results.rows[0].point.case else []), *(short[key] for key in results.keys)]
+
+
+def _lead(results: Results, row: Row) -> list[str]:
+    """What they say of a row: which point it is of."""
+    varied = row.point.varied
+    case = [row.point.case] if row.point.case else []
+    return case + [text(varied[key]) if key in varied else "" for key in results.keys]
 
 
 def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -100,10 +109,10 @@ def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
 def _differences(results: Results) -> list[str]:
     """The table of paired differences: a score has its difference, and how sure its sign is."""
     baseline = results.sweep.baseline
-    header = ["", *(name for score in results.scores for name in (score, "p", "n"))]
+    header = [*_columns(results), *(name for score in results.scores for name in (score, "p", "n"))]
     lines = [header, ["---"] * len(header)]
     for row, found in compared(results):
-        line = [row.point.slug]
+        line = _lead(results, row)
         for one in found.values():
             line += [one.cell.signed, "" if one.p is None else f"{one.p:.2g}", str(len(one.by_seed))]
         lines.append(line)
