@@ -56,7 +56,7 @@ def read_outcome(run: Run) -> Outcome:
     told = _read(run.folder / "scores.json")
     final = told.get("final") or {}
     if not final.get("scores"):
-        return Outcome("failed", reason or "it left no scores.json", seconds=seconds)
+        return Outcome("failed", reason or "it left no scores.json", seconds=seconds, step=step, steps=steps)
     if final.get("step") != steps:
         return Outcome("failed", f"scored at step {final.get('step')}, and {steps} are asked for", seconds=seconds)
     scores = {name: float(value) for name, value in final["scores"].items()}
