@@ -147,8 +147,8 @@ def _execute(
             bar.update()
             score = (sweep.scores or [outcome.primary])[0]
             say(f"{run.name}: {score} = {outcome.scores[score]:.4g} ({outcome.seconds or 0:.0f} s)")
-        else:
-            say(f"{run.name} {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}")
+        elif outcome.reason:  # what was taken back before it began has none
+            say(f"{run.name} {outcome.status}: {outcome.reason}")
 
     say(f"{len(runs)} runs, {len(runs) - len(missing)} done; {executor.slots} at a time; {missing[0].folder.parent}")
     run_all(missing, executor, request, stop, ended, say)
