@@ -46,7 +46,7 @@ class OnSlurm:
             raise missing("submitit", error) from None
         given = {"cluster": "slurm", "timeout_min": MINUTES, "cpus_per_task": 1, "name": folder.name, **options}
         self._cluster = str(given.pop("cluster"))
-        self.slots, self.pause = slots, 0.2 if self._cluster == "local" else 5.0
+        self.slots, self.pause = slots, 0.2 if self._cluster == "local" else 2.0
         self._request, self._threads = request, int(given["cpus_per_task"])
         try:
             self._executor = submitit.AutoExecutor(folder.absolute() / "slurm", cluster=self._cluster)
@@ -78,10 +78,12 @@ class OnSlurm:
         return _SlurmJob(job) if job.watcher.get_state(job_id, mode="force").upper().split()[0] in LIVE else None
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
-        """Those in the queue."""
-        for job in jobs:
-            if isinstance(job, _SlurmJob):
-                job.cancel_if_pending()
+        """Cancel those in the queue; the local executor has none."""
+        ours = [job for job in jobs if isinstance(job, _SlurmJob)] if self._cluster == "slurm" else []
+        if ours:
+            ours[0].job.watcher.update()  # of all at once
+        for job in ours:
+            job.cancel_if_pending()
 
     def close(self) -> None:
         """Jobs are Slurm's."""
@@ -89,28 +91,29 @@ class OnSlurm:
 
 class _SlurmJob:
     def __init__(self, job: Any) -> None:
-        self._job = job
+        self.job, self._cancelled = job, False
 
     def cancel_if_pending(self) -> None:
-        if self._job.get_info().get("State", "").upper() == "PENDING":
-            self._job.cancel(check=False)
+        # Slurm's accounts don't know a job in its first seconds. One that runs by now lets its run save.
+        if self.job.watcher.get_state(self.job.job_id, mode="cache").upper() in ("PENDING", "UNKNOWN"):
+            self.job.cancel(check=False)
+            self._cancelled = True
 
     def problem(self) -> str | None:
         """The error of a job that left no result, as when its node was lost or it took too long too often."""
-        if not self._job.done():
+        if self._cancelled:
+            return "cancelled"
+        if not self.job.done():
             return None
-        error = self._job.exception()  # waits some seconds for a result that the file system may not show yet
+        error = self.job.exception()  # waits some seconds for a result that the file system may not show yet
         return "" if error is None else f"lost by Slurm: {' '.join(str(error).split())}"
 
 
 class _Orphan(_SlurmJob):
     """A job of submitit's local executor from another process, whose own class can't tell whether it still runs."""
 
-    def cancel_if_pending(self) -> None:
-        """It runs."""
-
     def problem(self) -> str | None:
-        return None if _exists(int(self._job.job_id)) else super().problem()
+        return None if _exists(int(self.job.job_id)) else super().problem()
 
 
 def _exists(process: int) -> bool:
