@@ -1,4 +1,4 @@
-"""Train a WGAN-GP with coded blocks: ``accelerate launch train_gan.py --config configs/gan/<recipe>.yaml``.
+"""Train a GAN with coded blocks: ``accelerate launch train_gan.py --config configs/gan/<recipe>.yaml``.
 
 Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one generator update.
 """
@@ -6,9 +6,11 @@ Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A 
 from __future__ import annotations
 
 import copy
+import random
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from commands import gan_parts as parts
 from cs_gan.data import BatchStream, augmented, batch_indices, positions
-from cs_gan.gan import averaged, critic_step, generator_step
+from cs_gan.gan import averaged, critic_step, diff_augment, generator_step, mixed_images
 from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
@@ -35,6 +37,11 @@ from cs_gan.training import (
 )
 
 SAMPLES = 64
+# What a critic's step draws: a key each, in this order.
+PER_CRITIC_STEP = (
+    *(("latents", "critic"), ("alpha",), ("augmentation",)),
+    *(("diffaugment", "real"), ("diffaugment", "fake"), ("view", "real"), ("view", "fake")),
+)
 CURVE_KID_SUBSETS = 10  # a tenth of what the end takes: KID's arithmetic is slow on a CPU
 
 
@@ -58,6 +65,10 @@ class GanTask(Task):
         self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
+        self.lecam = parts.anchors(config, session.device)
+        if self.lecam:
+            self.modules["lecam"] = self.lecam
+        parts.terms(config, self.bare_critic, self.lecam, torch.zeros(2))  # what can't be is refused now
         self.coded_generator = parts.coded(config, self.bare_generator, "generator")
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
         self.evaluator = parts.evaluator(config, self.store, session)
@@ -100,56 +111,70 @@ class GanTask(Task):
         """The tensors that :meth:`_update` takes."""
         seed, rank, n_critic = self.config.seed, self.session.rank, self.config.training.n_critic
         draws = range(step * n_critic, (step + 1) * n_critic)
-        keys = [
-            [
-                derive_seed(seed, "latents", "critic", draw, rank),
-                derive_seed(seed, "alpha", draw, rank),
-                derive_seed(seed, "augmentation", draw),
-            ]
-            for draw in draws
-        ]
-        keys.append([derive_seed(seed, "latents", "generator", step, rank), 0, 0])
+        keys = [[derive_seed(seed, *what, draw, rank) for what in PER_CRITIC_STEP] for draw in draws]
+        for row, draw in zip(keys, draws, strict=True):
+            row[2] = derive_seed(seed, "augmentation", draw)  # of images, whose places on the ranks don't matter
+        own = {0: ("latents", "generator"), 4: ("diffaugment", "generator")}
+        keys.append([derive_seed(seed, *own[i], step, rank) if i in own else 0 for i in range(len(PER_CRITIC_STEP))])
         inputs = {"keys": torch.tensor(keys)}
+        if mixup := self.config.critic.mixup:
+            drawn = [random.Random(derive_seed(seed, "mixup", draw, rank)).betavariate(mixup, mixup) for draw in draws]
+            inputs["shares"] = torch.tensor(drawn)
         if self.images is None:
             return inputs | {f"real_{i}": self.batches[draw] for i, draw in enumerate(draws)}
         return inputs | {"where": torch.stack([positions(self._indices(draw).tolist()) for draw in draws])}
 
-    def _update(self, keys: Tensor, where: Tensor | None = None, **streamed: Tensor) -> dict[str, Tensor]:
+    def _update(
+        self, keys: Tensor, where: Tensor | None = None, shares: Tensor | None = None, **streamed: Tensor
+    ) -> dict[str, Tensor]:
         """One step.
 
         Args:
-            keys: (n_critic + 1, 3) of latents, interpolation and augmentation; the last row is the generator's.
+            keys: (n_critic + 1, 7) of what ``PER_CRITIC_STEP`` says; the last row is the generator's.
             where: (n_critic, B), the positions of images that lie on the device.
+            shares: (n_critic,) of the mixup of real images, if there is one.
             streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches made on the CPU, where they don't.
         """
         config, data, session = self.config, self.config.data, self.session
-        shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward}
+        policy, loss = config.augmentation.policy, config.training.loss
+        shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward, "loss": loss}
         size, latent_dim = config.training.batch_size, self.bare_generator.latent_dim
         # All that is drawn, at once: what is small on a GPU costs its launch.
         latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
         if where is not None:
-            each = keys[:-1, 2:].expand(-1, size).flatten()
+            each = keys[:-1, 2:3].expand(-1, size).flatten()
             made = augmented(self.images, where.flatten(), each, flip=data.flip, dequantize=data.dequantize)
             streamed = {f"real_{i}": real for i, real in enumerate(made.split(size))}
 
         for i in range(config.training.n_critic):
-            real = streamed[f"real_{i}"].to(memory_format=torch.channels_last)
+            real = streamed[f"real_{i}"]
+            if shares is not None:
+                real = mixed_images(real, shares[i])
+            real = diff_augment(real, keys[i, 3], policy).to(memory_format=torch.channels_last)
             with torch.no_grad(), session.autocast():
                 fake = self.bare_generator(latents[i])
+            fake = diff_augment(fake.float(), keys[i, 4], policy).to(memory_format=torch.channels_last)
             losses = critic_step(
                 self.critic,
                 self.optimizers["critic"],
                 real,
-                fake.float(),
+                fake,
                 alphas[i],
                 penalty_weight=config.training.gradient_penalty,
+                terms=parts.terms(config, self.bare_critic, self.lecam, keys[i, 5:7]),
                 coded=self.coded_critic,
                 coded_on=config.coded.critic.observe,
                 **shared,
             )
-        z = normal(keys[-1, 0], self.generator_batch, latent_dim)
         losses |= generator_step(
-            self.generator, self.bare_critic, self.optimizers["generator"], z, coded=self.coded_generator, **shared
+            self.generator,
+            self.bare_critic,
+            self.optimizers["generator"],
+            normal(keys[-1, 0], self.generator_batch, latent_dim),
+            real=real,
+            augment=partial(diff_augment, key=keys[-1, 4], policy=policy) if policy else None,
+            coded=self.coded_generator,
+            **shared,
         )
         self.ema.update_parameters(self.bare_generator)
         return losses

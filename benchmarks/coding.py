@@ -12,6 +12,7 @@ import csv
 import itertools
 import sys
 import time
+from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # models/ and benchmarks/ ar
 from benchmarks.large_batches import build_rows, crossover_rows, share_rows, torch_spline
 from benchmarks.large_batches import coding_of as coding
 from benchmarks.timing import Clock, Row, Variant, measure, report, synchronised, table
+from benchmarks.wgan_step import N_CRITIC, task_step
 from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.gan import critic_step
 from models import Critic, build_gan
@@ -94,6 +96,24 @@ def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock
         variants[f"critic step, {name or 'whole critic'} coded, N = {ratio} K"] = step(critic, images, name, ratio)
     timings = measure(variants, repeats, clock)
     return [Row(name, timing, None if name == PLAIN else timings[PLAIN]) for name, timing in timings.items()]
+
+
+def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor, clock: Clock) -> dict[str, float]:
+    """Encoding and decoding in the critic steps of a whole coded step of train_gan.py, of that step."""
+    x, y = block_tensors(critic, options.block, images)
+    given = [f"--model.name={options.network}", f"--coded.critic.blocks={options.block}"]
+    given += [f"--model.width={options.width}"] if options.width else []
+    given += [f"--data.image_size={images.shape[-1]}", f"--training.batch_size={len(images)}"]
+    found = {}
+    for ratio in RATIOS:
+        with ExitStack() as stack:
+            step = task_step(stack, *given, f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}")
+            alone = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
+            variants = {"step": step, "alone": alone}
+            timings = measure({k: synchronised(v, images.device.type) for k, v in variants.items()}, 5, clock)
+        share = N_CRITIC * timings["alone"].relative_to(timings["step"]).median
+        found[f"encode + decode, N = {ratio} K, of a whole coded step of train_gan.py"] = share
+    return found
 
 
 def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
@@ -193,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows += outside_rows(*what, often, clock) + fitting_rows(*what, often, clock)
     rows += construction_rows(64, 96, often, clock)
     large, figures = large_rows(options, clock)
+    figures |= recipe_shares(options, critic, images, clock)
     coded, forward = flops(critic, options.block, images, max(RATIOS))
     share = f"FLOPs of encode + decode at N = {max(RATIOS)} K, of the step's forwards alone"
     title = f"{options.network}, batch {options.batch}, {clock.__name__}"

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing, Linear
 from cs_gan.data import ImageStore, load_images
 from cs_gan.errors import ConfigError
+from cs_gan.gan import (
+    VIEW,
+    Consistency,
+    FeatureNorm,
+    LeCam,
+    LeCamTerm,
+    Term,
+    ZeroCentred,
+    diff_augment,
+    spectrally_normalised,
+)
 from cs_gan.metrics import Evaluator
 from cs_gan.randomness import derive_seed
 from cs_gan.training import GanConfig, Session, device_options
@@ -50,10 +62,60 @@ def networks(
             f"{config.model.name} makes images of {generator.image_shape}, and {store.description} holds "
             f"{store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
         )
+    if config.critic.spectral_norm:
+        spectrally_normalised(critic)
+    _refuse_batch_norm(config, critic)
     # channels_last is worth 20 to 30 % of a step on CPU, and tensor cores want it too.
     generator.to(device, memory_format=torch.channels_last)
     critic.to(device, memory_format=torch.channels_last)
     return generator, critic
+
+
+def _refuse_batch_norm(config: GanConfig, critic: nn.Module) -> None:
+    """Penalties on the slope at each image take scores that depend on no other image."""
+    given = {
+        "training.gradient_penalty": config.training.gradient_penalty,
+        "critic.r1": config.critic.r1,
+        "critic.r2": config.critic.r2,
+    }
+    used = [key for key, weight in given.items() if weight]
+    for name, module in critic.named_modules():
+        if used and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"{used[0]} = {given[used[0]]} with batch norm in the critic ({name}): its slope at one image would "
+                f"depend on the others of the batch. Take a network without it, or set {' and '.join(used)} to 0."
+            )
+
+
+def anchors(config: GanConfig, device: torch.device) -> LeCam | None:
+    """The moving averages of LeCam, or None where its weight is 0."""
+    lecam = config.critic.lecam
+    return LeCam(lecam.decay).to(device) if lecam.weight else None
+
+
+def terms(config: GanConfig, critic: nn.Module, lecam: LeCam | None, views: Tensor) -> list[Term]:
+    """What a critic's step adds to its loss.
+
+    Args:
+        critic: the network itself.
+        lecam: of :func:`anchors`.
+        views: (2,) keys of the views of real and of fake images.
+    """
+    given = config.critic
+    found: list[Term] = []
+    for on, gamma in (("real", given.r1), ("fake", given.r2)):
+        if gamma:
+            found.append(ZeroCentred(gamma, on))
+    each = (("real", given.consistency.weight), ("fake", given.consistency.fake_weight))
+    for (on, weight), key in zip(each, views, strict=True):
+        if weight:
+            found.append(Consistency(weight, partial(diff_augment, key=key, policy=VIEW), on))
+    if lecam:
+        found.append(LeCamTerm(given.lecam.weight, lecam))
+    if given.feature_norm.weight:
+        found.append(FeatureNorm(given.feature_norm.weight, given.feature_norm.block))
+        found[-1].watching(critic)  # a block that isn't there is refused now
+    return found
 
 
 def adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:

@@ -1,17 +1,52 @@
-"""WGAN-GP: losses, gradient penalty, the critic's and the generator's step, averaged generator."""
+"""WGAN-GP and its rivals: losses, penalties, augmentations, both networks' steps, the averaged generator."""
 
+from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
 from cs_gan.gan.double_backward import fast_double_backward
 from cs_gan.gan.ema import averaged
-from cs_gan.gan.losses import critic_loss, generator_loss, gradient_penalty
+from cs_gan.gan.losses import (
+    LOSSES,
+    AdversarialLoss,
+    critic_loss,
+    generator_loss,
+    hinge_critic_loss,
+    non_saturating_critic_loss,
+    non_saturating_generator_loss,
+    relativistic_critic_loss,
+    relativistic_generator_loss,
+)
+from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
+from cs_gan.gan.spectral import spectrally_normalised
 from cs_gan.gan.steps import CODED_ON, critic_step, generator_step
+from cs_gan.gan.terms import Consistency, FeatureNorm, LeCamTerm, Term, ZeroCentred
 
 __all__ = [
     "CODED_ON",
+    "DIFF_AUGMENT",
+    "LOSSES",
+    "VIEW",
+    "AdversarialLoss",
+    "Consistency",
+    "FeatureNorm",
+    "LeCam",
+    "LeCamTerm",
+    "Term",
+    "ZeroCentred",
     "averaged",
+    "consistency_penalty",
     "critic_loss",
     "critic_step",
+    "diff_augment",
     "fast_double_backward",
+    "feature_norm_penalty",
     "generator_loss",
     "generator_step",
     "gradient_penalty",
+    "hinge_critic_loss",
+    "mixed_images",
+    "non_saturating_critic_loss",
+    "non_saturating_generator_loss",
+    "r1_penalty",
+    "relativistic_critic_loss",
+    "relativistic_generator_loss",
+    "spectrally_normalised",
 ]

@@ -1,12 +1,14 @@
-"""Wasserstein losses and the gradient penalty: one function per equation."""
+"""Adversarial losses: one function per equation, and the four pairs of them by name."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from cs_gan.core.compiled import require_second_derivative
-from cs_gan.gan.double_backward import fast_double_backward
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+# -- Wasserstein -----------------------------------------------------------------------------------
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
@@ -18,42 +20,86 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:  # (B,) -> ()
-    """-E[D(G(z))]. Source: Arjovsky et al. 2017, algorithm 1."""
+    """-E[D(G(z))]. Source: Arjovsky et al. 2017, algorithm 1. The hinge loss has the same generator."""
     return -fake_scores.mean()
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
+# -- hinge -----------------------------------------------------------------------------------------
 
-    Computed in float32 (float64 stays) whatever autocast is around: second derivatives in half precision
-    overflow.
 
-    Args:
-        critic: (B, *F) -> (B,) scores, without batch norm (the norm is per sample).
-        real, fake: (B, *F), the same shape; no gradient flows into them.
-        alpha: (B,) in [0, 1], one for each sample.
+def hinge_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+    """E[max(0, 1 - D(real))] + E[max(0, 1 + D(fake))].
+
+    Source: Lim and Ye 2017; Miyato et al. 2018 (SNGAN), equations 16 and 17.
+    """
+    return relu(1 - real_scores).mean() + relu(1 + fake_scores).mean()
+
+
+# -- non-saturating --------------------------------------------------------------------------------
+
+
+def non_saturating_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+    """-E[log s(D(real))] - E[log(1 - s(D(fake)))], with s the logistic function.
+
+    Source: Goodfellow et al. 2014, equation 1, for scores that are logits.
+    """
+    return softplus(-real_scores).mean() + softplus(fake_scores).mean()
+
+
+def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:  # (B,) -> ()
+    """-E[log s(D(G(z)))]. Source: Goodfellow et al. 2014, section 3."""
+    return softplus(-fake_scores).mean()
+
+
+# -- relativistic ----------------------------------------------------------------------------------
+
+
+def relativistic_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+    """E[softplus(D(fake) - D(real))] over pairs of a real and a fake image.
+
+    Source: Jolicoeur-Martineau 2019 (RpGAN); Huang et al. 2024 (R3GAN), equation 2 with f(t) = -log(1 + e^-t).
+    """
+    return softplus(fake_scores - real_scores).mean()
+
+
+def relativistic_generator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+    """E[softplus(D(real) - D(fake))]: the critic's loss with the two exchanged. Source: as there."""
+    return relativistic_critic_loss(fake_scores, real_scores)
+
+
+# -- by name ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """What the two networks minimise.
+
+    Attributes:
+        critic: (real scores, fake scores) -> ().
+        generator: fake scores -> (), or where ``paired``, (fake scores, real scores) -> ().
+        paired: whether each fake score meets a real one, so that there must be as many.
+    """
+
+    critic: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[..., Tensor]
+    paired: bool = False
+
+
+LOSSES = {
+    "wasserstein": AdversarialLoss(critic_loss, generator_loss),
+    "hinge": AdversarialLoss(hinge_critic_loss, generator_loss),
+    "non-saturating": AdversarialLoss(non_saturating_critic_loss, non_saturating_generator_loss),
+    "relativistic": AdversarialLoss(relativistic_critic_loss, relativistic_generator_loss, paired=True),
+}
+"""By the name that :func:`~cs_gan.gan.critic_step` and ``training.loss`` take."""
+
+
+def adversarial_loss(name: str) -> AdversarialLoss:
+    """One of :data:`LOSSES`.
 
     Raises:
-        ValueError: if the shapes differ.
-        BlockError: if the critic has parts that torch.compile compiled ahead of time.
-
-    Source: Gulrajani et al. 2017, equation 3 and algorithm 1.
+        ValueError: for another name.
     """
-    if real.shape != fake.shape or alpha.shape != real.shape[:1]:
-        raise ValueError(
-            f"gradient_penalty got real {tuple(real.shape)}, fake {tuple(fake.shape)} and alpha "
-            f"{tuple(alpha.shape)}: real and fake must have one shape, and alpha one value a sample."
-        )
-    with torch.autocast(real.device.type, enabled=False):
-        dtype = torch.promote_types(real.dtype, torch.float32)
-        alpha = alpha.to(dtype).view(-1, *[1] * (real.dim() - 1))
-        between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha).requires_grad_()
-        with fast_double_backward():
-            scores = critic(between)
-        require_second_derivative("gradient_penalty", scores, between)
-        # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. The order in which the
-        # gradients of a parameter are added up, and so their last bits, would depend on the history of the process.
-        with torch.autograd.set_multithreading_enabled(False):
-            (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
-        slopes: Tensor = gradient.flatten(1).norm(dim=1)
-        return (slopes - 1).square().mean()
+    if name not in LOSSES:
+        raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}.")
+    return LOSSES[name]

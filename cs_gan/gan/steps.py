@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
-from cs_gan.gan.losses import critic_loss, generator_loss, gradient_penalty
+from cs_gan.gan.losses import adversarial_loss
+from cs_gan.gan.penalties import gradient_penalty
+from cs_gan.gan.spectral import computed_once
+from cs_gan.gan.terms import Scored, Term
 
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
@@ -26,44 +29,77 @@ def critic_step(
     fake: Tensor,
     alpha: Tensor,
     *,
+    loss: str = "wasserstein",
     penalty_weight: float = 10.0,
+    terms: Sequence[Term] = (),
     coded: CodedSmoothing | None = None,
     coded_on: str = "real",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
 ) -> Losses:
-    """One update of the critic: Wasserstein loss, gradient penalty and coded penalty in one backward.
+    """One update of the critic: adversarial loss, penalties and coded penalty in one backward.
 
     Args:
         critic: plain or wrapped in DistributedDataParallel.
-        real, fake: (B, C, H, W); ``fake`` without a graph.
+        real, fake: (B, C, H, W), as the critic is to see them, so augmented already; ``fake`` without a graph.
         alpha: (B,) uniform in [0, 1].
-        penalty_weight: of the gradient penalty.
+        loss: a name of ``LOSSES``.
+        penalty_weight: of the gradient penalty; at 0 it isn't computed.
+        terms: what else is added, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``.
         coded: attached to blocks of the critic, or None; its own weight applies.
         coded_on: which scores the coded blocks observe: ``real``, ``fake`` or ``both``.
-        autocast: a context for the forward passes; the gradient penalty stays in float32.
+        autocast: a context for the forward passes; second derivatives stay in float32.
         backward: what differentiates the loss (``accelerator.backward``).
 
     Returns:
-        Detached scalars: critic_loss (with the gradient penalty, without the coded one, so that plain and
-        coded runs compare), gradient_penalty, wasserstein (the estimate of the distance), and critic_coded
-        (the coded penalty before its weight) where it was observed.
+        Detached scalars: critic_loss (with all penalties but the coded one, so that plain and coded runs compare),
+        wasserstein (E[D(real)] - E[D(fake)], which estimates that distance under that loss), and before their
+        weights gradient_penalty, each term by its name, and critic_coded, where they were computed.
     """
     optimizer.zero_grad(set_to_none=True)
-    batches = {"real": real, "fake": fake}
-    with autocast():
-        with coded.observe() if coded else nullcontext():
-            scores = {name: critic(x) for name, x in batches.items() if coded_on in (name, "both")}
-        scores |= {name: critic(x) for name, x in batches.items() if name not in scores}
-    loss = critic_loss(scores["real"].float(), scores["fake"].float())
-    # Every forward before this one went through the wrapper, which readies the gradients' exchange;
+    images = {"real": real, "fake": fake}
+    # Every forward but those of second derivatives goes through the wrapper, which readies the gradients' exchange;
     # the bare module is the one that accepts a float32 pass outside autocast.
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
-    slope = gradient_penalty(bare, real, fake, alpha)
-    total = loss + penalty_weight * slope
-    backward(total + coded.penalty() if coded else total)
+    with computed_once(bare):
+        scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
+        total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
+        seen = Scored(critic, bare, images, scores, autocast)
+        penalties = {term.name: (term.weight, term(seen)) for term in terms}
+        if penalty_weight:
+            penalties["gradient_penalty"] = (penalty_weight, gradient_penalty(bare, real, fake, alpha))
+        for weight, penalty in penalties.values():
+            total = total + weight * penalty
+        backward(total + coded.penalty() if coded else total)
     optimizer.step()
-    return _detached({"critic_loss": total, "gradient_penalty": slope, "wasserstein": -loss}, "critic_coded", coded)
+    apart = scores["real"].mean() - scores["fake"].mean()
+    losses = {"critic_loss": total, **{name: value for name, (_, value) in penalties.items()}, "wasserstein": apart}
+    return _detached(losses, "critic_coded", coded)
+
+
+def _scores(
+    critic: nn.Module,
+    bare: nn.Module,
+    images: dict[str, Tensor],
+    terms: Sequence[Term],
+    coded: CodedSmoothing | None,
+    coded_on: str,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, Tensor]:
+    """(B,) float32 each; the coded blocks observe those they are to, which come first."""
+
+    def score(name: str) -> Tensor:
+        with ExitStack() as watching:
+            for term in terms if name == "real" else ():
+                watching.enter_context(term.watching(bare))
+            scored: Tensor = critic(images[name])
+        return scored
+
+    with autocast():
+        with coded.observe() if coded else nullcontext():
+            scores = {name: score(name) for name in images if coded_on in (name, "both")}
+        scores |= {name: score(name) for name in images if name not in scores}
+    return {name: value.float() for name, value in scores.items()}
 
 
 def generator_step(
@@ -72,6 +108,9 @@ def generator_step(
     optimizer: torch.optim.Optimizer,
     latents: Tensor,
     *,
+    loss: str = "wasserstein",
+    real: Tensor | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
     coded: CodedSmoothing | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
@@ -82,27 +121,43 @@ def generator_step(
         generator: plain or wrapped; (B, L) -> (B, C, H, W).
         critic: the bare module, not a wrapper, since its gradients are not exchanged here.
         latents: (B, L).
+        loss: a name of ``LOSSES``.
+        real: (B, C, H, W), augmented already, for the relativistic loss; the others don't look at it.
+        augment: applied to the fake images before the critic sees them, differentiable.
         coded: attached to blocks of the generator, or None.
         autocast, backward: as in :func:`critic_step`.
 
     Returns:
         Detached scalars: generator_loss (without the coded penalty), and generator_coded where it was observed.
+
+    Raises:
+        ValueError: for a paired loss without as many real images as latents.
     """
+    objective = adversarial_loss(loss)
+    if objective.paired and (real is None or len(real) != len(latents)):
+        raise ValueError(
+            f"generator_step with the {loss} loss got {len(latents)} latents and "
+            f"{'no' if real is None else len(real)} real images: it pairs them, so give as many."
+        )
     optimizer.zero_grad(set_to_none=True)
     trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with autocast():
-            with coded.observe() if coded else nullcontext():
-                fake = generator(latents)
-            loss = generator_loss(critic(fake).float())
-        backward(loss + coded.penalty() if coded else loss)
+        with computed_once(critic):
+            with autocast():
+                with coded.observe() if coded else nullcontext():
+                    fake = generator(latents)
+                scores = [critic(augment(fake) if augment else fake).float()]
+                if objective.paired:
+                    scores.append(critic(real).float())
+            total = objective.generator(*scores)
+            backward(total + coded.penalty() if coded else total)
         optimizer.step()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    return _detached({"generator_loss": loss}, "generator_coded", coded)
+    return _detached({"generator_loss": total}, "generator_coded", coded)
 
 
 def _detached(losses: Losses, name: str, coded: CodedSmoothing | None) -> Losses:

@@ -24,6 +24,8 @@ from cs_gan.metrics.scores import (
     MIN_SAMPLES,
     NEIGHBOURS,
     Scores,
+    coverage_neighbours,
+    density_coverage,
     feature_statistics,
     frechet_distance,
     inception_score,
@@ -184,16 +186,18 @@ class Evaluator:
         assert real is not None
         (features, logits), spec = generated, self._extractor.spec
         some_real = torch.from_numpy(real["features"])
-        splits = num_splits(len(features))
         values = {spec.distance: frechet_distance(feature_statistics(features), real)}
-        values[spec.inception_score], deviation = inception_score(logits, splits)
-        if splits > 1:  # the deviation over one split is 0 by construction and says nothing
-            values[f"{spec.inception_score} std"] = deviation
+        if spec.logit_layer is not None:
+            splits = num_splits(len(features))
+            values[spec.inception_score], deviation = inception_score(logits, splits)
+            if splits > 1:  # the deviation over one split is 0 by construction and says nothing
+                values[f"{spec.inception_score} std"] = deviation
         values[spec.kernel_distance], deviation = kernel_distance(features, some_real, kid_subsets)
         if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
             values[f"{spec.kernel_distance} std"] = deviation
-        values[spec.precision], values[spec.recall] = precision_recall(features, some_real)
-        return values
+        manifolds = (*precision_recall(features, some_real), *density_coverage(features, some_real))
+        kinds = ("precision", "recall", "density", "coverage")
+        return values | {spec.on_manifolds(kind): value for kind, value in zip(kinds, manifolds, strict=True)}
 
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:
         reference, spec = self._reference, self._extractor.spec
@@ -223,6 +227,7 @@ class Evaluator:
                 "neighbours": NEIGHBOURS,
                 "features": f"those of {spec.name}, where torch-fidelity's default is VGG16",
             },
+            "density_coverage": {"neighbours": coverage_neighbours(min(reference.num_features_kept, MANIFOLD_LIMIT))},
             "notes": notes,
         }
 

@@ -44,7 +44,7 @@ class FeatureReader:
         if count == 0:  # an empty share: the widths are unknown, and no one asks for them
             return torch.empty(0, 0), torch.empty(0, 0)
         features, logits = [], []
-        module: Callable[[Tensor], tuple[Tensor, Tensor]] = self.extractor.module
+        module: Callable[[Tensor], tuple[Tensor, ...]] = self.extractor.module
         with tqdm(total=count, desc=title, unit="img", leave=False, disable=quiet or not self.progress) as bar:
             for batch in batches:
                 if tuple(batch.shape[2:]) != self.image_size:
@@ -54,9 +54,11 @@ class FeatureReader:
                     )
                 # Autocast around the training loop must not reach the scores.
                 with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-                    feature, logit = module(as_rgb(batch.to(self.device)))
-                features.append(feature.cpu())
-                logits.append(logit.cpu())
+                    given = module(as_rgb(batch.to(self.device)))
+                features.append(given[0].cpu())
+                logits.append(
+                    given[-1].cpu()
+                )  # without classes: the features again, unread
                 bar.update(len(batch))
         return torch.cat(features), torch.cat(logits)
 

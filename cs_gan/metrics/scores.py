@@ -26,6 +26,7 @@ KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 # Precision and recall look at the distance to the third neighbour and at n x n distances.
 NEIGHBOURS = 3
+COVERAGE_NEIGHBOURS = 5
 MIN_SAMPLES = NEIGHBOURS + 1
 MANIFOLD_LIMIT = 10_000
 SHUFFLE_SEED = 2020  # torch-fidelity's own default: its command line draws the same splits and subsets
@@ -146,6 +147,35 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
         verbose=False,
     )
     return float(result[KEY_METRIC_PRECISION]), float(result[KEY_METRIC_RECALL])
+
+
+def coverage_neighbours(num_real: int) -> int:
+    """Which neighbour density and coverage look at: the fifth, as in the source, or the furthest there is."""
+    return min(COVERAGE_NEIGHBOURS, num_real - 1)
+
+
+def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d)
+    """How many real samples' balls a generated one lies in, of k; and the share of real balls that one lies in.
+
+    A real sample's ball reaches to its k-th nearest real neighbour, k = 5: Naeem et al. 2020 (arXiv:2002.09797), eq. 2
+    and 3. Unlike precision and recall they depend on no generated sample's neighbours, so one outlier among these
+    counts for one. Density may exceed 1. At most the first 10,000 of each side are used.
+
+    Raises:
+        MetricError: fewer than four samples, or a feature that isn't finite.
+    """
+    for features in (generated, real):
+        _check_features("density and coverage", features, minimum=MIN_SAMPLES)
+    generated, real = (features[:MANIFOLD_LIMIT].cpu() for features in (generated, real))
+    k = coverage_neighbours(len(real))
+    inside, covered = 0, 0
+    for start in range(0, len(real), 1000):  # 40 MB of distances at a time
+        part = real[start : start + 1000]
+        radius = torch.cdist(part, real).kthvalue(k + 1, dim=1).values  # the nearest is the sample itself
+        within = torch.cdist(part, generated) <= radius[:, None]
+        inside += int(within.sum())
+        covered += int(within.any(dim=1).sum())
+    return inside / (k * len(generated)), covered / len(real)
 
 
 def _check_features(what: str, features: Tensor, minimum: int) -> None:

@@ -6,7 +6,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from cs_gan.errors import ConfigError
 from cs_gan.training.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
+
+POLICY = ("color", "translation", "cutout")
 
 
 @dataclass
@@ -27,15 +30,17 @@ class GanTrainingConfig(LoopConfig):
     """How the two networks are trained; a step is one update of the generator.
 
     Args:
+        loss: wasserstein, hinge, non-saturating or relativistic (R3GAN's).
         generator_batch_size: per process; null is the critic's, ``batch_size``.
         n_critic: critic updates per generator update.
-        gradient_penalty: its weight; it stays in float32 under mixed precision.
+        gradient_penalty: its weight, 0 is off; it stays in float32 under mixed precision.
         learning_rate: of Adam, for both networks.
         betas: of Adam.
         decay: of the learning rate: constant, or linear towards 0 over training.
         ema_decay: of the averaged generator.
     """
 
+    loss: Literal["wasserstein", "hinge", "non-saturating", "relativistic"] = "wasserstein"
     generator_batch_size: int | None = None
     n_critic: int = 5
     gradient_penalty: float = 10.0
@@ -53,6 +58,94 @@ class GanTrainingConfig(LoopConfig):
         require(all(0 <= beta < 1 for beta in self.betas), "training.betas", self.betas, "in [0, 1)")
         value = self.generator_batch_size
         require(value is None or value > 0, "training.generator_batch_size", value, "above 0, or null")
+
+
+@dataclass
+class ConsistencyConfig:
+    """The critic scores an image and an augmented view of it (flipped, moved) alike.
+
+    Args:
+        weight: on real images (CR); 10 is usual.
+        fake_weight: on fake images (with the first, bCR); 10 is usual.
+    """
+
+    weight: float = 0.0
+    fake_weight: float = 0.0
+
+
+@dataclass
+class LeCamConfig:
+    """LeCam divergence: scores stay near moving averages of the other kind of images' scores.
+
+    Args:
+        weight: 0.01 to 0.3 in the source.
+        decay: of the averages.
+    """
+
+    weight: float = 0.0
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(0 <= self.decay < 1, "critic.lecam.decay", self.decay, "in [0, 1)")
+
+
+@dataclass
+class FeatureNormConfig:
+    """The mean square of a block's outputs on real images: the control for coding that block.
+
+    Args:
+        weight: of the penalty.
+        block: of the critic.
+    """
+
+    weight: float = 0.0
+    block: str = "blocks.1"
+
+
+@dataclass
+class CriticConfig:
+    """What regularises the critic beside the gradient penalty and coding; all is off, and all combines.
+
+    Args:
+        r1, r2: gamma of the zero-centred gradient penalties at real and at fake images (gamma / 2 times the mean
+            squared slope).
+        spectral_norm: divide each weight by its spectral norm.
+        mixup: alpha of Beta(alpha, alpha): real images are mixed with their neighbours in the batch.
+        consistency, lecam, feature_norm: sections.
+    """
+
+    r1: float = 0.0
+    r2: float = 0.0
+    spectral_norm: bool = False
+    mixup: float = 0.0
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    lecam: LeCamConfig = field(default_factory=LeCamConfig)
+    feature_norm: FeatureNormConfig = field(default_factory=FeatureNormConfig)
+
+    def __post_init__(self) -> None:
+        weights = {
+            **{"r1": self.r1, "r2": self.r2, "mixup": self.mixup},
+            **{"consistency.weight": self.consistency.weight, "consistency.fake_weight": self.consistency.fake_weight},
+            **{"lecam.weight": self.lecam.weight, "feature_norm.weight": self.feature_norm.weight},
+        }
+        for key, weight in weights.items():
+            require(weight >= 0, f"critic.{key}", weight, "0 or more")
+
+
+@dataclass
+class AugmentationConfig:
+    """DiffAugment: what the critic sees, real and fake, is augmented, and gradients pass to the generator.
+
+    Args:
+        policy: color, translation, cutout (a list, or names separated by commas); none is off.
+    """
+
+    policy: list[str] | str = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.policy = [name for name in names_of(self.policy) if name != "none"]
+        for name in self.policy:
+            require(name in POLICY, "augmentation.policy", name, f"made of {', '.join(POLICY)}")
 
 
 @dataclass
@@ -106,7 +199,7 @@ class MetricsConfig:
     """How the averaged generator is scored.
 
     Args:
-        extractor: inception (FID, IS), efficientnet_lite0, digits, or none.
+        extractor: inception (FID, IS), efficientnet_lite0, digits, dinov2, or none.
         num_samples: generated images per evaluation during training, for the curve.
         final_samples: generated images for the final and the best generator at the end; null is num_samples.
         num_reference: real images; null is all of them.
@@ -137,14 +230,43 @@ class GanConfig(RunConfig):
         seed, output_dir, resume, dry_run, data, tracking: as in ``RunConfig``.
         model: which networks.
         training: how they are trained.
+        critic: what else regularises the critic.
+        augmentation: of what the critic sees.
         coded: where they are coded.
         metrics: how the generator is scored.
+
+    Raises:
+        ConfigError: for settings that don't go together.
     """
 
     training: GanTrainingConfig = field(default_factory=GanTrainingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     coded: CodedConfig = field(default_factory=CodedConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        training, critic = self.training, self.critic
+        if training.loss == "relativistic":
+            size = training.generator_batch_size
+            if critic.lecam.weight:
+                raise ConfigError(
+                    "critic.lecam.weight with training.loss=relativistic: LeCam holds scores near averages, and the "
+                    "relativistic loss leaves the level of the scores open. Set one of them otherwise."
+                )
+            if size not in (None, training.batch_size):
+                raise ConfigError(
+                    f"training.generator_batch_size = {size} with training.loss=relativistic: it pairs each fake image "
+                    f"with a real one, so it must be training.batch_size = {training.batch_size}, or null."
+                )
+        bounded = training.gradient_penalty or critic.r1 or critic.spectral_norm
+        if training.loss == "wasserstein" and not bounded:
+            raise ConfigError(
+                "training.loss=wasserstein needs a critic whose slope is bounded: set training.gradient_penalty, "
+                "critic.r1 or critic.spectral_norm."
+            )
 
     @property
     def scheduled(self) -> bool:

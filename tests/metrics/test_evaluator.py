@@ -14,12 +14,13 @@ from tests.metrics.conftest import Replay, ScoreImages
 
 FD, IS, KID = (f"{score}, digits classifier" for score in ("FD", "IS", "KID"))
 PRECISION, RECALL = "precision, digits classifier", "recall, digits classifier"
+DENSITY, COVERAGE = "density, digits classifier", "coverage, digits classifier"
 ABOUT = {"data": "digits", "split": "all"}
 
 
 def test_scores_carry_honest_names_and_provenance(evaluator: Evaluator, toy_generator: nn.Module) -> None:
     scores = evaluator(toy_generator, seed=3, about={"step": 500, "network": "EMA"})
-    assert list(scores.values) == [FD, IS, f"{IS} std", KID, f"{KID} std", PRECISION, RECALL]
+    assert list(scores.values) == [FD, IS, f"{IS} std", KID, f"{KID} std", PRECISION, RECALL, DENSITY, COVERAGE]
     assert scores.primary == FD
     assert all(np.isfinite(value) for value in scores.values.values())
     provenance = scores.provenance
@@ -37,14 +38,16 @@ def test_scores_carry_honest_names_and_provenance(evaluator: Evaluator, toy_gene
 
 def test_only_inceptions_distances_go_by_their_bare_names() -> None:
     names = {
-        name: (spec.distance, spec.inception_score, spec.kernel_distance, spec.precision, spec.recall)
+        name: (spec.distance, spec.inception_score, spec.kernel_distance, spec.on_manifolds("precision"))
         for name, spec in EXTRACTORS.items()
     }
-    of_lite0 = tuple(f"{score}, EfficientNet-Lite0" for score in ("FD", "IS", "KID", "precision", "recall"))
+    of_lite0 = tuple(f"{score}, EfficientNet-Lite0" for score in ("FD", "IS", "KID", "precision"))
+    of_dinov2 = tuple(f"{score}, DINOv2 ViT-L/14" for score in ("FD", "IS", "KID", "precision"))
     assert names == {
-        "inception": ("FID", "IS", "KID", "precision, Inception", "recall, Inception"),
+        "inception": ("FID", "IS", "KID", "precision, Inception"),
         "efficientnet_lite0": of_lite0,
-        "digits": (FD, IS, KID, PRECISION, RECALL),
+        "digits": (FD, IS, KID, PRECISION),
+        "dinov2": of_dinov2,
     }
 
 

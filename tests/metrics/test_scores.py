@@ -10,6 +10,7 @@ import torch
 from cs_gan.errors import MetricError
 from cs_gan.metrics import scores
 from cs_gan.metrics.scores import (
+    density_coverage,
     feature_statistics,
     frechet_distance,
     inception_score,
@@ -117,6 +118,25 @@ def test_precision_and_recall_match_a_double_loop() -> None:
     expected = share_inside(generated, real), share_inside(real, generated)
     assert precision_recall(generated, real) == pytest.approx(expected, abs=1e-6)  # float32 mean of zeros and ones
     assert 0 < expected[0] < expected[1] <= 1  # precision and recall aren't interchanged
+
+
+def test_density_and_coverage_match_a_double_loop() -> None:
+    generated, real = _clouds(40, 60, 2)
+    radii = [sorted((p - q).norm().item() for q in real)[5] for p in real]  # [0] is the point itself
+    inside = [[(p - q).norm().item() <= r for q in generated] for p, r in zip(real, radii, strict=True)]
+    density = sum(map(sum, inside)) / (5 * len(generated))
+    coverage = sum(map(any, inside)) / len(real)
+    assert density_coverage(generated, real) == pytest.approx((density, coverage), abs=1e-9)
+    assert 0 < coverage < 1
+    assert density != pytest.approx(coverage, abs=0.01)
+
+
+def test_the_same_images_are_covered_wholly_and_an_outlier_changes_density_little() -> None:
+    _, real = _clouds(40, 60, 2)
+    assert density_coverage(real, real)[1] == 1
+    outlier = real.clone()
+    outlier[0] = 1e6
+    assert density_coverage(outlier, real)[0] == pytest.approx(density_coverage(real, real)[0], rel=0.1)
 
 
 def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:

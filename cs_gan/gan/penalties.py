@@ -1,0 +1,133 @@
+"""What regularises a critic, one function per equation, each without its weight."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from cs_gan.core.compiled import require_second_derivative
+from cs_gan.gan.double_backward import fast_double_backward
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
+
+    Computed in float32 (float64 stays) whatever autocast is around: second derivatives in half precision
+    overflow.
+
+    Args:
+        critic: (B, *F) -> (B,) scores, without batch norm (the norm is per sample).
+        real, fake: (B, *F), the same shape; no gradient flows into them.
+        alpha: (B,) in [0, 1], one for each sample.
+
+    Raises:
+        ValueError: if the shapes differ.
+        BlockError: if the critic has parts that torch.compile compiled ahead of time.
+
+    Source: Gulrajani et al. 2017, equation 3 and algorithm 1.
+    """
+    if real.shape != fake.shape or alpha.shape != real.shape[:1]:
+        raise ValueError(
+            f"gradient_penalty got real {tuple(real.shape)}, fake {tuple(fake.shape)} and alpha "
+            f"{tuple(alpha.shape)}: real and fake must have one shape, and alpha one value a sample."
+        )
+    with torch.autocast(real.device.type, enabled=False):
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        alpha = alpha.to(dtype).view(-1, *[1] * (real.dim() - 1))
+        between = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), alpha)
+        slopes: Tensor = _input_gradient("gradient_penalty", critic, between).norm(dim=1)
+        return (slopes - 1).square().mean()
+
+
+def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
+    """E[||grad D(x)||^2] at real images (R1), or at fake ones (R2). Its weight is gamma / 2.
+
+    Computed in float32 as :func:`gradient_penalty` is.
+
+    Args:
+        critic: (B, *F) -> (B,) scores, without batch norm.
+        images: (B, *F); no gradient flows into them.
+
+    Raises:
+        BlockError: if the critic has parts that torch.compile compiled ahead of time.
+
+    Source: Mescheder et al. 2018, equation 9 (R1) and its appendix (R2).
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        slopes = _input_gradient("r1_penalty", critic, images)
+        return slopes.square().sum(dim=1).mean()
+
+
+def _input_gradient(caller: str, critic: nn.Module, images: Tensor) -> Tensor:  # (B, *F) -> (B, prod F)
+    """Of each score by its image, differentiable in the critic's parameters."""
+    images = images.requires_grad_() if images.is_leaf and not images.requires_grad else images
+    with fast_double_backward():
+        scores = critic(images)
+    require_second_derivative(caller, scores, images)
+    # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. The order in which the
+    # gradients of a parameter are added up, and so their last bits, would depend on the history of the process.
+    with torch.autograd.set_multithreading_enabled(False):
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.flatten(1)
+
+
+def consistency_penalty(scores: Tensor, view_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+    """E[(D(x) - D(T(x)))^2]: an image and an augmented view T(x) of it are to score alike.
+
+    Of real images alone it is CR; of real and fake ones, each with a weight of its own, bCR.
+
+    Source: Zhang et al. 2020 (CR), equation 3 for the scores; Zhao et al. 2021 (bCR), algorithm 1.
+    """
+    return (scores - view_scores).square().mean()
+
+
+def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
+    """E[f(x)^2], the mean square of a block's outputs.
+
+    Ours: the control for coding that block. The penalty of coding shrinks the linear part of a block too; this one does
+    nothing else.
+    """
+    return features.square().mean()
+
+
+class LeCam(nn.Module):
+    """E[(D(real) - a_F)^2] + E[(D(fake) - a_R)^2], with a_R and a_F moving averages of real and fake scores.
+
+    The averages are buffers: keep the module in your checkpoints. In several processes they are of all processes'
+    scores. The first steps take the plain mean of all scores so far. (The authors' code starts after some thousand
+    steps, and penalises one side of each difference only.)
+
+    Args:
+        decay: of the averages.
+
+    Raises:
+        ValueError: for a decay outside [0, 1).
+
+    Source: Tseng et al. 2021, equations 3 and 4.
+    """
+
+    anchors: Tensor  # (2,): a_R, a_F
+    seen: Tensor  # () steps
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} must be in [0, 1): 0.99 is usual.")
+        self.decay = decay
+        self.register_buffer("anchors", torch.zeros(2))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
+        """Let the scores enter the averages, and give the penalty."""
+        with torch.no_grad():
+            means = torch.stack([real_scores.mean(), fake_scores.mean()]).to(self.anchors)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(means)
+                means /= torch.distributed.get_world_size()
+            self.seen += 1
+            self.anchors.lerp_(means, (1 / self.seen).clamp_min(1 - self.decay))
+        real, fake = self.anchors.clone()  # the next call moves them, and a backward may still be to come
+        penalty: Tensor = (real_scores - fake).square().mean() + (fake_scores - real).square().mean()
+        return penalty

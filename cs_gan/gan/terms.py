@@ -1,0 +1,148 @@
+"""What a critic's step can add to its loss: objects of a weight each, for :func:`~cs_gan.gan.critic_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from cs_gan.errors import BlockError
+from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, r1_penalty
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a step knows when its terms are asked.
+
+    Attributes:
+        critic: as the step was given it, maybe wrapped; for further scores.
+        bare: the network itself; for second derivatives.
+        images: real and fake, (B, C, H, W).
+        scores: of both, (B,) float32.
+        autocast: what was around the scores.
+    """
+
+    critic: nn.Module
+    bare: nn.Module
+    images: dict[str, Tensor]
+    scores: dict[str, Tensor]
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Term:
+    """A penalty with its weight and the name that it has among the losses."""
+
+    name: str
+    weight: float
+
+    def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
+        """Around the scores of the real images."""
+        return nullcontext()
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """The penalty before its weight, ()."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ZeroCentred(Term):
+    """R1 at real images, R2 at fake ones: gamma / 2 times the mean squared slope (:func:`r1_penalty`)."""
+
+    gamma: float
+    on: str = "real"
+
+    @property
+    def weight(self) -> float:  # type: ignore[override]
+        """gamma / 2."""
+        return self.gamma / 2
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """r1 or r2."""
+        return "r1" if self.on == "real" else "r2"
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """The mean squared slope."""
+        return r1_penalty(seen.bare, seen.images[self.on])
+
+
+@dataclass(frozen=True)
+class Consistency(Term):
+    """CR on real images; with a second one on fake images, bCR (:func:`consistency_penalty`).
+
+    Args:
+        weight: 10 is usual.
+        view: an augmented view of a batch of images.
+        on: real or fake.
+    """
+
+    weight: float
+    view: Callable[[Tensor], Tensor]
+    on: str = "real"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """consistency or consistency_fake."""
+        return "consistency" if self.on == "real" else "consistency_fake"
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """Scores the view."""
+        with seen.autocast():
+            view_scores = seen.critic(self.view(seen.images[self.on]))
+        return consistency_penalty(seen.scores[self.on], view_scores.float())
+
+
+@dataclass(frozen=True)
+class LeCamTerm(Term):
+    """LeCam divergence, with averages that live on (:class:`LeCam`)."""
+
+    weight: float
+    anchors: LeCam
+    name: str = "lecam"
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """Moves the averages too."""
+        penalty: Tensor = self.anchors(seen.scores["real"], seen.scores["fake"])
+        return penalty
+
+
+@dataclass(frozen=True)
+class FeatureNorm(Term):
+    """The mean square of a block's outputs on real images (:func:`feature_norm_penalty`).
+
+    Raises:
+        BlockError: for a block that the critic doesn't have, or that doesn't run.
+    """
+
+    weight: float
+    block: str
+    name: str = "feature_norm"
+    _outputs: list[Tensor] = field(default_factory=list, compare=False)
+
+    @contextmanager
+    def _recording(self, block: nn.Module) -> Iterator[None]:
+        self._outputs.clear()
+        hook = block.register_forward_hook(lambda _module, _args, output: self._outputs.append(output))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
+        """Keeps what the block gives."""
+        try:
+            return self._recording(critic.get_submodule(self.block))
+        except AttributeError as error:
+            names = ", ".join(name for name, _ in critic.named_modules() if name)
+            raise BlockError(f"feature norm: the critic has no block {self.block!r}. It has {names}.") from error
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """Of what was kept."""
+        if not self._outputs:
+            raise BlockError(f"feature norm: block {self.block!r} did not run when the real images were scored.")
+        penalty = feature_norm_penalty(self._outputs[-1].float())
+        self._outputs.clear()
+        return penalty
