@@ -6,6 +6,7 @@ from cs_gan.report.grid import save_grid
 from cs_gan.report.overview import save_overview
 from cs_gan.report.robustness import save_robustness
 from cs_gan.report.run_report import save_report
+from cs_gan.report.study import save_study
 
 __all__ = [
     "save_comparison",
@@ -15,4 +16,5 @@ __all__ = [
     "save_overview",
     "save_report",
     "save_robustness",
+    "save_study",
 ]

@@ -1,6 +1,7 @@
 """``python -m cs_gan.sweep configs/sweeps/<name>.yaml``: a grid of runs over seeds, then one table and plots.
 
-The same command goes on after a kill: runs that are done are not run again, the others resume themselves.
+The same command goes on after a kill, or when its time is over: runs that are done are not run again, the others
+resume themselves. It may then run them elsewhere (--executor).
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from typing import Any
 from tqdm import tqdm
 
 from cs_gan.errors import ConfigError, CsGanError
+from cs_gan.sweep.execute import run_all
+from cs_gan.sweep.executors import NAMES, Executor, make_executor, read_options
 from cs_gan.sweep.lock import held
+from cs_gan.sweep.node import Request
 from cs_gan.sweep.outcome import read_outcome
 from cs_gan.sweep.plan import Run, plan
 from cs_gan.sweep.results import judged
 from cs_gan.sweep.spec import Sweep, read_sweep
+from cs_gan.sweep.stop import Stop
 from cs_gan.sweep.summary import summarise
-from cs_gan.sweep.workers import Stop, run_all, usable_cores
+
+TIME_OVER = 124  # as of timeout(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every run is done, 2 when one failed or the file can't be used, 130 after Ctrl-C, 143 after SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cs_gan.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", type=Path, help="a sweep, such as configs/sweeps/digits.yaml")
-    parser.add_argument(
-        "--jobs", type=int, help="runs at a time (default: one a core, sharing its threads; on one GPU give fewer)"
-    )
-    parser.add_argument("--output", type=Path, help="default: samples/sweeps/<name of the file>")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs with their commands, run nothing")
-    parser.add_argument("--summarise", action="store_true", help="write table and plots of what is there, run nothing")
-    options = parser.parse_args(arguments)
+    """0 when every run is done, 2 when one failed or the file can't be used.
+
+    130 after Ctrl-C, 143 after SIGTERM, 124 when the time is over.
+    """
+    options = _parser().parse_args(arguments)
     try:
-        if options.jobs is not None and options.jobs < 1:
-            raise ConfigError(f"--jobs={options.jobs} must be at least 1.")
+        for key in ("jobs", "minutes"):
+            value = getattr(options, key)
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{key}={value:g} must be {'at least 1' if key == 'jobs' else 'above 0'}.")
         sweep, folder = read_sweep(options.file), options.output or Path("samples") / "sweeps" / options.file.stem
         runs = plan(sweep, folder)
         if options.dry_run:
@@ -50,10 +51,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(folder / "table.md")
             return 0
         with held(folder):
-            return _sweep(sweep, runs, folder, options.jobs)
+            return _sweep(sweep, runs, folder, options)
     except (CsGanError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cs_gan.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="a sweep, such as configs/sweeps/digits.yaml")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at a time (default: one a core, sharing its threads; on one GPU give fewer; Ray and Slurm get all "
+        "runs at once and queue them)",
+    )
+    parser.add_argument("--minutes", type=float, help="then stop: runs save, and the same command goes on with them")
+    parser.add_argument("--output", type=Path, help="default: samples/sweeps/<name of the file>")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs with their commands, run nothing")
+    parser.add_argument("--summarise", action="store_true", help="write table and plots of what is there, run nothing")
+    parser.add_argument("--executor", choices=NAMES, default="local", help="where runs are run (default: local)")
+    parser.add_argument(
+        "--executor-options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="the executor's own: num_gpus=1 for Ray, timeout_min=240 slurm_partition=gpu for Slurm (docs/studies.md)",
+    )
+    return parser
 
 
 def _list(sweep: Sweep, runs: Sequence[Run]) -> None:
@@ -69,11 +97,34 @@ def _done(run: Run) -> bool:
     return read_outcome(run).status == "done"
 
 
-def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, jobs: int | None) -> int:
+def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
     """Run what isn't done, and tell of all."""
-    cores = usable_cores()
-    jobs = jobs or cores
     missing = [run for run in runs if not _done(run)]
+    stop, request = Stop(options.minutes), Request(folder)
+    if missing:
+        given = read_options(options.executor_options)
+        executor = make_executor(options.executor, given, folder, request, options.jobs, len(missing))
+        with stop:
+            _execute(sweep, runs, missing, executor, request, stop)
+    results = summarise(sweep, runs, folder)
+    failed, waiting = results.total("failed"), results.total("not run")
+    print(folder / "table.md")
+    if waiting and stop.reason:
+        print(f"stopped with {waiting} runs to go; the same command goes on from here.", file=sys.stderr)
+        return 128 + stop.signal if stop.signal else TIME_OVER
+    if failed or waiting:
+        print(
+            f"error: {failed + waiting} of {len(runs)} runs failed or were stopped; the table says why.",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def _execute(
+    sweep: Sweep, runs: Sequence[Run], missing: Sequence[Run], executor: Executor, request: Request, stop: Stop
+) -> None:
+    """With a bar."""
     terminal = sys.stderr.isatty()
     bar: tqdm[Any] = tqdm(
         total=len(runs),
@@ -96,26 +147,12 @@ def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, jobs: int | None) ->
             bar.update()
             score = (sweep.scores or [outcome.primary])[0]
             say(f"{run.name}: {score} = {outcome.scores[score]:.4g} ({outcome.seconds or 0:.0f} s)")
-        else:
+        elif outcome.reason:  # what was taken back before it began has none
             say(f"{run.name} {outcome.status}: {outcome.reason}")
 
-    say(f"{len(runs)} runs, {len(runs) - len(missing)} done; {jobs} at a time; {folder}")
-    with Stop() as stop:
-        run_all(missing, jobs, max(1, cores // jobs), stop, ended, say)
-        bar.close()
-        results = summarise(sweep, runs, folder)
-    failed, waiting = results.total("failed"), results.total("not run")
-    print(folder / "table.md")
-    if stop.signal:
-        print(f"stopped with {waiting} runs to go; the same command goes on from here.", file=sys.stderr)
-        return 128 + stop.signal
-    if failed or waiting:
-        print(
-            f"error: {failed + waiting} of {len(runs)} runs failed or were stopped; the table says why.",
-            file=sys.stderr,
-        )
-        return 2
-    return 0
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} done; {executor.slots} at a time; {missing[0].folder.parent}")
+    run_all(missing, executor, request, stop, ended, say)
+    bar.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who writes to a folder: a lock that a kill frees."""
+"""Who writes to a folder: locks that a kill frees."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ try:
 except ImportError:  # Windows, where two sweeps in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
 
+WRITER = ".lock"  # held by who writes to the folder: a sweep, or in a run's folder the run
+STARTER = ".starter"  # held in a run's folder by what has started the run, until it has recorded its end
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
@@ -22,26 +25,41 @@ def held(folder: Path) -> Iterator[None]:
         ConfigError: if another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError(
-                    f"another sweep is still running in {folder}: wait for it, or give another --output."
-                ) from None
+    with locked(folder / WRITER) as ours:
+        if not ours:
+            raise ConfigError(f"another sweep is still running in {folder}: wait for it, or give another --output.")
         yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, which is made; False where another process holds it."""
+    with path.open("a") as lock:
+        yield _take(lock.fileno())
 
 
 def in_use(folder: Path) -> bool:
     """Whether a process writes to a run's folder: a run whose sweep was killed goes on to the end of its step."""
-    if fcntl is None:
-        return False
+    return any(_taken(folder / name) for name in (STARTER, WRITER))
+
+
+def written(folder: Path) -> bool:
+    """Whether the run itself does."""
+    return _taken(folder / WRITER)
+
+
+def _taken(path: Path) -> bool:
     try:
-        with (folder / ".lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("r+") as lock:  # over NFS only who may write may lock
+            return not _take(lock.fileno())
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
-    return False
+
+
+def _take(file: int) -> bool:
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

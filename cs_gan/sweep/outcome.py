@@ -19,11 +19,15 @@ RECORD = "sweep.json"  # in the run's folder: what was asked, and how it ended
 OUTPUT = "output.txt"
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 MOST = 600  # letters of a reason
+BEST = "best "  # in front of a score's name: of the step that scored best, not of the last one
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands: ``done`` with scores; ``failed``; or ``not run``, which another start of the sweep does."""
+    """How a run stands: ``done`` with scores; ``failed``; or ``not run``, which another start of the sweep does.
+
+    ``seconds`` is the wall-clock time of all its starts, with loading and scoring.
+    """
 
     status: Literal["done", "failed", "not run"]
     reason: str = ""
@@ -32,26 +36,31 @@ class Outcome:
     better: str = ""
     scored_on: str = ""
     seconds: float | None = None
+    step: int | None = None  # where another start goes on from, of a run that isn't done
+    steps: int | None = None  # how many are asked for
 
 
 def read_outcome(run: Run) -> Outcome:
     """From what the folder holds. Scores count only where all that is asked now is what was asked then."""
     record = _read(run.folder / RECORD)
-    if not record:
-        return Outcome("not run")
-    if record.get("asked") != run.asked:
+    if record and record.get("asked") != run.asked:
         return Outcome("not run", f"made with other settings ({_differences(record.get('asked') or {}, run.asked)})")
+    step, steps = _steps_done(run.folder), _steps(run.folder)
+    if not record:
+        return Outcome("not run", step=step, steps=steps)
     code, reason, seconds = record.get("exit_code"), str(record.get("reason", "")), record.get("seconds")
     if code in STOPPED:
-        return Outcome("not run", "stopped before its end")
+        return Outcome("not run", "stopped before its end", seconds=seconds, step=step, steps=steps)
     if code != 0:
-        return Outcome("failed", reason, seconds=seconds)
-    final = _read(run.folder / "scores.json").get("final") or {}
+        return Outcome("failed", reason, seconds=seconds, step=step, steps=steps)
+    told = _read(run.folder / "scores.json")
+    final = told.get("final") or {}
     if not final.get("scores"):
-        return Outcome("failed", reason or "it left no scores.json", seconds=seconds)
-    if final.get("step") != (steps := _steps(run.folder)):
+        return Outcome("failed", reason or "it left no scores.json", seconds=seconds, step=step, steps=steps)
+    if final.get("step") != steps:
         return Outcome("failed", f"scored at step {final.get('step')}, and {steps} are asked for", seconds=seconds)
     scores = {name: float(value) for name, value in final["scores"].items()}
+    scores |= {f"{BEST}{name}": float(value) for name, value in ((told.get("best") or {}).get("scores") or {}).items()}
     about = (final.get("provenance") or {}).get("reference") or {}
     scored_on = ", ".join(str(about[key]) for key in ("data", "split") if about.get(key))
     return Outcome("done", "", scores, final.get("primary", ""), final.get("better", ""), scored_on, seconds)
@@ -63,7 +72,7 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
     Args:
         run: which.
         code: its exit code.
-        seconds: how long it took.
+        seconds: how long this start took; that of earlier ones is added.
         output_from: where its output begins in the file, which holds that of earlier starts too.
     """
     reason = ""
@@ -72,8 +81,12 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
         reason += f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
     elif not (run.folder / "scores.json").exists():
         reason = "it ended before its last step (training.max_minutes?), or nothing scores it (metrics)"
-    content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
-    write_whole(run.folder / RECORD, json.dumps(content, indent=2))
+    _write(run, code, reason, seconds)
+
+
+def record_loss(run: Run, reason: str) -> None:
+    """Keep that a run ended where nothing could record it, as when its node is gone."""
+    _write(run, None, reason, 0.0)
 
 
 def last_words(path: Path, start: int = 0) -> str:
@@ -93,6 +106,15 @@ def write_whole(path: Path, content: str) -> None:
     os.replace(partial, path)
 
 
+def _write(run: Run, code: int | None, reason: str, seconds: float) -> None:
+    before = _read(run.folder / RECORD)
+    if before.get("asked") == run.asked:
+        seconds += float(before.get("seconds") or 0.0)
+    content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(run.folder / RECORD, json.dumps(content, indent=2))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
@@ -107,6 +129,14 @@ def _steps(folder: Path) -> int | None:
         return int(yaml.safe_load((folder / "config.yaml").read_text())["training"]["steps"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
+
+
+def _steps_done(folder: Path) -> int | None:
+    """The step of the newest checkpoint; None where nothing was begun."""
+    if not (folder / "config.yaml").exists():
+        return None
+    found = (re.fullmatch(r"step-(\d+)", path.name) for path in (folder / "checkpoints").glob("step-*"))
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cs_gan.sweep.outcome import Outcome, read_outcome
+from cs_gan.sweep.outcome import BEST, Outcome, read_outcome
 from cs_gan.sweep.plan import Point, Run, list_points
 from cs_gan.sweep.spec import Sweep
 
@@ -31,6 +31,11 @@ class Row:
         return sum(one.status == status for one in self.outcomes.values())
 
     @property
+    def seconds(self) -> float | None:
+        """How long a run takes: the mean over those that are done."""
+        return mean([one.seconds for one in self.outcomes.values() if one.status == "done" and one.seconds is not None])
+
+    @property
     def complete(self) -> bool:
         """Whether every seed is done."""
         return self.count("done") == len(self.outcomes)
@@ -41,7 +46,9 @@ class Row:
         told: dict[str, list[int]] = {}
         for seed, one in self.outcomes.items():
             if one.status != "done":
-                told.setdefault(f"{one.status}{': ' if one.reason else ''}{one.reason}", []).append(seed)
+                how_far = f"step {one.step} of {one.steps}" if one.step is not None and one.steps else ""
+                reason = ", ".join(filter(None, (one.reason, how_far)))
+                told.setdefault(f"{one.status}{': ' if reason else ''}{reason}", []).append(seed)
         return [f"seed {', '.join(map(str, seeds))} {reason}" for reason, seeds in told.items()]
 
 
@@ -79,7 +86,7 @@ def read_results(sweep: Sweep, runs: Sequence[Run]) -> Results:
     done = [one for row in rows for one in row.outcomes.values() if one.status == "done"]
     primary = done[0].primary if done else ""
     scores = sweep.scores or ([primary] if primary else [])
-    known = done[0].better if done and scores[:1] == [primary] else ""
+    known = done[0].better if done and scores[:1] in ([primary], [f"{BEST}{primary}"]) else ""
     return Results(sweep, rows, scores, sweep.better or known, sorted({one.scored_on for one in done} - {""}))
 
 
@@ -110,6 +117,11 @@ class Cell:
     mean: float | None
     error: float | None
     complete: bool
+
+    @property
+    def signed(self) -> str:
+        """As a difference is written: ``+0.52 ± 0.31``."""
+        return f"+{self}" if self.mean is not None and self.mean > 0 else str(self)
 
     def __str__(self) -> str:
         """``95.12 ± 0.31``: as many decimals as the error has with two digits that count."""
@@ -155,29 +167,3 @@ def best_of(results: Results) -> list[Best]:
             best = max(complete, key=lambda row: sign * (average([row], results.score).mean or 0.0))
             found.append(Best(best.point.value(results.sweep.group), best, len(complete), len(rows) - len(complete)))
     return found
-
-
-def as_plain(results: Results) -> Mapping[str, Any]:
-    """Everything, for results.json."""
-    rows = []
-    for row in results.rows:
-        cell = average([row], results.score)
-        runs = [
-            {"seed": seed, "folder": f"runs/{row.point.slug}-seed{seed}", "status": one.status, "reason": one.reason}
-            | {"seconds": one.seconds, "scores": one.scores}
-            for seed, one in row.outcomes.items()
-        ]
-        found = {"mean": cell.mean, "standard_error": cell.error, "n": len(row.values(results.score))}
-        rows.append({"case": row.point.case, "settings": row.point.settings, **found, "runs": runs})
-    chosen = [
-        {"group": best.group, "settings": best.row.point.settings, "tried": best.tried, "left_out": best.left_out}
-        for best in (best_of(results) if results.sweep.best_of else [])
-    ]
-    return {
-        "sweep": str(results.sweep.path),
-        "score": results.score,
-        "better": results.better,
-        "scored_on": results.scored_on,
-        "points": rows,
-        "best": chosen,
-    }

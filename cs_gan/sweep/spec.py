@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from cs_gan.errors import ConfigError
+from cs_gan.sweep.read_yaml import read_yaml
 
-KEYS = ("script", "config", "seeds", "grid", "cases", "fixed", "score", "better", "best_of", "group", "plots")
+KEYS = (
+    "script",
+    "config",
+    "seeds",
+    "grid",
+    "cases",
+    "fixed",
+    "score",
+    "better",
+    "baseline",
+    "best_of",
+    "group",
+    "plots",
+)
 OURS = ("seed", "output_dir", "resume", "config", "dry_run")  # of a run, and set by the sweep
 CASE = "case"  # stands for the named cases where a key is asked for
 
@@ -47,8 +58,10 @@ class Sweep:
         cases: the points, not yet multiplied out.
         fixed: settings of all runs, over those of the recipe.
         recipe: ``config``, read.
-        scores: names of scores; the first is plotted and chosen by. Empty is the primary score of the runs.
+        scores: names of scores after the last step, or with ``best `` in front of the step that scored best; the first
+            is plotted and chosen by. Empty is the primary score of the runs.
         better: of the first score: higher or lower; None asks the runs, who know it of their primary score.
+        baseline: the case that the others are compared with, seed by seed; nothing is none.
         best_of: whether the best point of every group is told.
         group: what groups them: a key, or ``case``.
         plots: which.
@@ -63,6 +76,7 @@ class Sweep:
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: list[str] = field(default_factory=list)
     better: Literal["higher", "lower"] | None = None
+    baseline: str = ""
     best_of: bool = False
     group: str = CASE
     plots: Plots = field(default_factory=Plots)
@@ -105,6 +119,7 @@ def read_sweep(path: Path) -> Sweep:
         recipe=flatten(_mapping(read_yaml(config, "the recipe"), str(config))) if config else {},
         scores=_names(path, "score", given.get("score")),
         better=better,
+        baseline=_baseline(path, given.get("baseline"), cases),
         best_of=given.get("best_of", False),
         group=str(given.get("group", CASE)),
         plots=_plots(path, given.get("plots")),
@@ -119,42 +134,6 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-# -- YAML ------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Numbers as the scripts read them (1e-4 is one), and no key twice: the first would go without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As ever, after a look at the keys."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        ConfigError: if it is missing or no YAML.
-    """
-    try:
-        with path.open() as file:
-            return yaml.load(file, _Loader)  # a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"{path}: {what} can't be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {what} is no valid YAML: {' '.join(str(error).split())}") from error
 
 
 # -- its parts -------------------------------------------------------------------------------------
@@ -238,6 +217,24 @@ def _cases(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> li
     if len(set(lower)) < len(lower):
         raise ConfigError(f"{path}: two cases differ only in capitals, which some file systems don't tell apart.")
     return cases
+
+
+def _baseline(path: Path, value: Any, cases: list[Case]) -> str:
+    """A case with one point for each point of the others, so that there is one to compare with."""
+    if value is None:
+        return ""
+    names = [case.name for case in cases if case.name]
+    found = next((case for case in cases if case.name and case.name == value), None)
+    if found is None:
+        hint = _nearest(str(value), names) if names else "There are no cases."
+        raise ConfigError(f"{path}: baseline = {value!r} must be the name of a case. {hint}")
+    for key, values in found.varied.items():
+        if len(values) > 1 and any(case.varied.get(key) != values for case in cases):
+            raise ConfigError(
+                f"{path}: baseline: {key} varies in {value!r}, and not in the same way in all other cases, so that it "
+                "isn't clear which of its points they are compared with. Give it one value there."
+            )
+    return found.name
 
 
 def _set_once(what: str, where: str, one: Iterable[str], other: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Table and plots of a sweep, from its run folders."""
+"""Table, plots and page of a sweep, from its run folders."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cs_gan.report import save_study
 from cs_gan.sweep.outcome import write_whole
+from cs_gan.sweep.plain import as_plain
 from cs_gan.sweep.plan import Run
 from cs_gan.sweep.plots import save_plots
-from cs_gan.sweep.results import Results, as_plain, read_results
+from cs_gan.sweep.results import Results, read_results
 from cs_gan.sweep.spec import Sweep
 from cs_gan.sweep.tables import csv_table, markdown
 
 
 def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
-    """Write table.csv, table.md, results.json and plots/ from what the runs have left so far."""
+    """Write table.csv, table.md, results.json, study.html and plots/ from what the runs have left so far."""
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(sweep, runs)
     write_whole(folder / "table.csv", csv_table(results))
@@ -23,4 +25,5 @@ def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
     drawn = save_plots(folder / "plots", results)
     pictures = "".join(f"\n![{path.stem}](plots/{path.name})\n" for path in drawn)
     write_whole(folder / "table.md", markdown(results) + pictures)
+    save_study(folder / "study.html", folder)
     return results

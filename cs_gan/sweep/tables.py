@@ -9,10 +9,13 @@ from typing import Any
 
 import yaml
 
-from cs_gan.sweep.outcome import RECORD
+from cs_gan.sweep.outcome import BEST, RECORD
+from cs_gan.sweep.pairs import compared, differences
 from cs_gan.sweep.plan import short_names, text
 from cs_gan.sweep.results import Best, Results, Row, average, best_of
 from cs_gan.sweep.spec import CASE
+
+PAIRED = ("paired difference", "standard error of the paired difference", "sign test p", "pairs")
 
 
 def csv_table(results: Results) -> str:
@@ -21,19 +24,27 @@ def csv_table(results: Results) -> str:
     header = [*([CASE] if named else []), *results.keys, results.score, "standard error", "n"]
     for score in results.scores[1:]:
         header += [score, f"standard error of {score}"]
-    header += ["failed", "not run", "problems"]
+    header += ["seconds", "failed", "not run"]
+    if results.sweep.baseline:
+        for score in results.scores:
+            header += [f"{name} of {score}" for name in PAIRED]
+    header += ["problems"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
     for row in results.rows:
-        line = [row.point.case] if named else []
-        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        line = _lead(results, row)
         for place, score in enumerate(results.scores or [results.score]):
             cell = average([row], score)
             line += [_exact(cell.mean), _exact(cell.error)]
             line += [str(len(row.values(score)))] if place == 0 else []
-        line += [str(row.count("failed")), str(row.count("not run")), " | ".join(row.problems)]
-        writer.writerow(line)
+        line += [_exact(row.seconds), str(row.count("failed")), str(row.count("not run"))]
+        if results.sweep.baseline:
+            found = differences(results, row) or {}
+            for one in (found.get(score) for score in results.scores):
+                line += [_exact(one.cell.mean), _exact(one.cell.error), _exact(one.p)] if one else [""] * 3
+                line += [str(len(one.by_seed)) if one else ""]
+        writer.writerow([*line, " | ".join(row.problems)])
     return file.getvalue()
 
 
@@ -45,11 +56,16 @@ def markdown(results: Results) -> str:
     parts.append(f"`python -m cs_gan.sweep {sweep.path}` runs `{sweep.script}`{recipe}. ")
     parts[-1] += f"{len(results.rows)} points, {seeds} seed{'s' * (seeds > 1)} each: mean ± standard error over "
     parts[-1] += "seeds, of the network after the last step."
+    if any(score.startswith(BEST) for score in results.scores):
+        parts[-1] += f" `{BEST}...` is of the step at which the run's curve was best."
+    parts[-1] += " Seconds are of a whole run, with loading and scoring."
     if results.scored_on:
         parts[-1] += f" Scored on {' and on '.join(results.scored_on)}."
     if results.sweep.fixed:
         parts += ["", f"In all runs: {', '.join(f'{key} = {text(value)}' for key, value in sweep.fixed.items())}."]
     parts += ["", *_table(results, results.rows)]
+    if sweep.baseline:
+        parts += ["", *_differences(results)]
     if sweep.best_of:
         parts += ["", *_best(results)]
     missing = [(row, problem) for row in results.rows for problem in row.problems]
@@ -63,16 +79,48 @@ def markdown(results: Results) -> str:
 
 def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> list[str]:
     """Columns of what varies and of all scores; ``extra`` ones at the end."""
-    named, short = bool(results.rows[0].point.case), short_names(results.keys)
-    header = [*([CASE] if named else []), *(short[key] for key in results.keys)]
-    header += [*(results.scores or [results.score]), "n", *(name for name, _ in extra)]
+    header = [*_columns(results), *(results.scores or [results.score]), "n", "seconds", *(name for name, _ in extra)]
     lines = [header, ["---"] * len(header)]
     for number, row in enumerate(rows):
-        line = [row.point.case] if named else []
-        line += [text(row.point.varied[key]) if key in row.point.varied else "" for key in results.keys]
+        line = _lead(results, row)
         line += [str(average([row], score)) for score in results.scores or [results.score]]
-        lines.append([*line, _count(row, results.score), *(values[number] for _, values in extra)])
-    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
+        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
+        lines.append([*line, _count(row, results.score), seconds, *(values[number] for _, values in extra)])
+    return _lines(lines)
+
+
+def _columns(results: Results) -> list[str]:
+    """The names of the first columns."""
+    short = short_names(results.keys)
+    return [*([CASE] if results.rows[0].point.case else []), *(short[key] for key in results.keys)]
+
+
+def _lead(results: Results, row: Row) -> list[str]:
+    """What they say of a row: which point it is of."""
+    varied = row.point.varied
+    case = [row.point.case] if row.point.case else []
+    return case + [text(varied[key]) if key in varied else "" for key in results.keys]
+
+
+def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in cells]
+
+
+def _differences(results: Results) -> list[str]:
+    """The table of paired differences: a score has its difference, and how sure its sign is."""
+    baseline = results.sweep.baseline
+    header = [*_columns(results), *(name for score in results.scores for name in (score, "p", "n"))]
+    lines = [header, ["---"] * len(header)]
+    for row, found in compared(results):
+        line = _lead(results, row)
+        for one in found.values():
+            line += [one.cell.signed, "" if one.p is None else f"{one.p:.2g}", str(len(one.by_seed))]
+        lines.append(line)
+    seeds = len(results.sweep.seeds)
+    told = f"Each run minus the run of {baseline} with the same seed: mean ± standard error over the n seeds that both "
+    told += f"have. p is of a two-sided sign test; with {seeds} seed{'s' * (seeds > 1)} it can't be below "
+    told += f"{min(1.0, 2.0 ** (1 - seeds)):.2g}."
+    return [f"## Paired differences to {baseline}", "", told, "", *_lines(lines)]
 
 
 def _best(results: Results) -> list[str]:

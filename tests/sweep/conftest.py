@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,38 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path):
     return Bench(tmp_path)
+
+
+def launch(bench, *more):
+    command = [sys.executable, "-m", "cs_gan.sweep", *bench.command(*more)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def done(bench):
+    return {path.parent.name for path in bench.folder.glob("runs/*/scores.json")}
+
+
+def running(bench):
+    """Process ids of the last starts that are still there."""
+    pids = [int(path.read_text().split()[-1]) for path in bench.folder.glob("runs/*/starts")]
+    return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in _stat(pid)]
+
+
+def _stat(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return " Z "
+
+
+def steps(bench):
+    """The steps that each run made, in all its starts."""
+    found = bench.folder.glob("runs/*/steps")
+    return {path.parent.name: [int(line) for line in path.read_text().split()] for path in found}

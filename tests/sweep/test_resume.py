@@ -3,44 +3,14 @@
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from cs_gan.sweep.lock import held
 
-ROOT = Path(__file__).parents[2]
+from .conftest import launch, running, wait_for
+
 GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
-
-
-def launch(bench, *more):
-    command = [sys.executable, "-m", "cs_gan.sweep", *bench.command(*more)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def done(bench):
-    return {path.parent.name for path in bench.folder.glob("runs/*/scores.json")}
-
-
-def running(bench):
-    """Process ids of the last starts that are still there."""
-    pids = [int(path.read_text().split()[-1]) for path in bench.folder.glob("runs/*/starts")]
-    return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in _stat(pid)]
-
-
-def _stat(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return " Z "
 
 
 def test_a_finished_sweep_runs_nothing_again(bench):
@@ -52,7 +22,7 @@ def test_a_finished_sweep_runs_nothing_again(bench):
 
 
 def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
-    monkeypatch.setattr("cs_gan.sweep.__main__.usable_cores", lambda: 7)
+    monkeypatch.setattr("cs_gan.sweep.executors.usable_cores", lambda: 7)
     assert bench.sweep("--jobs=2", grid={"mu": [0.1]}) == 0
     assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"3"}
 
@@ -149,7 +119,7 @@ def test_a_run_without_scores_or_short_of_its_steps_is_not_done(bench):
     (folder / "mu=0.2-seed0" / "config.yaml").write_text("training: {steps: 9}")
     assert bench.sweep("--summarise") == 0
     assert [line["problems"] for line in bench.table] == [
-        "seed 0 failed: it left no scores.json",
+        "seed 0 failed: it left no scores.json, step 3 of 3",
         "seed 0 failed: scored at step 3, and 9 are asked for",
     ]
     assert bench.sweep() == 0

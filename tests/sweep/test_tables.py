@@ -58,7 +58,7 @@ def test_table_has_a_row_for_every_point(bench):
     assert found == expected + [("0.3", s, pytest.approx(mean + 0.3), "3") for s in ("linear", "natural")]
     error = np.std([0, 10, 40], ddof=1) / np.sqrt(3)
     assert [float(line["standard error"]) for line in bench.table] == pytest.approx([error] * 4)
-    assert "| 0.1 | linear | 17 ± 12 | 3 |" in bench.markdown
+    assert "| 0.1 | linear | 17 ± 12 | 3 | 0 |" in bench.markdown
     assert "Scored on stubs." in bench.markdown
     found = json.loads((bench.folder / "results.json").read_text())
     assert found["points"][0]["runs"][2] | {"seconds": 0} == {
@@ -66,8 +66,15 @@ def test_table_has_a_row_for_every_point(bench):
         "folder": "runs/mu=0.1,spline=linear-seed4",
         "status": "done",
         "reason": "",
+        "step": None,
+        "steps": None,
         "seconds": 0,
-        "scores": {"accuracy (%)": 40.1, "loss": -0.1},
+        "scores": {
+            "accuracy (%)": 40.1,
+            "loss": -0.1,
+            "best accuracy (%)": pytest.approx(40.2),
+            "best loss": -0.1,
+        },
     }
 
 
@@ -101,7 +108,7 @@ def test_a_score_that_no_run_has_is_told_with_the_nearest(bench):
     assert bench.sweep(grid={"mu": [0.1]}, score=["loss", "accuracy (%)"]) == 0
     assert set(bench.starts.values()) == {1}
     assert (bench.table[0]["loss"], bench.table[0]["accuracy (%)"]) == ("-0.1", "5.1")
-    assert "| mu | loss | accuracy (%) | n |" in bench.markdown
+    assert "| mu | loss | accuracy (%) | n | seconds |" in bench.markdown
 
 
 def test_the_best_of_every_case_is_told_with_how_it_was_chosen(bench):
@@ -109,8 +116,8 @@ def test_the_best_of_every_case_is_told_with_how_it_was_chosen(bench):
     assert bench.sweep(cases=cases, best_of=True) == 2
     told = bench.markdown.split("## The best of every case, chosen by this very score")[1]
     assert "the highest mean of accuracy (%) on stubs among the values tried" in told
-    assert "| mixup | 0.6 |  | 5.6 ± 5.0 | 2 | 3 |" in told
-    assert "| coded | 0.9 | no | 5.9 ± 5.0 | 2 | 2 (2 left out) |" in told
+    assert "| mixup | 0.6 |  | 5.6 ± 5.0 | 2 | 0 | 3 |" in told
+    assert "| coded | 0.9 | no | 5.9 ± 5.0 | 2 | 0 | 2 (2 left out) |" in told
     assert "  mixup:\n    mu: 0.6\n" in told
     found = json.loads((bench.folder / "results.json").read_text())["best"]
     assert [(best["group"], best["tried"]) for best in found] == [("plain", 1), ("mixup", 3), ("coded", 2)]
@@ -121,7 +128,7 @@ def test_the_best_of_a_group_by_a_score_to_be_lowered(bench):
     assert bench.sweep(**content, best_of=True) == 0
     assert "isn't known of this score" in bench.markdown
     assert bench.sweep(**content, best_of=True, better="lower") == 0
-    assert "| 0.6 | linear | -0.60 ± 0.00 | 2 | 2 |" in bench.markdown
+    assert "| 0.6 | linear | -0.60 ± 0.00 | 2 | 0 | 2 |" in bench.markdown
 
 
 def colours(path):

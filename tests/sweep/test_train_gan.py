@@ -10,11 +10,14 @@ def test_a_sweep_of_train_gan(bench, monkeypatch):
     fixed = {"training.steps": 4, "training.evaluate_every": 0, "model.width": 4, "data.limit": 40}
     fixed |= {"metrics.num_samples": 20, "training.batch_size": 8}
     cases = {"right": {"coded.ratio_end": [1.25]}, "wrong": {"coded.ration_end": [1.5]}}
-    recipe = "configs/gan/quickstart.yaml"
-    assert bench.sweep(script="train_gan.py", config=recipe, seeds=1, fixed=fixed, cases=cases) == 2
+    recipe, score = "configs/gan/quickstart.yaml", "FD, digits classifier"
+    given = {"fixed": fixed, "cases": cases, "score": [score, f"best {score}"]}
+    assert bench.sweep(script="train_gan.py", config=recipe, seeds=1, **given) == 2
     right, wrong = bench.table
     assert float(right["FD, digits classifier"]) > 0
+    assert 0 < float(right["best FD, digits classifier"]) <= float(right["FD, digits classifier"])
     assert right["n"] == "1"
+    assert "data:image/jpeg" in (bench.folder / "study.html").read_text()
     assert "unknown configuration key 'coded.ration_end'. Did you mean coded.ratio_end" in wrong["problems"]
     output = (bench.folder / "runs" / "right,ratio_end=1.25-seed0" / "output.txt").read_text()
     assert output.startswith("$ ")

@@ -1,0 +1,78 @@
+"""Runs as Ray tasks: ``--executor ray``, on this machine or a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cs_gan.sweep.executors import Job, check_options, missing
+from cs_gan.sweep.node import Request, carry_out
+from cs_gan.sweep.plan import Run
+
+OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "max_retries")
+RETRIES = 3  # of a run whose node or worker is lost
+
+
+class OnRay:
+    """Each run is a task that starts its command as a process on some node.
+
+    Where RAY_ADDRESS is set, the cluster is the one that Ray's own rules find by it; else Ray is started here for the
+    time of the sweep. All nodes must see the same files under the same paths, and the same Python.
+    """
+
+    pause = 0.2
+
+    def __init__(self, options: Mapping[str, Any], request: Request, slots: int) -> None:
+        check_options("ray", options, OPTIONS)
+        try:
+            import ray
+        except ImportError as error:
+            raise missing("ray", error) from None
+        self.slots, self._ray, self._request = slots, ray, request
+        started: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": False}
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(address="auto", **started)
+        else:
+            ray.init(address="local", include_dashboard=False, **started)
+        given: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, **options}
+        self._threads = max(1, int(given["num_cpus"]))
+        self._task = ray.remote(carry_out).options(**given)
+
+    def submit(self, run: Run) -> Job:
+        """Into Ray's queue."""
+        return _RayJob(self._ray, self._task.remote(run, Path.cwd(), self._threads, self._request))
+
+    def adopt(self, run: Run) -> Job | None:
+        """Ray ends tasks with the sweep that they are of."""
+        return None
+
+    def withdraw(self, jobs: Sequence[Job]) -> None:
+        """Of the tasks that have begun, this asks the runs to stop, as the request does."""
+        for job in jobs:
+            if isinstance(job, _RayJob):
+                job.cancel()
+
+    def close(self) -> None:
+        """Leave the cluster, or stop the one that was started here."""
+        self._ray.shutdown()
+
+
+class _RayJob:
+    def __init__(self, ray: Any, task: Any) -> None:
+        self._ray, self._task = ray, task
+
+    def cancel(self) -> None:
+        self._ray.cancel(self._task, force=False)
+
+    def problem(self) -> str | None:
+        """What Ray says of a task that it couldn't bring to its end."""
+        done, _ = self._ray.wait([self._task], timeout=0)
+        if not done:
+            return None
+        try:
+            self._ray.get(self._task)
+        except self._ray.exceptions.RayError as error:
+            return f"lost by Ray: {' '.join(str(error).split())}"
+        return ""

@@ -1,0 +1,126 @@
+"""Runs as Slurm jobs through submitit: ``--executor slurm``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cs_gan.errors import ConfigError
+from cs_gan.sweep.executors import Job, missing
+from cs_gan.sweep.node import Request, carry_out
+from cs_gan.sweep.outcome import write_whole
+from cs_gan.sweep.plan import Run
+
+JOB = ".slurm"  # in the run's folder: the job that was submitted for it
+MINUTES = 60  # of a job, unless timeout_min says other; a run that takes longer goes on in another
+LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "PREEMPTED", "REQUEUED", "READY"}
+
+
+class Carried:
+    """What a job does; one that is preempted, or reaches its time limit, is put into the queue again."""
+
+    def __call__(self, run: Run, here: Path, threads: int, request: Request) -> None:
+        """On the node."""
+        carry_out(run, here, threads, request)
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """The same again: the run itself goes on from its checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
+
+
+class OnSlurm:
+    """Each run is a job. All nodes must see the same files under the same paths, and the same Python.
+
+    Jobs outlive a sweep that is killed; the next one takes them over. Options are those of submitit's ``AutoExecutor``
+    (``timeout_min``, ``gpus_per_node``, ``slurm_partition``, ...), and ``cluster``, which can be ``local`` to try it.
+    """
+
+    def __init__(self, options: Mapping[str, Any], folder: Path, request: Request, slots: int) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise missing("submitit", error) from None
+        given = {"cluster": "slurm", "timeout_min": MINUTES, "cpus_per_task": 1, "name": folder.name, **options}
+        self._cluster = str(given.pop("cluster"))
+        self.slots, self.pause = slots, 0.2 if self._cluster == "local" else 2.0
+        self._request, self._threads = request, int(given["cpus_per_task"])
+        try:
+            self._executor = submitit.AutoExecutor(folder.absolute() / "slurm", cluster=self._cluster)
+            self._executor.update_parameters(**given)
+        except (RuntimeError, ValueError, NameError, AssertionError, TypeError) as error:
+            raise ConfigError(f"--executor slurm, as submitit says: {error}") from error
+        self._kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}.get(self._cluster)
+
+    def submit(self, run: Run) -> Job:
+        """Into Slurm's queue, and a note of it into the run's folder."""
+        job = self._executor.submit(Carried(), run, Path.cwd(), self._threads, self._request)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(run.folder / JOB, f"{self._cluster} {job.job_id}")
+        return _SlurmJob(job)
+
+    def adopt(self, run: Run) -> Job | None:
+        """By the note in the run's folder."""
+        try:
+            cluster, job_id = (run.folder / JOB).read_text().split()
+        except (OSError, ValueError):
+            return None
+        if cluster != self._cluster or self._kind is None:
+            return None
+        job = self._kind(self._executor.folder, job_id)
+        if job.paths.result_pickle.exists():
+            return None
+        if cluster == "local":
+            return _Orphan(job) if _exists(int(job_id)) else None
+        return _SlurmJob(job) if job.watcher.get_state(job_id, mode="force").upper().split()[0] in LIVE else None
+
+    def withdraw(self, jobs: Sequence[Job]) -> None:
+        """Cancel those in the queue; the local executor has none."""
+        ours = [job for job in jobs if isinstance(job, _SlurmJob)] if self._cluster == "slurm" else []
+        if ours:
+            ours[0].job.watcher.update()  # of all at once
+        for job in ours:
+            job.cancel_if_pending()
+
+    def close(self) -> None:
+        """Jobs are Slurm's."""
+
+
+class _SlurmJob:
+    def __init__(self, job: Any) -> None:
+        self.job, self._cancelled = job, False
+
+    def cancel_if_pending(self) -> None:
+        # Slurm's accounts don't know a job in its first seconds. One that runs by now lets its run save.
+        if self.job.watcher.get_state(self.job.job_id, mode="cache").upper() in ("PENDING", "UNKNOWN"):
+            self.job.cancel(check=False)
+            self._cancelled = True
+
+    def problem(self) -> str | None:
+        """The error of a job that left no result, as when its node was lost or it took too long too often."""
+        if self._cancelled:
+            return "cancelled"
+        if not self.job.done():
+            return None
+        error = self.job.exception()  # waits some seconds for a result that the file system may not show yet
+        return "" if error is None else f"lost by Slurm: {' '.join(str(error).split())}"
+
+
+class _Orphan(_SlurmJob):
+    """A job of submitit's local executor from another process, whose own class can't tell whether it still runs."""
+
+    def problem(self) -> str | None:
+        return None if _exists(int(self.job.job_id)) else super().problem()
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

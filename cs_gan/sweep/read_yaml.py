@@ -1,0 +1,44 @@
+"""YAML as the training scripts read it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cs_gan.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers as the scripts read them (1e-4 is one), and no key twice: the first would go without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As ever, after a look at the keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ConfigError: if it is missing or no YAML.
+    """
+    try:
+        with path.open() as file:
+            return yaml.load(file, _Loader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path}: {what} can't be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {what} is no valid YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,46 @@
+"""Why a sweep ends early: Ctrl-C, SIGTERM, or its time is over."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+
+
+class Stop:
+    """Asked once, runs save and end; asked again by a signal, they are killed.
+
+    Args:
+        minutes: how long the sweep may take; None is as long as it does.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self.signal = 0
+        self.at_once = False
+        self._asked_at = 0.0
+        self._before: dict[int, object] = {}
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def reason(self) -> str:
+        """What asks for it; nothing as long as nothing does."""
+        if self.signal:
+            return signal.Signals(self.signal).name
+        over = self._deadline is not None and time.monotonic() > self._deadline
+        return "the time is over (--minutes)" if over else ""
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _received(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal:
+            # A shell and a launcher may both pass on the same Ctrl-C.
+            self.at_once = self.at_once or time.monotonic() - self._asked_at > 2
+            return
+        self.signal, self._asked_at = number, time.monotonic()
