@@ -30,9 +30,7 @@ METHODS = {
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
-    monkeypatch.setattr(
-        optimizers, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True}
-    )
+    monkeypatch.setattr(optimizers, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True})
     monkeypatch.setattr(train_classifier.ImageStore, "fits", lambda self, device: True)
     capture = Recorder()
     monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))

@@ -39,7 +39,13 @@ def knn_accuracy(
 
 
 def linear_probe(
-    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, *, decay: float = 1e-3, iterations: int = 200
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    *,
+    decay: float = 1e-3,
+    iterations: int = 200,
 ) -> float:
     """Accuracy in percent on test features of a logistic regression that is fitted to the training features.
 

@@ -29,7 +29,7 @@ class Views:
     Args:
         crop_scale: least share of the image's area that a crop takes; the share is uniform from there to 1.
         crop_ratio: largest ratio of width to height; its logarithm is uniform. 1 keeps the image's own.
-        turn: largest angle, in degrees, to either side.
+        turn: largest angle, in degrees, to either side; beyond the border its pixels go on.
         flip: mirror half of the views.
         jitter: strength s of the colour jitter of 80 % of the views: brightness, contrast and saturation are scaled by
             1 - 0.8 s to 1 + 0.8 s, in this order, and the hue turned by up to 0.2 s of a circle. Grey images have no
@@ -54,11 +54,10 @@ class Views:
         """One view of every image for each key, those of the first key first.
 
         Args:
-            images: float32 in [-1, 1]; black is -1.
+            images: float32 in [-1, 1].
             keys: (V,) int64 on the images' device.
         """
         drawn = uniform(keys, len(images), DRAWN).flatten(0, 1).unbind(1)  # each (V B,)
-        # From 0 on, so that what a crop takes from beyond the border is black.
         pixels = images.add(1).div(2).repeat(len(keys), 1, 1, 1)
         pixels = self._placed(pixels, drawn[:7])
         if self.jitter:
@@ -87,7 +86,8 @@ class Views:
         sin, cos = angle.sin(), angle.cos()
         across = _flat(left) + _flat(cos * width) * x - _flat(sin * height) * y
         down = _flat(top) + _flat(sin * width) * x + _flat(cos * height) * y
-        return F.grid_sample(pixels, torch.stack([across, down], dim=3), align_corners=False)
+        grid = torch.stack([across, down], dim=3)
+        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
     def _jittered(self, pixels: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
         """Brightness, contrast, and of colours also saturation and hue."""
