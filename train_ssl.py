@@ -1,7 +1,7 @@
 """Train an encoder without labels: ``accelerate launch train_ssl.py --config configs/ssl/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch, of which
-the network sees two views of each image. Labels are used by the scores alone.
+Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch, and
+the network sees two views of each of its images. Labels are used by the scores alone.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FLOOR = 1e-6
-"""Least length of a column in a correlation: a unit that gives one value for the whole batch correlates with nothing."""
+"""Least length of a centred feature: one that has the same value in the whole batch correlates with nothing."""
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor:  # (B, D), (B, D) -> ()

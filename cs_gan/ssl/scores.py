@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cs_gan.errors import MetricError
 
-CHUNK = 1024  # test features whose similarities are held at a time
+CHUNK = 256  # test features whose similarities are held at a time
 FLOOR = 1e-6  # least deviation of a feature that is divided by it
 
 
@@ -30,11 +30,13 @@ def knn_accuracy(
     _check(bank, bank_labels, test, test_labels)
     bank, classes = F.normalize(bank.float(), dim=1), int(bank_labels.max()) + 1
     right = 0
-    for features, labels in zip(test.float().split(CHUNK), test_labels.split(CHUNK), strict=True):
-        cosines, nearest = (F.normalize(features, dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
+    for start in range(0, len(test), CHUNK):
+        features = F.normalize(test[start : start + CHUNK].float(), dim=1)
+        cosines, nearest = (features @ bank.T).topk(min(k, len(bank)), dim=1)
         weights = (cosines / temperature).exp()
-        votes = weights.new_zeros(len(features), classes).scatter_add_(1, bank_labels[nearest], weights)
-        right += int((votes.argmax(1) == labels).sum())
+        # Not scatter_add, which has no deterministic kernel on CUDA.
+        votes = (weights.unsqueeze(1) @ F.one_hot(bank_labels[nearest], classes).float()).squeeze(1)
+        right += int((votes.argmax(1) == test_labels[start : start + CHUNK]).sum())
     return 100 * right / len(test)
 
 

@@ -48,7 +48,8 @@ def ssl_step(
     """
     if len(views) % 2 or len(views) < 4:
         raise BatchError(
-            f"ssl_step(views={tuple(views.shape)}): give two views each of two images or more, torch.cat([first, second])."
+            f"ssl_step(views={tuple(views.shape)}): give two views each of two images or more, "
+            "torch.cat([first, second])."
         )
     optimizer.zero_grad(set_to_none=True)
     with autocast(), coded.observe() if coded else nullcontext():

@@ -116,8 +116,8 @@ def _hue_turned(pixels: Tensor, angle: Tensor) -> Tensor:  # (B, 3, H, W), (B,) 
 def _luma(pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1, H, W)
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True)
-    red, green, blue = pixels.split(1, dim=1)
-    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    red, green, blue = pixels.unbind(1)
+    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue).unsqueeze(1)
 
 
 def _centres(count: int, device: torch.device) -> Tensor:  # -> (count,) pixel centres in [-1, 1]
