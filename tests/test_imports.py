@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHARED = {"cs_gan.core", "cs_gan.errors", "cs_gan.randomness"}
-SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "train_ssl", "evaluate", "commands"}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate", "commands"}
 FILES = sorted(path for folder in ("cs_gan", "models") for path in (ROOT / folder).rglob("*.py"))
 # What `pip install cs-gan` does without; jsonargparse and accelerate come with the extra [gan].
 HEAVY = ("torchvision", "torch_fidelity", "accelerate", "sklearn", "matplotlib", "jsonargparse")
