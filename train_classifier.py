@@ -29,11 +29,11 @@ from cs_gan.training import (
     Session,
     Task,
     as_plain,
-    device_options,
     read_snapshot,
     run_script,
     save_snapshot,
     set_learning_rate,
+    sgd_or_adamw,
     warmed_up,
 )
 from models import Classifier, build_classifier
@@ -61,7 +61,7 @@ class ClassifierTask(Task):
         }
         self.bare = _network(config, self.model, session.device)
         self.modules = {"network": self.bare}
-        self.optimizers = {"network": _optimizer(config, self.bare, session.device)}
+        self.optimizers = {"network": sgd_or_adamw(training, self.bare, session.device)}
         self.network = session.accelerator.prepare(self.bare)
         self.mix = _mix(config)
         self.coded = _coded(config, self.bare)
@@ -261,14 +261,6 @@ def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.devi
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return network.to(device, memory_format=torch.channels_last)
-
-
-def _optimizer(config: ClassifierConfig, network: Classifier, device: torch.device) -> torch.optim.Optimizer:
-    training = config.training
-    common = {**device_options(device, training.learning_rate), "weight_decay": training.weight_decay}
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), capturable=device.type == "cuda", **common)
-    return torch.optim.SGD(network.parameters(), momentum=training.momentum, nesterov=training.nesterov, **common)
 
 
 def _mix(config: ClassifierConfig) -> Mix | None:

@@ -5,7 +5,7 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-The penalty is the sum over both views. The second line lets the ratio of coded to data samples grow, as in the paper.
+The penalty is summed over both views; the second line lets N/K grow, as in the paper. With recipes: train_ssl.py.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import Critic, Generator
 from models.classifiers import CLASSIFIER_NAMES, Classifier, build_classifier
+from models.encoders import Encoder, build_encoder
 from models.gan import GAN_NAMES, build_gan
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ __all__ = [
     "GAN_NAMES",
     "Classifier",
     "Critic",
+    "Encoder",
     "Generator",
     "PretrainedGenerator",
     "build_classifier",
+    "build_encoder",
     "build_gan",
 ]
 

@@ -139,13 +139,22 @@ def test_site_lists_every_recipe_and_every_public_name(site):
     import cs_gan.data
     import cs_gan.gan
     import cs_gan.metrics
+    import cs_gan.ssl
     import cs_gan.supervised
 
     recipes = (site / "recipes.html").read_text()
-    for folder in ("gan", "classifier", "sweeps"):
+    for folder in ("gan", "classifier", "ssl", "sweeps"):
         for path in (ROOT / "configs" / folder).glob("*.yaml"):
             assert f"<code>{path.stem}</code>" in recipes
-    for module in (cs_gan.core, cs_gan.gan, cs_gan.supervised, cs_gan.attacks, cs_gan.metrics, cs_gan.data):
+    for module in (
+        cs_gan.core,
+        cs_gan.gan,
+        cs_gan.supervised,
+        cs_gan.ssl,
+        cs_gan.attacks,
+        cs_gan.metrics,
+        cs_gan.data,
+    ):
         name = module.__name__.removeprefix("cs_gan.")
         page = (site / "api" / f"{name}.html").read_text()
         # A function with the name of its module (accuracy, labelled) is found there.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import train_classifier
-from cs_gan.training import Session, read_lines
+from cs_gan.training import Session, optimizers, read_lines
 from cs_gan.training.capture import WARM_UP
 from tests.test_train_classifier import _signal_handlers_as_before, final_tensors, run  # noqa: F401 (a fixture)
 from tests.training.recorder import Recorder
@@ -30,9 +30,7 @@ METHODS = {
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
-    monkeypatch.setattr(
-        train_classifier, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True}
-    )
+    monkeypatch.setattr(optimizers, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True})
     monkeypatch.setattr(train_classifier.ImageStore, "fits", lambda self, device: True)
     capture = Recorder()
     monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))

@@ -81,7 +81,11 @@ def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
 def _commands(run: Run) -> dict[str, str]:
     """What to type to go on and to do it again; nothing where the recipe doesn't tell which script it is for."""
     folder = run.config.get("output_dir")
-    scripts = {"training.n_critic": "train_gan.py", "method.coded.mu": "train_classifier.py"}
+    scripts = {
+        "training.n_critic": "train_gan.py",
+        "method.coded.mu": "train_classifier.py",
+        "method.temperature": "train_ssl.py",
+    }
     script = next((name for key, name in scripts.items() if key in run.config), None)
     if not folder or script is None:
         return {}

@@ -7,12 +7,13 @@ from cs_gan.training.config import as_plain, differences, parse_config, save_con
 from cs_gan.training.gan_config import GanConfig
 from cs_gan.training.loop import train
 from cs_gan.training.losses import Losses
-from cs_gan.training.optimizers import device_options, set_learning_rate, warmed_up
+from cs_gan.training.optimizers import device_options, set_learning_rate, sgd_or_adamw, warmed_up
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, save_snapshot
+from cs_gan.training.ssl_config import SslConfig
 from cs_gan.training.task import State, Task
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RunFolder",
     "Session",
     "Snapshot",
+    "SslConfig",
     "State",
     "StopRequest",
     "Task",
@@ -46,6 +48,7 @@ __all__ = [
     "save_config",
     "save_snapshot",
     "set_learning_rate",
+    "sgd_or_adamw",
     "train",
     "warmed_up",
     "write_lines",

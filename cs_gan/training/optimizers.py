@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from cs_gan.training.classifier_config import ClassifierTrainingConfig
 
 
 def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]:
@@ -18,6 +20,14 @@ def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]
     if device.type != "cuda":
         return {"lr": learning_rate}
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
+
+
+def sgd_or_adamw(training: ClassifierTrainingConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimiser of all weights."""
+    common = {**device_options(device, training.learning_rate), "weight_decay": training.weight_decay}
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), capturable=device.type == "cuda", **common)
+    return torch.optim.SGD(network.parameters(), momentum=training.momentum, nesterov=training.nesterov, **common)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -1,0 +1,49 @@
+"""Losses on the embeddings of two views of each image, one function for each equation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOOR = 1e-6
+"""Least length of a centred feature: one that has the same value in the whole batch correlates with nothing."""
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor:  # (B, D), (B, D) -> ()
+    """NT-Xent: among all other views of the batch, pick the one of the same image.
+
+    The mean over all 2B views of -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)), where s is the cosine and j
+    the other view of i's image.
+
+    Source: Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, equation 1.
+    """
+    views = F.normalize(torch.cat([first, second]).float(), dim=1)
+    similarity = views @ views.T / temperature  # (2B, 2B)
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    partner = torch.arange(len(views), device=views.device).roll(len(first))
+    return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def cross_correlation(first: Tensor, second: Tensor) -> Tensor:  # (B, D), (B, D) -> (D, D)
+    """Correlation over the batch of each feature of one view with each of the other.
+
+    Source: Zbontar et al. 2021, Barlow Twins, equation 2, features centred over the batch as the text there says.
+    """
+    a, b = (each.float() - each.float().mean(0) for each in (first, second))
+    a, b = (F.normalize(each, dim=0, eps=FLOOR) for each in (a, b))
+    return a.T @ b
+
+
+def barlow_twins(first: Tensor, second: Tensor, off_diagonal: float = 0.005) -> Tensor:  # (B, D), (B, D) -> ()
+    """Pull the cross-correlation towards the identity.
+
+    The sum over i of (1 - C_ii)^2, plus ``off_diagonal`` times the sum over i != j of C_ij^2.
+
+    Source: Zbontar et al. 2021, Barlow Twins, equation 1.
+    """
+    correlation = cross_correlation(first, second)
+    diagonal = correlation.diagonal()
+    invariance = (1 - diagonal).square().sum()
+    redundancy = correlation.square().sum() - diagonal.square().sum()
+    return invariance + off_diagonal * redundancy

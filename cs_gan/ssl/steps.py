@@ -1,0 +1,63 @@
+"""One update of an encoder with its projector, as a function of everything it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan.core import CodedSmoothing
+from cs_gan.errors import BatchError
+
+Backward = Callable[[Tensor], Any]
+Losses = dict[str, Tensor]
+
+
+def ssl_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    views: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    coded: CodedSmoothing | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    backward: Backward = torch.Tensor.backward,
+) -> Losses:
+    """One update by one backward of loss + coded penalty.
+
+    Both views go through the network in one batch: batch norm and the code see 2B samples, and negatives are those of
+    this process.
+
+    Args:
+        network: plain or wrapped in DistributedDataParallel; (2B, *F) -> (2B, D) embeddings.
+        views: (2B, *F), the first view of each image, then the second ones in the same order.
+        loss: such as :func:`~cs_gan.ssl.nt_xent`; (B, D), (B, D) -> (). It is called in float32.
+        coded: attached to blocks of the network, or None; its own weight applies.
+        autocast: a context for the forward pass.
+        backward: what differentiates the loss (``accelerator.backward``).
+
+    Returns:
+        Detached scalars: loss (without the coded penalty, so that plain and coded runs compare), and coded (the penalty
+        before its weight) where it was observed.
+
+    Raises:
+        BatchError: for an odd number of views, or fewer than two images.
+    """
+    if len(views) % 2 or len(views) < 4:
+        raise BatchError(
+            f"ssl_step(views={tuple(views.shape)}): give two views each of two images or more, "
+            "torch.cat([first, second])."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(), coded.observe() if coded else nullcontext():
+        embeddings = network(views)
+    first, second = embeddings.float().chunk(2)
+    losses = {"loss": loss(first, second)}
+    backward(losses["loss"] + coded.penalty() if coded else losses["loss"])
+    optimizer.step()
+    if coded and coded.penalties:
+        losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
+    return {name: value.detach() for name, value in losses.items()}

@@ -1,0 +1,200 @@
+"""train_ssl.py from the command line's point of view; what it shares with the other scripts is tested there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train_ssl
+from cs_gan.ssl import linear_probe
+from cs_gan.training import SslConfig, as_plain, differences, list_checkpoints, parse_config, read_lines, read_snapshot
+from models import build_encoder
+from tests.test_train_classifier import _signal_handlers_as_before, final_tensors  # noqa: F401 (a fixture)
+
+RECIPES = Path(__file__).parents[1] / "configs" / "ssl"
+ENCODER = ["--coded.blocks=encoder", "--coded.weight=0.5"]
+PROJECTOR = ["--coded.blocks=projector", "--coded.weight=0.5"]
+BARLOW = ["--method.loss=barlow_twins", "--model.projector_layers=3"]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    tiny = {
+        "output_dir": folder,
+        "data.name": "digits",
+        "data.image_size": 8,
+        "data.holdout": 1500,
+        "model.name": "cnn_small",
+        "model.width": 4,
+        "model.projector_width": 16,
+        "model.projector_dim": 8,
+        "training.steps": 4,
+        "training.batch_size": 8,
+        "training.log_every": 1,
+        "training.checkpoint_every": 2,
+        "metrics.labels": 50,
+        "metrics.k": 5,
+        "tracking.trackers": "none",
+    }
+    return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
+
+
+def run(folder: Path, *more: str) -> int:
+    return train_ssl.main(arguments(folder, *more))
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("loss", [[], BARLOW], ids=["simclr", "barlow_twins"])
+@pytest.mark.parametrize("coded", [[], ENCODER, PROJECTOR], ids=["plain", "encoder", "projector"])
+def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
+    assert run(tmp_path / "run", *loss, *coded, "--training.evaluate_every=2") == 0
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    for row in rows:
+        assert row["scores"].keys() == {"linear probe (%)", "kNN (%)"}
+        assert (row["primary"], row["better"]) == ("linear probe (%)", "higher")
+        assert (row["provenance"]["num_images"], row["provenance"]["num_labels"]) == (1500, 50)
+    log = read_lines(tmp_path / "run" / "log.jsonl")
+    assert all(("coded" in row and row["coded"] > 0) == bool(coded) for row in log)
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["final"] == rows[-1]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "train_ssl.py" in page
+
+
+def test_coding_and_the_loss_change_what_is_trained(tmp_path):
+    ends = []
+    for number, more in enumerate(([], ENCODER, PROJECTOR, BARLOW[:1])):
+        assert run(tmp_path / str(number), *more) == 0
+        ends.append(final_tensors(tmp_path / str(number)))
+    assert not any(equal(ends[0], other) for other in ends[1:])
+    assert not equal(ends[1], ends[2])
+
+
+@pytest.mark.parametrize("more", [ENCODER, [*BARLOW, *PROJECTOR, "--data.workers=2", "--coded.every=3"]])
+def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path, more):
+    assert run(tmp_path / "whole", *more) == 0
+    assert run(tmp_path / "parts", *more, "--training.keep_checkpoints=9") == 0
+    first = list_checkpoints(tmp_path / "parts" / "checkpoints")[0]
+    assert run(tmp_path / "parts", *more, "--training.keep_checkpoints=9", f"--resume={first}") == 0
+    assert equal(final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts"))
+
+
+def test_a_run_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    assert run(tmp_path / "whole", *ENCODER) == 0
+    step = train_ssl.SslTask.step
+
+    def cut(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(train_ssl.SslTask, "step", cut)
+    assert run(tmp_path / "cut", *ENCODER) == 130
+    monkeypatch.setattr(train_ssl.SslTask, "step", step)
+    assert run(tmp_path / "cut", *ENCODER) == 0
+    assert equal(final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "cut"))
+    logs = [[row["loss"] for row in read_lines(tmp_path / name / "log.jsonl")] for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+
+
+def test_labels_are_used_by_the_scores_alone(tmp_path, monkeypatch):
+    assert run(tmp_path / "run") == 0
+    load = train_ssl.train_and_test
+
+    def shuffled(**given):
+        from dataclasses import replace
+
+        train, test = load(**given)
+        return replace(train, labels=train.labels.flip(0)), test
+
+    monkeypatch.setattr(train_ssl, "train_and_test", shuffled)
+    assert run(tmp_path / "shuffled") == 0
+    assert equal(final_tensors(tmp_path / "run"), final_tensors(tmp_path / "shuffled"))
+    scores = [read_lines(tmp_path / name / "metrics.jsonl")[-1]["scores"] for name in ("run", "shuffled")]
+    assert scores[0] != scores[1]
+
+
+def test_the_snapshot_alone_gives_the_scored_features(tmp_path):
+    assert run(tmp_path / "run", *ENCODER) == 0
+    snapshot = read_snapshot(tmp_path / "run" / "snapshot.safetensors")
+    assert snapshot.kind == "encoder"
+    network = build_encoder(**snapshot.model)
+    network.load_state_dict(snapshot.tensors)
+    config = parse_config(SslConfig, arguments(tmp_path / "other"))
+    train, test = train_ssl.train_and_test(**config.data.parts(config.seed))
+    bank, encoder = train_ssl.subset(train, 50, seed=0), network.encoder.eval()
+    with torch.no_grad():
+        parts = [x for s in (bank, test) for x in (encoder(s.batch(range(len(s)))), s.labels)]
+    scores = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"]
+    # An image in 1,500: batches of another size round otherwise.
+    assert linear_probe(*parts) == pytest.approx(scores["linear probe (%)"], abs=0.14)
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--method.temperature=0", "method.temperature"),
+        ("--method.off_diagonal=-1", "method.off_diagonal"),
+        ("--method.loss=byol", "barlow_twins"),
+        ("--views.crop_scale=0", "views.crop_scale"),
+        ("--views.grey=2", "views.grey"),
+        ("--data.flip=true", "views"),
+        ("--data.crop=4", "views"),
+        ("--model.projector_layers=0", "model.projector_layers"),
+        ("--model.name=resnet21", "resnet20"),
+        ("--metrics.k=0", "metrics.k"),
+        ("--metrics.labels=5", "at least 10"),
+        ("--training.batch_size=1", "training.batch_size"),
+        ("--coded.weight=-1", "weight"),
+        ("--coded.blocks=encodr", "encoder"),
+        ("--coded.wieght=1", "coded.weight"),
+        ("--coded.levels=1", "coded.levels"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_by_name(tmp_path, capsys, argument, named):
+    blocks = [] if argument.startswith("--coded.blocks") else ENCODER[:1]
+    assert run(tmp_path / "run", *blocks, argument) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+def test_recipes_are_there():
+    names = {f"{data}_{end}" for data in ("digits", "cifar10") for end in ("simclr", "simclr_coded", "barlow")}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == names
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*_coded.yaml")), ids=lambda path: path.stem)
+def test_a_coded_recipe_differs_from_its_plain_twin_in_the_coded_section_alone(path):
+    plain = parse_config(SslConfig, [f"--config={path.with_name(path.name.replace('_coded', ''))}"])
+    changed = differences(as_plain(plain), parse_config(SslConfig, [f"--config={path}"]))
+    assert {line.split(":")[0].split(".")[0] for line in changed} == {"output_dir", "coded"}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_runs_a_step_dry_at_toy_size(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    toy = ["--model.width=4", "--model.projector_width=8", "--model.projector_dim=4", "--training.batch_size=4"]
+    toy += ["--tracking.trackers=none", "--metrics.labels=null", "--training.epochs=null", "--training.steps=2"]
+    if path.stem.startswith("cifar10"):
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        for number, each in enumerate(pixels):
+            folder = tmp_path / "images" / ("train" if number % 2 else "test") / f"class{number // 2 % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(each).save(folder / f"{number}.png")
+        toy += ["--data.name=folder", f"--data.root={tmp_path / 'images'}", "--data.image_size=32"]
+    assert train_ssl.main([f"--config={path}", *toy, "--dry-run"]) == 0
+    assert "Nothing was written" in capsys.readouterr().out
+    assert not (tmp_path / "samples" / path.stem / "log.jsonl").exists()
