@@ -47,7 +47,8 @@ class GanTask(Task):
 
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
-        self.store = parts.images(config, session)
+        data = parts.data(config, session)
+        self.store = data.training()
         self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
         self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
         self.optimizers = {
@@ -60,7 +61,8 @@ class GanTask(Task):
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic, "ema": self.ema}
         self.coded_generator = parts.coded(config, self.bare_generator, "generator")
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
-        self.evaluator = parts.evaluator(config, self.store, session)
+        scored = config.metrics.extractor != "none"
+        self.evaluator = data.evaluator(data.reference(self.store), session.device) if scored else None
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None

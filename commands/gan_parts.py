@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from commands.gan_data import GanData
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import ImageStore, load_images
+from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
-from cs_gan.metrics import Evaluator
 from cs_gan.randomness import derive_seed
 from cs_gan.training import GanConfig, Session, device_options
 from models import build_gan
 
 
-def images(config: GanConfig, session: Session) -> ImageStore:
-    """Decoded, as the recipe says."""
-    data = config.data
-    with session.accelerator.local_main_process_first():  # one process downloads
-        return load_images(
-            data.name,
-            data.root,
-            image_size=data.image_size,
-            channels=data.channels,
-            limit=data.limit,
-            progress=session.is_main and sys.stderr.isatty(),
-        )
+def data(config: GanConfig, session: Session) -> GanData:
+    """What loads images in this run's processes."""
+    return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
 
 
 def networks(
@@ -79,22 +69,3 @@ def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | 
         smoothing.set_step(step, training.steps)
         smoothing.code(batch)
     return smoothing
-
-
-def evaluator(config: GanConfig, store: ImageStore, session: Session) -> Evaluator | None:
-    """What scores, or None."""
-    metrics = config.metrics
-    if metrics.extractor == "none":
-        return None
-    about = {"data": store.name, "split": store.split, "preparation": store.preparation}
-    return Evaluator(
-        metrics.extractor,
-        store.images,
-        reference_about={**about, "fingerprint": store.fingerprint},
-        num_samples=metrics.num_samples,
-        num_reference=metrics.num_reference,
-        batch_size=metrics.batch_size,
-        device=session.device,
-        weights=Path(metrics.weights) if metrics.weights else None,
-        progress=session.is_main and sys.stderr.isatty(),
-    )

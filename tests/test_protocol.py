@@ -1,0 +1,157 @@
+"""What a limited GAN run is scored against, which images it gets, and how its critic tells them from others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+import train_gan
+from cs_gan.data import load_images
+from cs_gan.training import read_lines
+
+TINY = {
+    "model.name": "dcgan16",
+    "model.width": 4,
+    "training.steps": 2,
+    "training.batch_size": 8,
+    "training.n_critic": 1,
+    "training.checkpoint_every": 1,
+    "training.log_every": 1,
+    "metrics.extractor": "digits",
+    "metrics.num_samples": 20,
+    "tracking.trackers": "none",
+}
+FOLDER = ["--data.name=folder", "--data.channels=1", "--data.image_size=16"]
+FD = "FD, digits classifier"
+
+
+def digits_folder(root: Path, **splits: slice) -> Path:
+    """Digits in class folders below train/, test/, ..."""
+    store = load_images("digits")
+    for split, chosen in splits.items():
+        images, labels = store.images[chosen], store.labels[chosen].tolist()
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (root / split / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(root / split / str(label) / f"{i:04d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return digits_folder(tmp_path_factory.mktemp("images"), train=slice(0, 300), test=slice(300, 400))
+
+
+def run(folder: Path, *more: str) -> int:
+    return train_gan.main([f"--output_dir={folder}", *(f"--{key}={value}" for key, value in TINY.items()), *more])
+
+
+def final(folder: Path) -> dict:
+    return json.loads((folder / "scores.json").read_text())["final"]
+
+
+# -- the reference ---------------------------------------------------------------------------------
+
+
+def test_a_limited_run_is_scored_against_the_whole_split_that_provenance_names(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30"]
+    counts = {"train": 300, "test": 100, "all": 400}
+    for which in counts:
+        assert run(tmp_path / which, *data, f"--metrics.reference={which}") == 0
+    found = {which: final(tmp_path / which) for which in counts}
+    for which, row in found.items():
+        about = row["provenance"]["reference"]
+        whole = load_images("folder", images, image_size=16, channels=1, split=which)
+        assert (about["split"], about["count"]) == (which, counts[which])
+        assert about["fingerprint"] == whole.fingerprint
+        assert about["preparation"] == whole.preparation
+        assert row["provenance"]["num_reference"] == counts[which]
+    # The three trained alike, so that only the reference tells them apart.
+    assert len({row["scores"][FD] for row in found.values()}) == 3
+
+
+def test_score_against_its_own_images_is_another_than_against_test_images(tmp_path, images):
+    """The mistake that the protocol is against: 30 images are both trained on and scored against."""
+    own = tmp_path / "own"
+    store = load_images("folder", images, image_size=16, channels=1, limit=30)
+    for i, image in enumerate(store.images):
+        (own / "train").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(own / "train" / f"{i:04d}.png")
+    assert run(tmp_path / "mistaken", *FOLDER, f"--data.root={own}") == 0
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30"]
+    assert run(tmp_path / "sound", *data, "--metrics.reference=test") == 0
+    mistaken, sound = final(tmp_path / "mistaken"), final(tmp_path / "sound")
+    assert mistaken["provenance"]["reference"]["count"] == 30
+    assert sound["provenance"]["reference"]["split"] == "test"
+    assert mistaken["scores"][FD] != pytest.approx(sound["scores"][FD], rel=1e-3)
+
+
+def test_evaluate_scores_by_the_same_rule(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--metrics.reference=test"]
+    assert run(tmp_path / "run", *data) == 0
+    assert evaluate.main(["score", str(tmp_path / "run"), f"--json={tmp_path / 'a.json'}"]) == 0
+    scored = json.loads((tmp_path / "a.json").read_text())
+    assert scored["provenance"]["reference"] == final(tmp_path / "run")["provenance"]["reference"]
+    assert scored["scores"][FD] == pytest.approx(final(tmp_path / "run")["scores"][FD], rel=1e-6)
+    changed = ["--metrics.reference=train", f"--json={tmp_path / 'b.json'}"]
+    assert evaluate.main(["score", str(tmp_path / "run"), *changed]) == 0
+    assert json.loads((tmp_path / "b.json").read_text())["provenance"]["reference"]["count"] == 300
+
+
+def test_the_training_images_are_loaded_once_where_they_are_the_reference(tmp_path, monkeypatch):
+    loaded = []
+    load = load_images
+
+    def counted(*words, **keys):
+        loaded.append((keys["split"], keys["limit"]))
+        return load(*words, **keys)
+
+    monkeypatch.setattr("commands.gan_data.load_images", counted)
+    assert run(tmp_path / "whole") == 0
+    assert [each for each in loaded if each[0] == "train"] == [("train", None)]
+    loaded.clear()
+    assert run(tmp_path / "limited", "--data.limit=40") == 0
+    assert [each for each in loaded if each[0] == "train"] == [("train", 40), ("train", None)]
+    loaded.clear()
+    assert run(tmp_path / "unscored", "--data.limit=40", "--metrics.extractor=none") == 0
+    assert loaded == [("train", 40)]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--metrics.reference=test"], ["metrics.reference = test", "digits have no split 'test'", "'train'"]),
+        (["--metrics.reference=all"], ["metrics.reference = all", "digits have no split 'all'"]),
+        (["--metrics.reference=val"], ["metrics.reference", "val"]),
+        ([*FOLDER, "--data.root={only}", "--metrics.reference=test"], ["has no split 'test'", "It has: train"]),
+        ([*FOLDER, "--data.root={flat}", "--metrics.reference=test"], ["no test images of its own", "train/ and test/"]),
+    ],
+)
+def test_a_reference_that_is_not_there_is_refused_with_what_is(tmp_path, capsys, images, more, words):
+    only = digits_folder(tmp_path / "only", train=slice(0, 5))
+    places = {"only": only, "flat": only / "train"}
+    assert run(tmp_path / "run", *(word.format(**places) for word in more)) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_resume_against_another_reference_is_refused(tmp_path, capsys, images):
+    data = [*FOLDER, f"--data.root={images}"]
+    assert run(tmp_path / "run", *data) == 0
+    assert run(tmp_path / "run", *data, "--metrics.reference=test") == 2
+    assert "metrics.reference: train -> test" in capsys.readouterr().err
+
+
+def test_images_of_another_shape_are_no_reference(tmp_path, capsys):
+    root = tmp_path / "images"
+    for split, size in (("train", 16), ("test", 20)):
+        (root / split).mkdir(parents=True)
+        Image.fromarray(np.zeros((size, size), np.uint8)).save(root / split / "a.png")
+    data = ["--data.name=folder", "--data.channels=1", f"--data.root={root}", "--metrics.reference=test"]
+    assert run(tmp_path / "run", *data) == 2
+    assert "--data.image_size" in capsys.readouterr().err
