@@ -194,7 +194,8 @@ class GanTask(Task):
         metrics = self.config.metrics
         count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
-        found = self.evaluator(network, self.config.seed, count, {**about, "network": "EMA"}, **subsets)
+        about = about | {"network": "EMA", "trained_on": parts.trained_on(self.config, self.store)}
+        found = self.evaluator(network, self.config.seed, count, about, **subsets)
         return {
             "scores": found.values,
             "primary": found.primary,

@@ -91,5 +91,6 @@ class GanData:
                 channels=data.channels,
                 split=split,
                 limit=limit,
+                limit_seed=data.limit_seed,
                 progress=self.shown,
             )

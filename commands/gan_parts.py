@@ -22,6 +22,13 @@ def data(config: GanConfig, session: Session) -> GanData:
     return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
 
 
+def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:
+    """Which images, for provenance."""
+    about = {name: getattr(store, name) for name in ("split", "fingerprint")}
+    seed = None if config.data.limit is None else config.data.limit_seed
+    return {**about, "count": len(store), "limit_seed": seed}
+
+
 def networks(
     config: GanConfig, model: dict[str, Any], store: ImageStore, device: torch.device
 ) -> tuple[nn.Module, nn.Module]:

@@ -197,7 +197,11 @@ def test_score_equals_the_evaluators_with_provenance(folder, capsys):
     assert str(path) in out
     assert all(name in out for name in result["scores"])
     store = load_images("digits")  # all of them: data.limit is of the training alone
-    about = {"data": "digits", "count": 1797, **{key: getattr(store, key) for key in ("split", "preparation", "fingerprint")}}
+    about = {
+        "data": "digits",
+        "count": 1797,
+        **{key: getattr(store, key) for key in ("split", "preparation", "fingerprint")},
+    }
     evaluator = Evaluator("digits", store.images, reference_about=about, num_samples=40, batch_size=32)
     scores = evaluator(PretrainedGenerator.from_snapshot(folder / "snapshot.safetensors"), seed=5)
     assert result["scores"] == scores.values

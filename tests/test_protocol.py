@@ -12,7 +12,8 @@ from PIL import Image
 import evaluate
 import train_gan
 from cs_gan.data import load_images
-from cs_gan.training import read_lines
+from cs_gan.report.groups import score_conflicts
+from cs_gan.report.run import read_run
 
 TINY = {
     "model.name": "dcgan16",
@@ -128,7 +129,10 @@ def test_the_training_images_are_loaded_once_where_they_are_the_reference(tmp_pa
         (["--metrics.reference=all"], ["metrics.reference = all", "digits have no split 'all'"]),
         (["--metrics.reference=val"], ["metrics.reference", "val"]),
         ([*FOLDER, "--data.root={only}", "--metrics.reference=test"], ["has no split 'test'", "It has: train"]),
-        ([*FOLDER, "--data.root={flat}", "--metrics.reference=test"], ["no test images of its own", "train/ and test/"]),
+        (
+            [*FOLDER, "--data.root={flat}", "--metrics.reference=test"],
+            ["no test images of its own", "train/ and test/"],
+        ),
     ],
 )
 def test_a_reference_that_is_not_there_is_refused_with_what_is(tmp_path, capsys, images, more, words):
@@ -155,3 +159,53 @@ def test_images_of_another_shape_are_no_reference(tmp_path, capsys):
     data = ["--data.name=folder", "--data.channels=1", f"--data.root={root}", "--metrics.reference=test"]
     assert run(tmp_path / "run", *data) == 2
     assert "--data.image_size" in capsys.readouterr().err
+
+
+# -- which images are trained on -------------------------------------------------------------------
+
+
+def test_a_limit_with_a_seed_is_drawn_by_class_and_told(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30"]
+    found = {}
+    for name, seed in (("even", "null"), ("0", "0"), ("1", "1"), ("again", "0")):
+        assert run(tmp_path / name, *data, f"--data.limit_seed={seed}", "--training.steps=1") == 0
+        found[name] = final(tmp_path / name)["provenance"]
+        number = None if seed == "null" else int(seed)
+        store = load_images("folder", images, image_size=16, channels=1, limit=30, limit_seed=number)
+        assert found[name]["trained_on"] == {
+            "split": "train",
+            "count": 30,
+            "fingerprint": store.fingerprint,
+            "limit_seed": number,
+        }
+    assert store.labels.bincount().tolist() == [3] * 10
+    assert found["0"]["trained_on"] == found["again"]["trained_on"]
+    assert len({about["trained_on"]["fingerprint"] for about in found.values()}) == 3
+    assert len({about["reference"]["fingerprint"] for about in found.values()}) == 1
+
+
+def test_a_resume_on_images_of_another_draw_is_refused(tmp_path, capsys):
+    data = ["--data.limit=40", "--metrics.extractor=none"]
+    assert run(tmp_path / "run", *data, "--data.limit_seed=0") == 0
+    assert run(tmp_path / "run", *data, "--data.limit_seed=1") == 2
+    error = capsys.readouterr().err
+    assert "data.limit_seed: 0 -> 1" in error
+    assert "images: " in error
+    assert run(tmp_path / "run", *data) == 2
+    assert "data.limit_seed: 0 -> None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "many", str(2**63)])
+def test_a_limit_seed_that_is_none_is_refused(tmp_path, capsys, seed):
+    assert run(tmp_path / "run", f"--data.limit_seed={seed}") == 2
+    assert "limit_seed" in capsys.readouterr().err
+
+
+def test_scores_of_runs_on_more_and_fewer_images_may_be_compared(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--metrics.reference=test"]
+    assert run(tmp_path / "all", *data) == 0
+    assert run(tmp_path / "some", *data, "--data.limit=30", "--data.limit_seed=0") == 0
+    assert run(tmp_path / "train", *data, "--metrics.reference=train") == 0
+    groups = [read_run(tmp_path / name).evaluations for name in ("all", "some", "train")]
+    assert score_conflicts(groups[:2]) == {}
+    assert {"reference.split", "reference.fingerprint", "reference.count"} <= set(score_conflicts(groups))
