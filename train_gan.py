@@ -63,6 +63,7 @@ class GanTask(Task):
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
         scored = config.metrics.extractor != "none"
         self.evaluator = data.evaluator(data.reference(self.store), session.device) if scored else None
+        self.critic_gap, self.gap_line = parts.critic_gap(config, data, self.store, session.device)
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
@@ -196,12 +197,11 @@ class GanTask(Task):
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
         about = about | {"network": "EMA", "trained_on": parts.trained_on(self.config, self.store)}
         found = self.evaluator(network, self.config.seed, count, about, **subsets)
-        return {
-            "scores": found.values,
-            "primary": found.primary,
-            "better": "lower",
-            "provenance": found.provenance,
-        }
+        scores, provenance = found.values, found.provenance
+        if self.critic_gap and snapshot is None:  # a snapshot's critic is gone
+            scores = scores | {"critic_gap": self.critic_gap(self.bare_critic)}
+            provenance = provenance | {"critic_gap": self.critic_gap.about}
+        return {"scores": scores, "primary": found.primary, "better": "lower", "provenance": provenance}
 
     def scoring_seconds(self, evaluations: int) -> float:
         """Timed on one batch of images; the final and the best generator are scored at the end."""
@@ -249,6 +249,7 @@ class GanTask(Task):
             if coded:
                 weight = getattr(self.config.coded, part).weight
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
+        lines += [self.gap_line] if self.gap_line else []
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines

@@ -32,7 +32,7 @@ class GanData:
 
     def training(self) -> ImageStore:
         """The images to train on, cut by ``data.limit``."""
-        return self._load("train", limit=self.config.data.limit)
+        return self._load("train", self.config.data.limit, self.config.data.limit_seed)
 
     def reference(self, training: ImageStore | None = None) -> ImageStore:
         """All images of the split ``metrics.reference``, whatever ``data.limit`` is.
@@ -64,6 +64,18 @@ class GanData:
             )
         return found
 
+    def held_out(self, training: ImageStore, count: int, seed: int) -> tuple[ImageStore | None, str]:
+        """``count`` test images drawn by ``seed``, or None and why there are none."""
+        try:
+            found = self._load("test", limit=count, limit_seed=seed)
+        except DataError as error:
+            return None, str(error)
+        if found.split == training.split:
+            return None, f"{training.name} has no test images of its own"
+        if found.image_shape != training.image_shape:
+            return None, f"test images are of {found.image_shape}, those of training of {training.image_shape}"
+        return found, ""
+
     def evaluator(self, store: ImageStore, device: torch.device) -> Evaluator:
         """What scores against ``store``."""
         metrics = self.config.metrics
@@ -81,16 +93,21 @@ class GanData:
             progress=self.shown,
         )
 
-    def _load(self, split: str, limit: int | None = None) -> ImageStore:
+    def _load(self, split: str, limit: int | None = None, limit_seed: int | None = None) -> ImageStore:
         data = self.config.data
-        with self.first():
-            return load_images(
-                data.name,
-                data.root,
-                image_size=data.image_size,
-                channels=data.channels,
-                split=split,
-                limit=limit,
-                limit_seed=data.limit_seed,
-                progress=self.shown,
-            )
+        failed = None
+        with self.first():  # an error that is caught later mustn't leave the others waiting in here
+            try:
+                return load_images(
+                    data.name,
+                    data.root,
+                    image_size=data.image_size,
+                    channels=data.channels,
+                    split=split,
+                    limit=limit,
+                    limit_seed=limit_seed,
+                    progress=self.shown,
+                )
+            except DataError as error:
+                failed = error
+        raise failed

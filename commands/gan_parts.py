@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from commands.gan_data import GanData
+from commands.gan_gap import GAP_IMAGES, CriticGap, gap_seed
 from cs_gan import CodedSmoothing, Linear
 from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
@@ -20,6 +21,18 @@ from models import build_gan
 def data(config: GanConfig, session: Session) -> GanData:
     """What loads images in this run's processes."""
     return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
+
+
+def critic_gap(
+    config: GanConfig, data: GanData, store: ImageStore, device: torch.device
+) -> tuple[CriticGap | None, str]:
+    """What measures the critic's gap, or None and a line that says why not; neither where nothing is scored."""
+    if config.metrics.extractor == "none":
+        return None, ""
+    held_out, reason = data.held_out(store, GAP_IMAGES, gap_seed(config.seed))
+    if held_out is None:
+        return None, f"no critic_gap: {reason}"
+    return CriticGap(store, held_out, config.seed, device), ""
 
 
 def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
 import train_gan
-from cs_gan.data import load_images
+from commands.gan_gap import CriticGap
+from cs_gan.data import drawn, load_images
+from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.run import read_run
+from cs_gan.training import list_checkpoints, read_checkpoint, read_lines
+
+ROOT = Path(__file__).parents[1]
 
 TINY = {
     "model.name": "dcgan16",
@@ -209,3 +218,97 @@ def test_scores_of_runs_on_more_and_fewer_images_may_be_compared(tmp_path, image
     groups = [read_run(tmp_path / name).evaluations for name in ("all", "some", "train")]
     assert score_conflicts(groups[:2]) == {}
     assert {"reference.split", "reference.fingerprint", "reference.count"} <= set(score_conflicts(groups))
+
+
+# -- the critic's gap ------------------------------------------------------------------------------
+
+
+class Brightness(torch.nn.Module):
+    """A critic whose scores are known: the mean pixel. Dropout and batch norm would show a training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = torch.nn.BatchNorm2d(1, affine=False), torch.nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, 1, H, W) -> (B,)
+        return self.dropout(self.norm(x)).mean((1, 2, 3)) + 0 * torch.rand(1)
+
+
+def test_the_gap_is_the_difference_of_mean_scores_and_leaves_the_critic_alone(images):
+    train, test = (load_images("folder", images, image_size=16, channels=1, split=name) for name in ("train", "test"))
+    critic = Brightness()
+    state = {key: value.clone() for key, value in critic.state_dict().items()}
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    gap = CriticGap(train, test, seed=0, device=torch.device("cpu"))
+    value = gap(critic)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert critic.training
+    assert critic.dropout.training
+    assert all(torch.equal(value, state[key]) for key, value in critic.state_dict().items())
+    # By hand: 256 of 300 training images, as many of each class, and all 100 of the test images.
+    rows = drawn(300, 256, derive_seed(0, "critic gap"), train.labels)
+    mean = [(store.double() / 127.5 - 1).mean().item() for store in (train.images[rows], test.images)]
+    # a fresh batch norm divides by sqrt(1 + 1e-5)
+    assert value == pytest.approx((mean[0] - mean[1]) / (1 + 1e-5) ** 0.5, abs=1e-6)
+    assert gap.about == {"training": 256, "held_out": 100, "split": "test"}
+
+
+def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, images, capsys):
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
+    assert run(tmp_path / "run", *data) == 0
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    gaps = [row["scores"]["critic_gap"] for row in rows]
+    assert len(set(gaps)) == 3
+    assert rows[0]["provenance"]["critic_gap"] == {"training": 30, "held_out": 100, "split": "test"}
+    assert final(tmp_path / "run")["scores"]["critic_gap"] == gaps[-1]
+    best = json.loads((tmp_path / "run" / "scores.json").read_text())["best"]
+    if best["step"] < 2:
+        assert "critic_gap" not in best["scores"]
+    assert "critic_gap" in (tmp_path / "run" / "report.html").read_text()
+    capsys.readouterr()
+    assert run(tmp_path / "digits") == 0
+    assert "no critic_gap: digits have no split 'test'" in capsys.readouterr().out
+    assert "critic_gap" not in final(tmp_path / "digits")["scores"]
+
+
+def test_measuring_the_gap_changes_no_bit_of_training(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
+    assert run(tmp_path / "scored", *data) == 0
+    assert run(tmp_path / "plain", *data, "--metrics.extractor=none") == 0
+    one, other = (
+        read_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1])[0] for name in ("scored", "plain")
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_resumed_run_measures_the_same_gap(tmp_path, images):
+    data = [*FOLDER, f"--data.root={images}", "--training.evaluate_every=1"]
+    assert run(tmp_path / "run", *data) == 0
+    before = [row["scores"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    (tmp_path / "run" / "scores.json").unlink()
+    assert run(tmp_path / "run", *data, f"--resume={tmp_path}/run/checkpoints/step-00000001") == 0
+    assert [row["scores"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == before
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_gap_of_one_and_stay_in_step(tmp_path, images):
+    words = {**TINY, "output_dir": tmp_path / "two", "data.root": images, "metrics.reference": "test"}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"]
+    command = [*launch, "train_gan.py", *FOLDER, *(f"--{key}={value}" for key, value in words.items())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = read_lines(tmp_path / "two" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2]
+    assert run(tmp_path / "one", *FOLDER, f"--data.root={images}", "--metrics.reference=test") == 0
+    # Before the first step both have the same critic.
+    first = read_lines(tmp_path / "one" / "metrics.jsonl")[0]["scores"]["critic_gap"]
+    assert rows[0]["scores"]["critic_gap"] == pytest.approx(first, abs=1e-6)
+    # Without test images every process finds out, and none waits.
+    words |= {"output_dir": tmp_path / "none", "metrics.reference": "train", "data.root": images / "train"}
+    command = [*launch, "train_gan.py", *FOLDER, *(f"--{key}={value}" for key, value in words.items())]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("no critic_gap: folder has no test images") == 1

@@ -104,7 +104,7 @@ def _shown(table: dict[str, Any], key: str) -> str:
 
 def _matters(key: str) -> bool:
     # Runs on more and on fewer images may be compared: the reference says what they are scored against.
-    return not key.startswith("trained_on.") and key.rsplit(".", 1)[-1] not in HARMLESS
+    return not key.startswith(("trained_on.", "critic_gap.")) and key.rsplit(".", 1)[-1] not in HARMLESS
 
 
 def _recipe(run: Run) -> dict[str, Any]:
