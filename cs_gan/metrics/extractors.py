@@ -1,6 +1,6 @@
 """The feature extractors by name, and the honest name of every score made with each.
 
-A distance is called FID only where the features are those that define FID. All three are in torch-fidelity's
+A distance is called FID only where the features are those that define FID. All are in torch-fidelity's
 registry, so its own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well.
 
 KID is the kernel distance over Inception's features, so the others' names carry their extractor. Precision and
@@ -20,7 +20,7 @@ from torch import nn
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from cs_gan.errors import MetricError
-from cs_gan.metrics import digits, inception, lite0
+from cs_gan.metrics import digits, dinov2, inception, lite0
 from cs_gan.metrics.cache import default_cache_dir, file_sha256
 from cs_gan.metrics.state import isolated_rng
 
@@ -33,12 +33,14 @@ class ExtractorSpec:
         name: the name a user configures.
         registered_name: its name in torch-fidelity's registry.
         distance: what the Fréchet distance over its features is called.
-        inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called.
+        inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called; None where it has no classes.
         kernel_distance: what the polynomial kernel's MMD over its features is called.
         precision: what the share of generated images on the real ones' manifold is called.
         recall: what the share of real images on the generated ones' manifold is called.
+        density: what the mean number of real images' neighbourhoods around a generated one is called.
+        coverage: what the share of real images with a generated one in their neighbourhood is called.
         feature_layer: the layer the distances, precision and recall use.
-        logit_layer: the layer the Inception-Score-like score uses.
+        logit_layer: the layer the Inception-Score-like score uses, or None.
         num_features: the width of ``feature_layer``.
         locate: (explicit weights, cache folder) -> the weight file.
     """
@@ -46,12 +48,14 @@ class ExtractorSpec:
     name: str
     registered_name: str
     distance: str
-    inception_score: str
+    inception_score: str | None
     kernel_distance: str
     precision: str
     recall: str
+    density: str
+    coverage: str
     feature_layer: str
-    logit_layer: str
+    logit_layer: str | None
     num_features: int
     locate: Callable[[Path | None, Path], Path]
 
@@ -70,6 +74,10 @@ def _locate_lite0(weights: Path | None, cache_dir: Path) -> Path:
     return _explicit(weights) if weights else lite0.locate_weights()
 
 
+def _locate_dinov2(weights: Path | None, cache_dir: Path) -> Path:
+    return dinov2.locate_weights(weights)
+
+
 def _locate_digits(weights: Path | None, cache_dir: Path) -> Path:
     return _explicit(weights) if weights else digits.locate_weights(cache_dir)
 
@@ -83,6 +91,8 @@ _SPECS = (
         kernel_distance="KID",
         precision="precision, Inception",
         recall="recall, Inception",
+        density="density, Inception",
+        coverage="coverage, Inception",
         feature_layer="2048",
         logit_layer="logits_unbiased",
         num_features=2048,
@@ -96,6 +106,8 @@ _SPECS = (
         kernel_distance="KID, EfficientNet-Lite0",
         precision="precision, EfficientNet-Lite0",
         recall="recall, EfficientNet-Lite0",
+        density="density, EfficientNet-Lite0",
+        coverage="coverage, EfficientNet-Lite0",
         feature_layer="1280",
         logit_layer="logits",
         num_features=lite0.HEAD,
@@ -109,10 +121,27 @@ _SPECS = (
         kernel_distance="KID, digits classifier",
         precision="precision, digits classifier",
         recall="recall, digits classifier",
+        density="density, digits classifier",
+        coverage="coverage, digits classifier",
         feature_layer="64",
         logit_layer="logits",
         num_features=digits.FEATURES,
         locate=_locate_digits,
+    ),
+    ExtractorSpec(
+        name="dinov2",
+        registered_name="cs-gan-dinov2-vit-l-14",
+        distance="FD, DINOv2 ViT-L/14",
+        inception_score=None,
+        kernel_distance="KID, DINOv2 ViT-L/14",
+        precision="precision, DINOv2 ViT-L/14",
+        recall="recall, DINOv2 ViT-L/14",
+        density="density, DINOv2 ViT-L/14",
+        coverage="coverage, DINOv2 ViT-L/14",
+        feature_layer="dinov2",
+        logit_layer=None,
+        num_features=dinov2.FEATURES,
+        locate=_locate_dinov2,
     ),
 )
 EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
@@ -120,6 +149,7 @@ EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
 for _name, _cls in (
     ("cs-gan-efficientnet-lite0", lite0.EfficientNetLite0Extractor),
     ("cs-gan-digits", digits.DigitsExtractor),
+    ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),
 ):
     if _name not in FEATURE_EXTRACTORS_REGISTRY:  # torch-fidelity refuses a second registration, as on a reload
         register_feature_extractor(_name, _cls)
@@ -127,7 +157,7 @@ for _name, _cls in (
 
 @dataclass(frozen=True)
 class LoadedExtractor:
-    """An extractor ready to use: module returning (features, logits), and the sha256 of its weights."""
+    """An extractor ready to use: module returning features and, if it has them, logits; the sha256 of its weights."""
 
     spec: ExtractorSpec
     module: nn.Module
@@ -155,7 +185,7 @@ def load_extractor(
     with isolated_rng(0, torch.device("cpu")):  # building a network draws its initial weights
         module = cls(
             spec.registered_name,
-            [spec.feature_layer, spec.logit_layer],
+            [layer for layer in (spec.feature_layer, spec.logit_layer) if layer],
             feature_extractor_weights_path=str(path),
         )
     module.requires_grad_(False)

@@ -106,12 +106,12 @@ class MetricsConfig:
     """How the averaged generator is scored.
 
     Args:
-        extractor: inception (FID, IS), efficientnet_lite0, digits, or none.
+        extractor: inception (FID, IS), efficientnet_lite0, digits, dinov2, or none.
         num_samples: generated images per evaluation during training, for the curve.
         final_samples: generated images for the final and the best generator at the end; null is num_samples.
         reference: the split of the real images to score against, always in full: data.limit doesn't cut it.
         num_reference: how many of those, a fixed random choice; null is all of them.
-        weights: file of the Inception weights; null looks where torch-fidelity keeps them.
+        weights: file of the extractor's weights; null looks where torch-fidelity keeps them.
         batch_size: images per forward of the extractor.
     """
 

@@ -10,6 +10,7 @@ import torch
 from cs_gan.errors import MetricError
 from cs_gan.metrics import scores
 from cs_gan.metrics.scores import (
+    density_coverage,
     feature_statistics,
     frechet_distance,
     inception_score,
@@ -63,7 +64,7 @@ def test_scores_that_are_not_finite_raise(bad: float) -> None:
         frechet_distance({"mu": fine["mu"] + bad, "sigma": fine["sigma"]}, fine)
     with pytest.raises(MetricError):
         frechet_distance({"mu": fine["mu"], "sigma": fine["sigma"] + bad}, fine)
-    for score in (kernel_distance, precision_recall):
+    for score in (kernel_distance, precision_recall, density_coverage):
         with pytest.raises(MetricError, match="finite"):
             score(features, torch.zeros(10, 3))
     with pytest.raises(MetricError, match="Inception Score"):
@@ -77,6 +78,8 @@ def test_too_few_samples_have_no_score() -> None:
         kernel_distance(torch.zeros(9, 4), torch.zeros(1, 4))
     with pytest.raises(MetricError, match=r"precision and recall needs .* n >= 4"):
         precision_recall(torch.zeros(3, 4), torch.zeros(9, 4))
+    with pytest.raises(MetricError, match=r"density and coverage needs .* n >= 6"):
+        density_coverage(torch.zeros(9, 4), torch.zeros(5, 4))
 
 
 def _clouds(n: int, m: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,6 +120,30 @@ def test_precision_and_recall_match_a_double_loop() -> None:
     expected = share_inside(generated, real), share_inside(real, generated)
     assert precision_recall(generated, real) == pytest.approx(expected, abs=1e-6)  # float32 mean of zeros and ones
     assert 0 < expected[0] < expected[1] <= 1  # precision and recall aren't interchanged
+
+
+def test_density_and_coverage_match_a_double_loop() -> None:
+    generated, real = _clouds(40, 60, 2)
+    k = 5
+    inside, covered = 0, 0
+    for x in real:  # NND_k of the paper's section 3: the distance to the k-th nearest, [0] is x itself
+        radius = sorted((x - other).norm().item() for other in real)[k]
+        near = [(x - y).norm().item() < radius for y in generated]
+        inside += sum(near)
+        covered += any(near)
+    assert density_coverage(generated, real) == pytest.approx((inside / (k * 40), covered / 60))
+    assert 0 < covered < 60
+    assert inside / (k * 40) != covered / 60
+
+
+def test_density_and_coverage_of_the_real_samples_themselves_are_one() -> None:
+    real = _clouds(40, 60, 2)[1]
+    assert density_coverage(real, real) == (1, 1)
+    assert density_coverage(real + 100, real) == (0, 0)
+    # All in one place: every ball that holds it counts 50 times in the density, and once in the coverage.
+    density, coverage = density_coverage(real.mean(0).expand(50, 2), real)
+    assert 0 < coverage < 0.5
+    assert density * 5 == pytest.approx(coverage * 60)
 
 
 def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
