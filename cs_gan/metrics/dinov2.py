@@ -34,8 +34,8 @@ def locate_weights(weights: Path | None = None) -> Path:
     if not path.is_file():
         raise MetricError(
             f"FD on DINOv2 needs the weights {FILE_NAME}, and {path} doesn't exist. Download {URL} and put it "
-            f"there (or give its path: --metrics.weights), and `git clone {REPOSITORY} {code_folder()}` for the network's "
-            "code. Without them, --metrics.extractor=efficientnet_lite0 works offline, under its own name."
+            f"there (or give its path: --metrics.weights), and `git clone {REPOSITORY} {code_folder()}` for the "
+            "network's code. Without them, --metrics.extractor=efficientnet_lite0 works offline, under its own name."
         )
     if not (code_folder() / "hubconf.py").is_file():
         raise MetricError(

@@ -40,8 +40,9 @@ class Scores:
 
     Attributes:
         values: score name -> value, each finite: distance, Inception Score, kernel distance, precision, recall,
-            density, coverage, the second and third followed by their " std". A Fréchet distance may be a tiny negative number, which
-            is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where nothing differs.
+            density, coverage, the second and third followed by their " std". A Fréchet distance may be a tiny negative
+            number, which is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where
+            nothing differs.
         primary: the name of the distance, the score to compare runs by (lower is better).
         provenance: extractor, weights and their sha256, counts, reference, seed, seconds, processes, notes. Two
             scores can be compared where all of it agrees but the seed, the seconds, the processes and what the
