@@ -54,7 +54,8 @@ class GanTask(Task):
 
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
-        self.store = parts.images(config, session)
+        data = parts.data(config, session)
+        self.store = data.training()
         self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
         self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
         self.optimizers = {
@@ -71,7 +72,9 @@ class GanTask(Task):
         parts.terms(config, self.bare_critic, self.lecam, torch.zeros(2))  # what can't be is refused now
         self.coded_generator = parts.coded(config, self.bare_generator, "generator")
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
-        self.evaluator = parts.evaluator(config, self.store, session)
+        scored = config.metrics.extractor != "none"
+        self.evaluator = data.evaluator(data.reference(self.store), session.device) if scored else None
+        self.critic_gap, self.gap_line = parts.critic_gap(config, data, self.store, session.device)
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
@@ -217,13 +220,13 @@ class GanTask(Task):
         metrics = self.config.metrics
         count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
-        found = self.evaluator(network, self.config.seed, count, {**about, "network": "EMA"}, **subsets)
-        return {
-            "scores": found.values,
-            "primary": found.primary,
-            "better": "lower",
-            "provenance": found.provenance,
-        }
+        about = about | {"network": "EMA", "trained_on": parts.trained_on(self.config, self.store)}
+        found = self.evaluator(network, self.config.seed, count, about, **subsets)
+        scores, provenance = found.values, found.provenance
+        if self.critic_gap and snapshot is None:  # a snapshot's critic is gone
+            scores = scores | {"critic_gap": self.critic_gap(self.bare_critic)}
+            provenance = provenance | {"critic_gap": self.critic_gap.about}
+        return {"scores": scores, "primary": found.primary, "better": "lower", "provenance": provenance}
 
     def scoring_seconds(self, evaluations: int) -> float:
         """Timed on one batch of images; the final and the best generator are scored at the end."""
@@ -273,6 +276,7 @@ class GanTask(Task):
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
         if self.config.coded.warning and (self.coded_generator or self.coded_critic):
             lines.append(self.config.coded.warning)
+        lines += [self.gap_line] if self.gap_line else []
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from commands.gan_data import GanData
 from commands.job import Command, Job
 from commands.parsing import positive, seed, seeds
-from cs_gan.data import ImageStore, load_images
+from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
-from cs_gan.metrics import Evaluator, to_uint8
+from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
 from cs_gan.training import GanConfig, parse_config
 from models import PretrainedGenerator
@@ -98,7 +99,8 @@ def score(job: GanJob) -> None:
     """Score the generator as training does; --metrics.<key>=, --data.<key>= and --seed= change the recipe's."""
     config = recipe(job)
     step, metrics = job.snapshot.step, config.metrics
-    _, evaluator = compared(job, config)
+    data = data_of(job, config)
+    evaluator = data.evaluator(fitting(job, data.reference()), job.device)
     about = {"step": step, "network": "EMA", "snapshot": str(job.path)}
     scores = evaluator(job.generator, seed=config.seed, num_samples=metrics.num_samples, about=about)
     if not job.state.is_main_process:
@@ -120,7 +122,9 @@ def nearest(job: GanJob) -> None:
     """Set images beside the training images nearest to them, to see whether the generator remembers those."""
     config, k = recipe(job), job.arguments.neighbours
     config.metrics.num_reference = None  # neighbours are looked for among all images
-    store, evaluator = compared(job, config)
+    data = data_of(job, config)
+    store = fitting(job, data.training())
+    evaluator = data.evaluator(store, job.device)
     images = torch.cat(list(batches_of_images(job, asked_latents(job))))
     distances, indices = (result.cpu() for result in evaluator.nearest(images, k))
     for number, row in enumerate(distances.tolist()):
@@ -172,27 +176,16 @@ def recipe(job: GanJob) -> GanConfig:
     return config
 
 
-def compared(job: GanJob, config: GanConfig) -> tuple[ImageStore, Evaluator]:
-    """The recipe's images, and what scores against them or finds neighbours among them."""
-    data, metrics, shown = config.data, config.metrics, job.state.is_main_process and sys.stderr.isatty()
-    with job.state.local_main_process_first():  # one process downloads
-        store = load_images(
-            data.name, data.root, image_size=data.image_size, channels=data.channels, limit=data.limit, progress=shown
-        )
+def data_of(job: GanJob, config: GanConfig) -> GanData:
+    """What loads the recipe's images here."""
+    return GanData(config, job.state.local_main_process_first, job.state.is_main_process and sys.stderr.isatty())
+
+
+def fitting(job: GanJob, store: ImageStore) -> ImageStore:
+    """The images, if they are of the generator's shape; ConfigError otherwise."""
     if store.image_shape != tuple(job.generator.image_shape):
         raise ConfigError(f"{job.path} makes images of {job.generator.image_shape}, and {store.description}.")
-    about = {name: getattr(store, name) for name in ("split", "preparation", "fingerprint")}
-    return store, Evaluator(
-        metrics.extractor,
-        store.images,
-        reference_about={"data": store.name, **about},
-        num_samples=metrics.num_samples,
-        num_reference=metrics.num_reference,
-        batch_size=metrics.batch_size,
-        device=job.device,
-        weights=Path(metrics.weights) if metrics.weights else None,
-        progress=shown,
-    )
+    return store
 
 
 # -- their options ---------------------------------------------------------------------------------

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from commands.gan_data import GanData
+from commands.gan_gap import GAP_IMAGES, CriticGap, gap_seed
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import ImageStore, load_images
+from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
 from cs_gan.gan import (
     VIEW,
@@ -24,24 +25,33 @@ from cs_gan.gan import (
     diff_augment,
     spectrally_normalised,
 )
-from cs_gan.metrics import Evaluator
 from cs_gan.randomness import derive_seed
 from cs_gan.training import GanConfig, Session, device_options
 from models import build_gan
 
 
-def images(config: GanConfig, session: Session) -> ImageStore:
-    """Decoded, as the recipe says."""
-    data = config.data
-    with session.accelerator.local_main_process_first():  # one process downloads
-        return load_images(
-            data.name,
-            data.root,
-            image_size=data.image_size,
-            channels=data.channels,
-            limit=data.limit,
-            progress=session.is_main and sys.stderr.isatty(),
-        )
+def data(config: GanConfig, session: Session) -> GanData:
+    """What loads images in this run's processes."""
+    return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
+
+
+def critic_gap(
+    config: GanConfig, data: GanData, store: ImageStore, device: torch.device
+) -> tuple[CriticGap | None, str]:
+    """What measures the critic's gap, or None and a line that says why not; neither where nothing is scored."""
+    if config.metrics.extractor == "none":
+        return None, ""
+    held_out, reason = data.held_out(store, GAP_IMAGES, gap_seed(config.seed))
+    if held_out is None:
+        return None, f"no critic_gap: {reason}"
+    return CriticGap(store, held_out, config.seed, device), ""
+
+
+def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:
+    """Which images, for provenance."""
+    about = {name: getattr(store, name) for name in ("split", "fingerprint")}
+    seed = None if config.data.limit is None else config.data.limit_seed
+    return {**about, "count": len(store), "limit_seed": seed}
 
 
 def networks(
@@ -141,22 +151,3 @@ def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | 
         smoothing.set_step(step, training.steps)
         smoothing.code(batch)
     return smoothing
-
-
-def evaluator(config: GanConfig, store: ImageStore, session: Session) -> Evaluator | None:
-    """What scores, or None."""
-    metrics = config.metrics
-    if metrics.extractor == "none":
-        return None
-    about = {"data": store.name, "split": store.split, "preparation": store.preparation}
-    return Evaluator(
-        metrics.extractor,
-        store.images,
-        reference_about={**about, "fingerprint": store.fingerprint},
-        num_samples=metrics.num_samples,
-        num_reference=metrics.num_reference,
-        batch_size=metrics.batch_size,
-        device=session.device,
-        weights=Path(metrics.weights) if metrics.weights else None,
-        progress=session.is_main and sys.stderr.isatty(),
-    )

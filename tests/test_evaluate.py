@@ -196,19 +196,23 @@ def test_score_equals_the_evaluators_with_provenance(folder, capsys):
     out = capsys.readouterr().out
     assert str(path) in out
     assert all(name in out for name in result["scores"])
-    store = load_images("digits", limit=60)
-    about = {"data": "digits", **{key: getattr(store, key) for key in ("split", "preparation", "fingerprint")}}
+    store = load_images("digits")  # all of them: data.limit is of the training alone
+    about = {
+        "data": "digits",
+        "count": 1797,
+        **{key: getattr(store, key) for key in ("split", "preparation", "fingerprint")},
+    }
     evaluator = Evaluator("digits", store.images, reference_about=about, num_samples=40, batch_size=32)
     scores = evaluator(PretrainedGenerator.from_snapshot(folder / "snapshot.safetensors"), seed=5)
     assert result["scores"] == scores.values
     assert result["primary"] == scores.primary
     assert result["provenance"]["num_samples"] == 40
     assert result["provenance"]["step"] == 70
-    assert result["provenance"]["reference"]["fingerprint"] == store.fingerprint
+    assert result["provenance"]["reference"] == about
 
 
 def test_score_takes_what_the_command_line_says(folder, tmp_path):
-    changed = ["--metrics.num_samples=30", "--metrics.num_reference=50", "--data.limit=55", "--seed=6"]
+    changed = ["--metrics.num_samples=30", "--metrics.num_reference=50", "--seed=6"]
     assert run("score", folder, "--best", *changed, "--json", tmp_path / "a" / "s.json") == 0
     provenance = json.loads((tmp_path / "a" / "s.json").read_text())["provenance"]
     assert [provenance[key] for key in ("num_samples", "num_reference", "seed", "step")] == [30, 50, 6, 60]

@@ -157,10 +157,7 @@ class CodedSmoothing:
         Outputs stay what they were, to the bit (a block with dropout draws for its coded pass too, so that
         draws after it are other ones, unless ``share_dropout`` is set). Each entry starts anew: calls that
         should add up, such as D(real) and D(fake), belong in one context. On a step that ``every`` skips
-        nothing happens.
-
-        Args:
-            discrepancy: in place of the object's own, such as one that knows this batch's targets.
+        nothing happens. A ``discrepancy`` takes the place of the object's own, such as one that knows the targets.
         """
         with self._entered("observe"):
             self._penalties = {}

@@ -7,7 +7,7 @@ from cs_gan.data.labelled import labelled, ordered_batches, split, subset
 from cs_gan.data.layout import IMAGE_EXTENSIONS
 from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
-from cs_gan.data.sampling import batch_indices, epoch_indices
+from cs_gan.data.sampling import batch_indices, drawn, epoch_indices
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
 from cs_gan.data.spirals import two_spirals
 from cs_gan.data.store import ImageStore
@@ -30,6 +30,7 @@ __all__ = [
     "batch_indices",
     "corrupt",
     "corrupted",
+    "drawn",
     "epoch_indices",
     "labelled",
     "load_images",

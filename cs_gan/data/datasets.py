@@ -17,6 +17,7 @@ from cs_gan.data.archives import zip_tree
 from cs_gan.data.decode import decode_images
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
+from cs_gan.data.sampling import drawn
 from cs_gan.data.sources import (
     ImageSource,
     ImageTree,
@@ -62,6 +63,7 @@ def load_images(
     channels: int | None = None,
     split: str = "train",
     limit: int | None = None,
+    limit_seed: int | None = None,
     progress: bool = False,
 ) -> ImageStore:
     """Load a data set by name and decode it once.
@@ -93,8 +95,9 @@ def load_images(
         image_size: side of the square result in pixels.
         channels: 1 or 3; transparency is laid over white.
         split: ``train``, ``test``, or what else the source has; ``all`` for everything in a folder or zip.
-        limit: keep this many images, evenly spaced over the data set so that all classes stay; for a
-            balanced random choice see :func:`~cs_gan.data.labelled.subset`.
+        limit: keep this many images, evenly spaced over the data set so that all classes stay.
+        limit_seed: draw them at random by this seed instead, as many of each class where there are labels; see
+            :func:`~cs_gan.data.sampling.drawn`. Only those are decoded.
         progress: show a progress bar.
 
     Raises:
@@ -103,22 +106,39 @@ def load_images(
     _check_arguments(name, image_size, channels, limit)
     source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
     prepare = _preparation(name, image_size, channels)
-    return decoded_store(source, name, prepare, limit=limit, progress=progress)
+    return decoded_store(source, name, prepare, limit=limit, limit_seed=limit_seed, progress=progress)
 
 
 def decoded_store(
-    source: ImageSource, name: str, prepare: Preparation, *, limit: int | None = None, progress: bool = False
+    source: ImageSource,
+    name: str,
+    prepare: Preparation,
+    *,
+    limit: int | None = None,
+    limit_seed: int | None = None,
+    progress: bool = False,
 ) -> ImageStore:
-    """Decode a source and close it; ``limit`` as for :func:`load_images`."""
+    """Decode a source and close it; ``limit`` and ``limit_seed`` as for :func:`load_images`."""
     n = len(source)
     kept = n if limit is None else min(limit, n)
-    chosen = [i * n // kept for i in range(kept)]
+    labels = None if source.labels is None else torch.tensor(source.labels)
+    what = source.split + source.remark
+    if limit_seed is None or kept == n:
+        chosen = [i * n // kept for i in range(kept)]
+    else:
+        chosen = drawn(n, kept, limit_seed, labels).tolist()
+        what += f", {kept:,} of {n:,} drawn{'' if labels is None else ' by class'} by seed {limit_seed}"
     with closing(source):
         images, mapped = decode_images(source, chosen, prepare, progress=progress)
-    labels = None if source.labels is None else torch.tensor([source.labels[i] for i in chosen])
-    description = describe(name, source.split + source.remark, images, mapped)
     return ImageStore(
-        images, labels, name, description, source.split, str(prepare), tuple(source.classes), tuple(source.empty)
+        images,
+        None if labels is None else labels[chosen],
+        name,
+        describe(name, what, images, mapped),
+        source.split,
+        str(prepare),
+        tuple(source.classes),
+        tuple(source.empty),
     )
 
 

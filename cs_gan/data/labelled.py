@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cs_gan.data.memory import allocate
+from cs_gan.data.sampling import drawn
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.errors import DataError
 from cs_gan.randomness import stream
@@ -67,19 +68,17 @@ def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
     classes = len(of_class)
     if count < classes:
         raise DataError(f"subset({count=}): give at least {classes}, an image for each class of {store.name}.")
-    share, rest = divmod(count, classes)
-    favoured = set(torch.randperm(classes, generator=stream(seed, "subset", "extra"))[:rest].tolist())
-    chosen = []
-    for label, members in enumerate(of_class):
-        wanted = share + (label in favoured)
-        if len(members) < wanted:
-            raise DataError(
-                f"subset({count=}): class {store.class_names[label]!r} of {store.name} has {len(members):,} images, "
-                f"and its share would be {wanted:,}. Ask for at most {min(map(len, of_class)) * classes:,}."
-            )
-        chosen.append(members[:wanted])
+    rows = drawn(len(store), count, seed, labels_of(store))
+    counts = labels_of(store)[rows].bincount(minlength=classes)
+    if len(rows) < count or counts.max() - counts.min() > 1:
+        smallest = min(range(classes), key=lambda label: len(of_class[label]))
+        size = len(of_class[smallest])
+        raise DataError(
+            f"subset({count=}): class {store.class_names[smallest]!r} of {store.name} has {size:,} images, "
+            f"and its share would be {-(-count // classes):,}. Ask for at most {size * classes:,}."
+        )
     what = f"{store.split}, {count:,} of {len(store):,} balanced by seed {seed}"
-    return _taken(store, torch.cat(chosen).sort().values, store.split, what)
+    return _taken(store, rows, store.split, what)
 
 
 def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageStore, ImageStore]:  # -> rest, held out

@@ -54,6 +54,27 @@ def batch_indices(
     return torch.cat(pieces)  # a copy: the cached permutation stays as it is
 
 
+def drawn(n: int, count: int, seed: int, labels: Tensor | None = None) -> Tensor:  # labels (n,) -> (count,) int64
+    """The places of ``count`` of ``n`` images, sorted: a random choice by ``seed``, or all where there are no more.
+
+    With labels every class gives as many, give or take one, as long as it has them; a smaller class gives all it has.
+    Of one seed, a smaller choice lies within a larger one.
+    """
+    if count >= n:
+        return torch.arange(n)
+    if labels is None:
+        return torch.randperm(n, generator=stream(seed, "subset"))[:count].sort().values
+    classes = int(labels.max()) + 1
+    turn = torch.empty(n, dtype=torch.int64)  # images are taken in rounds, in each round one of every class
+    for label in range(classes):
+        members = (labels == label).nonzero()[:, 0]
+        turn[members[torch.randperm(len(members), generator=stream(seed, "subset", label))]] = torch.arange(
+            len(members)
+        )
+    within = torch.randperm(classes, generator=stream(seed, "subset", "extra")).argsort()  # a class's place in a round
+    return (turn * classes + within[labels]).argsort()[:count].sort().values
+
+
 @lru_cache(maxsize=4)
 def _permutation(n: int, epoch: int, seed: int) -> Tensor:  # -> (n,) int64
     return torch.randperm(n, generator=stream(seed, "epoch", epoch))

@@ -8,6 +8,7 @@ from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor
 from cs_gan.metrics.images import to_uint8
 from cs_gan.metrics.scores import (
     Scores,
+    density_coverage,
     feature_statistics,
     frechet_distance,
     inception_score,
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluator",
     "ExtractorSpec",
     "Scores",
+    "density_coverage",
     "feature_statistics",
     "frechet_distance",
     "inception_score",

@@ -1,39 +1,86 @@
-"""Where torch.hub keeps DINOv2, whose features torch-fidelity reads."""
+"""DINOv2's ViT-L/14 as a feature extractor, from files that the user put in place; nothing is downloaded.
+
+torch-fidelity's own ``dinov2-vit-l-14`` asks torch.hub, which goes to the network even where all is cached and may
+wait for an answer at the terminal. This one takes the same network and weights from the same places and is otherwise
+torch-fidelity's class: the resize, the scaling and the output are its own.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
 from cs_gan.errors import MetricError
 
-REGISTERED = "dinov2-vit-l-14"
 FEATURES = 1024
-REPOSITORY = "facebookresearch_dinov2_main"
-FILE_NAME = "dinov2_vitl14_pretrain.pth"
-URL = f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/{FILE_NAME}"
+HUB_NAME = "dinov2_vitl14"
+FILE_NAME = f"{HUB_NAME}_pretrain.pth"
+URL = f"https://dl.fbaipublicfiles.com/dinov2/{HUB_NAME}/{FILE_NAME}"
+REPOSITORY = "https://github.com/facebookresearch/dinov2"
 
 
 def locate_weights(weights: Path | None = None) -> Path:
-    """The weight file in ``$TORCH_HOME/hub/checkpoints``, beside a copy of DINOv2's repository.
-
-    Both must be there: torch.hub would download them without asking, and what it runs is that repository's code. No
-    hash is published, so none is checked; the provenance of every score has the file's.
+    """The weight file: ``weights``, or the one in ``$TORCH_HOME/hub/checkpoints``.
 
     Raises:
-        MetricError: one of them is missing, or a path is given, which torch-fidelity doesn't take.
+        MetricError: the file or the network's code is missing.
     """
-    hub = Path(torch.hub.get_dir())
-    path, repository = hub / "checkpoints" / FILE_NAME, hub / REPOSITORY
-    if weights is not None:
-        raise MetricError(f"--metrics.weights={weights}: torch-fidelity reads DINOv2 from {path} only. Put it there.")
-    missing = [str(place) for place, there in ((path, path.is_file()), (repository, repository.is_dir())) if not there]
-    if missing:
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
+    if not path.is_file():
         raise MetricError(
-            f"DINOv2 needs {' and '.join(missing)}. Download {URL} and unpack "
-            "https://github.com/facebookresearch/dinov2 (branch main) there; or, with a network, run once: "
-            "python -c \"import torch; torch.hub.load('facebookresearch/dinov2', 'dinov2_vitl14')\". Without them, "
-            "--metrics.extractor=efficientnet_lite0 works offline, under its own name."
+            f"FD on DINOv2 needs the weights {FILE_NAME}, and {path} doesn't exist. Download {URL} and put it "
+            f"there (or give its path: --metrics.weights), and `git clone {REPOSITORY} {code_folder()}` for the "
+            "network's code. Without them, --metrics.extractor=efficientnet_lite0 works offline, under its own name."
+        )
+    if not (code_folder() / "hubconf.py").is_file():
+        raise MetricError(
+            f"DINOv2's weights are at {path}, but the network's code isn't: {code_folder()} holds no hubconf.py. "
+            f"`git clone {REPOSITORY} {code_folder()}`."
         )
     return path
+
+
+def code_folder() -> Path:
+    """Where torch.hub keeps the repository."""
+    return Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
+
+
+class DinoV2Extractor(FeatureExtractorDinoV2):  # type: ignore[misc]
+    """torch-fidelity's extractor, uint8 RGB images -> ``"dinov2"`` (B, 1024), built from local files.
+
+    Args:
+        name: the name it is registered under.
+        features_list: ``["dinov2"]``.
+        feature_extractor_weights_path: the weight file; default: that of :func:`locate_weights`.
+        **kwargs: torch-fidelity's other settings, which don't concern it.
+
+    Raises:
+        MetricError: files that are missing, or weights that aren't this network's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features_list: Sequence[str],
+        feature_extractor_weights_path: str | Path | None = None,
+        **kwargs: object,
+    ) -> None:
+        FeatureExtractorBase.__init__(self, name, features_list)  # not its class's, which would ask torch.hub
+        path = locate_weights(Path(feature_extractor_weights_path) if feature_extractor_weights_path else None)
+        self.feature_extractor_internal_dtype = torch.float32
+        os.environ.setdefault("XFORMERS_DISABLED", "1")  # as torch-fidelity does: the plain attention, on any device
+        try:
+            self.model = torch.hub.load(str(code_folder()), HUB_NAME, source="local", pretrained=False)  # type: ignore[no-untyped-call]
+            self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # the repository's code, torch's unpickler, load_state_dict
+            raise MetricError(
+                f"{path} doesn't hold DINOv2's weights, or {code_folder()} not its network "
+                f"({type(error).__name__}: {error}). Get both again: {URL}, {REPOSITORY}."
+            ) from error
+        self.requires_grad_(False)
+        self.eval()

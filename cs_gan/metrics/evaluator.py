@@ -19,12 +19,13 @@ from cs_gan.metrics.extractors import load_extractor
 from cs_gan.metrics.images import batches_of, check_uint8, generated_images
 from cs_gan.metrics.reference import Reference
 from cs_gan.metrics.scores import (
+    DENSITY_NEIGHBOURS,
     KID_SUBSETS,
     MANIFOLD_LIMIT,
+    MIN_REAL,
     MIN_SAMPLES,
     NEIGHBOURS,
     Scores,
-    coverage_neighbours,
     density_coverage,
     feature_statistics,
     frechet_distance,
@@ -52,7 +53,7 @@ class Evaluator:
     are, beyond what different processors round differently.
 
     Args:
-        extractor: a name in ``EXTRACTORS``: inception, efficientnet_lite0 or digits.
+        extractor: a name in ``EXTRACTORS``: inception, efficientnet_lite0, digits or dinov2.
         reference: real images, uint8 (n, C, H, W), C = 1 or 3.
         reference_about: what they are, in JSON values: fingerprint, name, split, crop and other preparation. Part
             of the cache's key and of every provenance.
@@ -87,7 +88,7 @@ class Evaluator:
     ) -> None:
         check_uint8(reference, "reference")
         _check_count("num_samples", num_samples)
-        _check_count("num_reference", len(reference) if num_reference is None else num_reference)
+        _check_count("num_reference", len(reference) if num_reference is None else num_reference, MIN_REAL)
         if num_reference is not None and num_reference > len(reference):
             raise MetricError(f"num_reference = {num_reference}, but there are {len(reference)} reference images")
         if batch_size < 1:
@@ -179,25 +180,23 @@ class Evaluator:
             indices = candidates.gather(1, order)
         return distances, indices
 
-    def _values(
-        self, generated: tuple[Tensor, Tensor] | None, real: Arrays | None, kid_subsets: int
-    ) -> dict[str, float]:
+    def _values(self, generated: tuple[Tensor, ...] | None, real: Arrays | None, kid_subsets: int) -> dict[str, float]:
         assert generated is not None  # of the first process, which alone comes here
         assert real is not None
-        (features, logits), spec = generated, self._extractor.spec
+        features, spec = generated[0], self._extractor.spec
         some_real = torch.from_numpy(real["features"])
+        splits = num_splits(len(features))
         values = {spec.distance: frechet_distance(feature_statistics(features), real)}
-        if spec.logit_layer is not None:
-            splits = num_splits(len(features))
-            values[spec.inception_score], deviation = inception_score(logits, splits)
+        if spec.inception_score:
+            values[spec.inception_score], deviation = inception_score(generated[1], splits)
             if splits > 1:  # the deviation over one split is 0 by construction and says nothing
                 values[f"{spec.inception_score} std"] = deviation
         values[spec.kernel_distance], deviation = kernel_distance(features, some_real, kid_subsets)
         if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
             values[f"{spec.kernel_distance} std"] = deviation
-        manifolds = (*precision_recall(features, some_real), *density_coverage(features, some_real))
-        kinds = ("precision", "recall", "density", "coverage")
-        return values | {spec.on_manifolds(kind): value for kind, value in zip(kinds, manifolds, strict=True)}
+        values[spec.precision], values[spec.recall] = precision_recall(features, some_real)
+        values[spec.density], values[spec.coverage] = density_coverage(features, some_real)
+        return values
 
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:
         reference, spec = self._reference, self._extractor.spec
@@ -225,18 +224,18 @@ class Evaluator:
                 "generated": min(count, MANIFOLD_LIMIT),
                 "reference": min(reference.num_features_kept, MANIFOLD_LIMIT),
                 "neighbours": NEIGHBOURS,
+                "density_neighbours": DENSITY_NEIGHBOURS,
                 "features": f"those of {spec.name}, where torch-fidelity's default is VGG16",
             },
-            "density_coverage": {"neighbours": coverage_neighbours(min(reference.num_features_kept, MANIFOLD_LIMIT))},
             "notes": notes,
         }
 
 
-def _check_count(what: str, count: int) -> None:
-    if count < MIN_SAMPLES:
+def _check_count(what: str, count: int, minimum: int = MIN_SAMPLES) -> None:
+    if count < minimum:
         raise MetricError(
-            f"{what} = {count}: precision and recall look at the neighbour number {NEIGHBOURS}, so at least "
-            f"{MIN_SAMPLES} images are needed"
+            f"{what} = {count}: precision, recall, density and coverage look at the neighbour number {minimum - 1}, so "
+            f"at least {minimum} images are needed"
         )
 
 

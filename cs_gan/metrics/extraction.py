@@ -35,15 +35,15 @@ class FeatureReader:
 
     def read(
         self, batches: Iterable[Tensor], count: int, title: str, quiet: bool = False
-    ) -> tuple[Tensor, Tensor]:  # of uint8 (B, C, H, W) -> (count, d), (count, classes)
-        """Features and logits of ``count`` images, on the CPU.
+    ) -> tuple[Tensor, ...]:  # of uint8 (B, C, H, W) -> (count, d) and, if it has classes, (count, classes)
+        """Features and, if the extractor has them, logits of ``count`` images, on the CPU.
 
         Raises:
             MetricError: images of another size.
         """
         if count == 0:  # an empty share: the widths are unknown, and no one asks for them
-            return torch.empty(0, 0), torch.empty(0, 0)
-        features, logits = [], []
+            return (torch.empty(0, 0),) * (2 if self.extractor.spec.logit_layer else 1)
+        outputs = []
         module: Callable[[Tensor], tuple[Tensor, ...]] = self.extractor.module
         with tqdm(total=count, desc=title, unit="img", leave=False, disable=quiet or not self.progress) as bar:
             for batch in batches:
@@ -54,15 +54,13 @@ class FeatureReader:
                     )
                 # Autocast around the training loop must not reach the scores.
                 with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-                    given = module(as_rgb(batch.to(self.device)))
-                features.append(given[0].cpu())
-                logits.append(given[-1].cpu())  # without classes: the features again, unread
+                    outputs.append([output.cpu() for output in module(as_rgb(batch.to(self.device)))])
                 bar.update(len(batch))
-        return torch.cat(features), torch.cat(logits)
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     def read_together(
         self, processes: Processes, batches: Callable[[range], Iterable[Tensor]], count: int, title: str
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Tensor, ...] | None:
         """Collective: each process reads its share; the first returns the outputs of all, the others None.
 
         Args:
@@ -77,5 +75,5 @@ class FeatureReader:
         share = processes.share(count, self.batch_size)
         with processes.together():
             part = self.read(batches(share), len(share), title, quiet=processes.rank > 0)
-        features, logits = (processes.gather(each, count, self.batch_size) for each in part)
-        return None if features is None or logits is None else (features, logits)
+        gathered = [processes.gather(each, count, self.batch_size) for each in part]
+        return tuple(each for each in gathered if each is not None) if processes.rank == 0 else None

@@ -32,42 +32,32 @@ class ExtractorSpec:
     Attributes:
         name: the name a user configures.
         registered_name: its name in torch-fidelity's registry.
-        label: the network, as the names of scores have it.
-        feature_layer: the layer the distances, precision, recall, density and coverage use.
-        logit_layer: the layer the Inception-Score-like score uses; None where the network has no classes.
+        distance: what the Fréchet distance over its features is called.
+        inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called; None where it has no classes.
+        kernel_distance: what the polynomial kernel's MMD over its features is called.
+        precision: what the share of generated images on the real ones' manifold is called.
+        recall: what the share of real images on the generated ones' manifold is called.
+        density: what the mean number of real images' neighbourhoods around a generated one is called.
+        coverage: what the share of real images with a generated one in their neighbourhood is called.
+        feature_layer: the layer the distances, precision and recall use.
+        logit_layer: the layer the Inception-Score-like score uses, or None.
         num_features: the width of ``feature_layer``.
         locate: (explicit weights, cache folder) -> the weight file.
     """
 
     name: str
     registered_name: str
-    label: str
+    distance: str
+    inception_score: str | None
+    kernel_distance: str
+    precision: str
+    recall: str
+    density: str
+    coverage: str
     feature_layer: str
     logit_layer: str | None
     num_features: int
     locate: Callable[[Path | None, Path], Path]
-
-    @property
-    def distance(self) -> str:
-        """What the Fréchet distance over its features is called."""
-        return self._known("FID", "FD")
-
-    @property
-    def inception_score(self) -> str:
-        """What exp(E KL(p(y|x) || p(y))) over its classes is called."""
-        return self._known("IS", "IS")
-
-    @property
-    def kernel_distance(self) -> str:
-        """What the polynomial kernel's MMD over its features is called."""
-        return self._known("KID", "KID")
-
-    def on_manifolds(self, kind: str) -> str:
-        """What precision, recall, density or coverage over its features is called."""
-        return f"{kind}, {self.label}"
-
-    def _known(self, of_inception: str, of_others: str) -> str:
-        return of_inception if self.name == "inception" else f"{of_others}, {self.label}"
 
 
 def _explicit(weights: Path) -> Path:
@@ -84,33 +74,82 @@ def _locate_lite0(weights: Path | None, cache_dir: Path) -> Path:
     return _explicit(weights) if weights else lite0.locate_weights()
 
 
-def _locate_digits(weights: Path | None, cache_dir: Path) -> Path:
-    return _explicit(weights) if weights else digits.locate_weights(cache_dir)
-
-
 def _locate_dinov2(weights: Path | None, cache_dir: Path) -> Path:
     return dinov2.locate_weights(weights)
 
 
+def _locate_digits(weights: Path | None, cache_dir: Path) -> Path:
+    return _explicit(weights) if weights else digits.locate_weights(cache_dir)
+
+
 _SPECS = (
-    ExtractorSpec("inception", "inception-v3-compat", "Inception", "2048", "logits_unbiased", 2048, _locate_inception),
     ExtractorSpec(
-        "efficientnet_lite0",
-        "cs-gan-efficientnet-lite0",
-        "EfficientNet-Lite0",
-        "1280",
-        "logits",
-        lite0.HEAD,
-        _locate_lite0,
+        name="inception",
+        registered_name="inception-v3-compat",
+        distance="FID",
+        inception_score="IS",
+        kernel_distance="KID",
+        precision="precision, Inception",
+        recall="recall, Inception",
+        density="density, Inception",
+        coverage="coverage, Inception",
+        feature_layer="2048",
+        logit_layer="logits_unbiased",
+        num_features=2048,
+        locate=_locate_inception,
     ),
-    ExtractorSpec("digits", "cs-gan-digits", "digits classifier", "64", "logits", digits.FEATURES, _locate_digits),
-    ExtractorSpec("dinov2", dinov2.REGISTERED, "DINOv2 ViT-L/14", "dinov2", None, dinov2.FEATURES, _locate_dinov2),
+    ExtractorSpec(
+        name="efficientnet_lite0",
+        registered_name="cs-gan-efficientnet-lite0",
+        distance="FD, EfficientNet-Lite0",
+        inception_score="IS, EfficientNet-Lite0",
+        kernel_distance="KID, EfficientNet-Lite0",
+        precision="precision, EfficientNet-Lite0",
+        recall="recall, EfficientNet-Lite0",
+        density="density, EfficientNet-Lite0",
+        coverage="coverage, EfficientNet-Lite0",
+        feature_layer="1280",
+        logit_layer="logits",
+        num_features=lite0.HEAD,
+        locate=_locate_lite0,
+    ),
+    ExtractorSpec(
+        name="digits",
+        registered_name="cs-gan-digits",
+        distance="FD, digits classifier",
+        inception_score="IS, digits classifier",
+        kernel_distance="KID, digits classifier",
+        precision="precision, digits classifier",
+        recall="recall, digits classifier",
+        density="density, digits classifier",
+        coverage="coverage, digits classifier",
+        feature_layer="64",
+        logit_layer="logits",
+        num_features=digits.FEATURES,
+        locate=_locate_digits,
+    ),
+    ExtractorSpec(
+        name="dinov2",
+        registered_name="cs-gan-dinov2-vit-l-14",
+        distance="FD, DINOv2 ViT-L/14",
+        inception_score=None,
+        kernel_distance="KID, DINOv2 ViT-L/14",
+        precision="precision, DINOv2 ViT-L/14",
+        recall="recall, DINOv2 ViT-L/14",
+        density="density, DINOv2 ViT-L/14",
+        coverage="coverage, DINOv2 ViT-L/14",
+        feature_layer="dinov2",
+        logit_layer=None,
+        num_features=dinov2.FEATURES,
+        locate=_locate_dinov2,
+    ),
 )
 EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
 
 for _name, _cls in (
     ("cs-gan-efficientnet-lite0", lite0.EfficientNetLite0Extractor),
     ("cs-gan-digits", digits.DigitsExtractor),
+    ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),
 ):
     if _name not in FEATURE_EXTRACTORS_REGISTRY:  # torch-fidelity refuses a second registration, as on a reload
         register_feature_extractor(_name, _cls)
@@ -118,7 +157,7 @@ for _name, _cls in (
 
 @dataclass(frozen=True)
 class LoadedExtractor:
-    """An extractor ready to use: module returning (features, logits) or (features,), and its weights' sha256."""
+    """An extractor ready to use: module returning features and, if it has them, logits; the sha256 of its weights."""
 
     spec: ExtractorSpec
     module: nn.Module
@@ -144,10 +183,11 @@ def load_extractor(
     path = spec.locate(Path(weights) if weights else None, cache_dir or default_cache_dir())
     cls: Any = FEATURE_EXTRACTORS_REGISTRY[spec.registered_name]
     with isolated_rng(0, torch.device("cpu")):  # building a network draws its initial weights
-        # DINOv2 comes from where torch.hub keeps it; torch-fidelity takes no path for it.
-        given = {} if spec.name == "dinov2" else {"feature_extractor_weights_path": str(path)}
-        layers = [spec.feature_layer] if spec.logit_layer is None else [spec.feature_layer, spec.logit_layer]
-        module = cls(spec.registered_name, layers, **given)
+        module = cls(
+            spec.registered_name,
+            [layer for layer in (spec.feature_layer, spec.logit_layer) if layer],
+            feature_extractor_weights_path=str(path),
+        )
     module.requires_grad_(False)
     module.eval().to(device=device, memory_format=torch.channels_last)
     return LoadedExtractor(spec, module, path, file_sha256(path))

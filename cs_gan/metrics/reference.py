@@ -82,7 +82,7 @@ class Reference:
             self._known = load(self._path("reference", self.count))
         return self._known is not None
 
-    def _keep(self, outputs: tuple[Tensor, Tensor] | None) -> None:
+    def _keep(self, outputs: tuple[Tensor, ...] | None) -> None:
         assert outputs is not None  # of the first process, which alone comes here
         features = outputs[0]
         kept = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()

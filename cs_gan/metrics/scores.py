@@ -26,9 +26,11 @@ KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 # Precision and recall look at the distance to the third neighbour and at n x n distances.
 NEIGHBOURS = 3
-COVERAGE_NEIGHBOURS = 5
 MIN_SAMPLES = NEIGHBOURS + 1
 MANIFOLD_LIMIT = 10_000
+# Density and coverage look at the distance to the fifth, as in their paper's experiments.
+DENSITY_NEIGHBOURS = 5
+MIN_REAL = DENSITY_NEIGHBOURS + 1
 SHUFFLE_SEED = 2020  # torch-fidelity's own default: its command line draws the same splits and subsets
 
 
@@ -38,8 +40,9 @@ class Scores:
 
     Attributes:
         values: score name -> value, each finite: distance, Inception Score, kernel distance, precision, recall,
-            the second and third followed by their " std". A Fréchet distance may be a tiny negative number, which
-            is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where nothing differs.
+            density, coverage, the second and third followed by their " std". A Fréchet distance may be a tiny negative
+            number, which is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where
+            nothing differs.
         primary: the name of the distance, the score to compare runs by (lower is better).
         provenance: extractor, weights and their sha256, counts, reference, seed, seconds, processes, notes. Two
             scores can be compared where all of it agrees but the seed, the seconds, the processes and what the
@@ -149,33 +152,28 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
     return float(result[KEY_METRIC_PRECISION]), float(result[KEY_METRIC_RECALL])
 
 
-def coverage_neighbours(num_real: int) -> int:
-    """Which neighbour density and coverage look at: the fifth, as in the source, or the furthest there is."""
-    return min(COVERAGE_NEIGHBOURS, num_real - 1)
+def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (m, d), (n, d)
+    """How densely generated samples lie among the real ones, and the share of real ones that have some near.
 
-
-def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d)
-    """How many real samples' balls a generated one lies in, of k; and the share of real balls that one lies in.
-
-    A real sample's ball reaches to its k-th nearest real neighbour, k = 5: Naeem et al. 2020 (arXiv:2002.09797), eq. 2
-    and 3. Unlike precision and recall they depend on no generated sample's neighbours, so one outlier among these
-    counts for one. Density may exceed 1. At most the first 10,000 of each side are used.
+    Naeem et al. 2020 (arXiv:2002.09797), section 3. B(i) is the ball around the real sample x_i that reaches to its
+    k-th nearest real neighbour, k = 5: density = sum_ij [y_j in B(i)] / (k m), coverage = sum_i [some y_j in B(i)] / n.
+    The ball is open, as in the authors' code. Density may exceed 1; for real samples themselves it is 1. At most the
+    first 10,000 of each side are used.
 
     Raises:
-        MetricError: fewer than four samples, or a feature that isn't finite.
+        MetricError: fewer than six real samples, no generated ones, or a feature that isn't finite.
     """
-    for features in (generated, real):
-        _check_features("density and coverage", features, minimum=MIN_SAMPLES)
-    generated, real = (features[:MANIFOLD_LIMIT].cpu() for features in (generated, real))
-    k = coverage_neighbours(len(real))
-    inside, covered = 0, 0
+    _check_features("density and coverage", generated, minimum=1)
+    _check_features("density and coverage", real, minimum=MIN_REAL)
+    generated, real = generated[:MANIFOLD_LIMIT].cpu(), real[:MANIFOLD_LIMIT].cpu()
+    inside = covered = 0
     for start in range(0, len(real), 1000):  # 40 MB of distances at a time
-        part = real[start : start + 1000]
-        radius = torch.cdist(part, real).kthvalue(k + 1, dim=1).values  # the nearest is the sample itself
-        within = torch.cdist(part, generated) <= radius[:, None]
+        some = real[start : start + 1000]
+        radii = torch.cdist(some, real).kthvalue(DENSITY_NEIGHBOURS + 1).values  # the first is the sample itself
+        within = torch.cdist(some, generated) < radii[:, None]
         inside += int(within.sum())
         covered += int(within.any(dim=1).sum())
-    return inside / (k * len(generated)), covered / len(real)
+    return inside / (DENSITY_NEIGHBOURS * len(generated)), covered / len(real)
 
 
 def _check_features(what: str, features: Tensor, minimum: int) -> None:

@@ -103,7 +103,8 @@ def _shown(table: dict[str, Any], key: str) -> str:
 
 
 def _matters(key: str) -> bool:
-    return key.rsplit(".", 1)[-1] not in HARMLESS
+    # Runs on more and on fewer images may be compared: the reference says what they are scored against.
+    return not key.startswith(("trained_on.", "critic_gap.")) and key.rsplit(".", 1)[-1] not in HARMLESS
 
 
 def _recipe(run: Run) -> dict[str, Any]:

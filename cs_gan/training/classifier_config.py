@@ -18,7 +18,8 @@ class LabelledDataConfig(DataConfig):
         root, image_size, channels, flip, workers: as for a GAN.
         dequantize: unused by classifiers.
         crop: pad by so many black pixels and cut the image's size out at random; 0 is no crop.
-        limit: train on so many images, as many of each class, drawn by the seed; null is all.
+        limit: train on so many images, as many of each class; null is all.
+        limit_seed: draws them; null is the run's own seed.
         holdout: images of the training set that are kept out of it. They are the test set where the data has none
             (digits), else the validation set of ``evaluate_on``.
         evaluate_on: test, or validation (the held-out images), on which strengths are to be tuned.
@@ -41,7 +42,8 @@ class LabelledDataConfig(DataConfig):
     def parts(self, seed: int) -> dict[str, Any]:
         """The keyword arguments of ``cs_gan.data.train_and_test`` for a run of this seed."""
         names = ("name", "root", "image_size", "channels", "holdout", "limit")
-        chosen = {"validation": self.evaluate_on == "validation", "limit_seed": derive_seed(seed, "subset")}
+        limit_seed = derive_seed(seed, "subset") if self.limit_seed is None else self.limit_seed
+        chosen = {"validation": self.evaluate_on == "validation", "limit_seed": limit_seed}
         return {name: getattr(self, name) for name in names} | chosen
 
 

@@ -202,14 +202,16 @@ class MetricsConfig:
         extractor: inception (FID, IS), efficientnet_lite0, digits, dinov2, or none.
         num_samples: generated images per evaluation during training, for the curve.
         final_samples: generated images for the final and the best generator at the end; null is num_samples.
-        num_reference: real images; null is all of them.
-        weights: file of the Inception weights; null looks where torch-fidelity keeps them.
+        reference: the split of the real images to score against, always in full: data.limit doesn't cut it.
+        num_reference: how many of those, a fixed random choice; null is all of them.
+        weights: file of the extractor's weights; null looks where torch-fidelity keeps them.
         batch_size: images per forward of the extractor.
     """
 
     extractor: str = "digits"
     num_samples: int = 2000
     final_samples: int | None = None
+    reference: Literal["train", "test", "all"] = "train"
     num_reference: int | None = None
     weights: str | None = None
     batch_size: int = 64

