@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install quickstart test lint format docs compat clean
+.PHONY: help install quickstart test lint format docs results compat clean
 
 help:
 	@echo "make quickstart   train the digits recipe (at most five minutes) and say where the pictures are"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
 	@echo "make docs         draw the pictures and build the documentation into site/"
+	@echo "make results      make docs/results/*.md from the raw rows beside them"
 	@echo "make compat       the core's tests in a bare environment (PYTHON=python3.13 TORCH=2.4.0 choose versions)"
 	@echo "make clean        remove the environment"
 
@@ -43,6 +44,9 @@ format: install
 docs: install
 	$(BIN)/python docs/draw.py
 	$(BIN)/python -m mkdocs build --strict
+
+results: install
+	$(BIN)/python docs/make_results.py
 
 # Not part of CI: it downloads a PyTorch of its own (2 to 6 GB). docs/install.md has what was seen.
 compat:

@@ -79,9 +79,14 @@ class Results:
 
 def read_results(sweep: Sweep, runs: Sequence[Run]) -> Results:
     """From the run folders as they are."""
+    return collected(sweep, runs, [judged(read_outcome(run), sweep) for run in runs])
+
+
+def collected(sweep: Sweep, runs: Sequence[Run], told: Sequence[Outcome]) -> Results:
+    """Of runs and what became of each."""
     outcomes: dict[str, dict[int, Outcome]] = {}
-    for run in runs:
-        outcomes.setdefault(run.point.slug, {})[run.seed] = judged(read_outcome(run), sweep)
+    for run, outcome in zip(runs, told, strict=True):
+        outcomes.setdefault(run.point.slug, {})[run.seed] = outcome
     rows = [Row(point, outcomes[point.slug]) for point in list_points(sweep)]
     done = [one for row in rows for one in row.outcomes.values() if one.status == "done"]
     primary = done[0].primary if done else ""

@@ -12,15 +12,17 @@ from cs_gan.sweep.plain import as_plain
 from cs_gan.sweep.plan import Run
 from cs_gan.sweep.plots import save_plots
 from cs_gan.sweep.results import Results, read_results
+from cs_gan.sweep.rows import write_rows
 from cs_gan.sweep.spec import Sweep
 from cs_gan.sweep.tables import csv_table, markdown
 
 
 def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
-    """Write table.csv, table.md, results.json, study.html and plots/ from what the runs have left so far."""
+    """Write table.csv, rows.csv, table.md, results.json, study.html and plots/ from what the runs have left so far."""
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(sweep, runs)
     write_whole(folder / "table.csv", csv_table(results))
+    write_whole(folder / "rows.csv", write_rows(results))
     write_whole(folder / "results.json", json.dumps(as_plain(results), indent=2))
     drawn = save_plots(folder / "plots", results)
     pictures = "".join(f"\n![{path.stem}](plots/{path.name})\n" for path in drawn)

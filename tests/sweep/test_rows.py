@@ -1,0 +1,50 @@
+"""Tables made from raw rows are those made from run folders, and the committed pages are made of the committed rows."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cs_gan.errors import ConfigError
+from cs_gan.sweep.plan import plan
+from cs_gan.sweep.results import read_results
+from cs_gan.sweep.rows import read_rows, write_rows
+from cs_gan.sweep.spec import read_sweep
+from cs_gan.sweep.tables import csv_table, markdown
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import make_results  # noqa: E402
+
+ROWS = sorted(make_results.RESULTS.glob("*.csv"))
+
+
+def test_rows_give_the_same_tables(bench):
+    cases = {"plain": {"mu": 1}, "other": {"mu": 2}}
+    assert bench.sweep(cases=cases, baseline="plain", better="lower") == 0
+    sweep = read_sweep(bench.file)
+    runs = plan(sweep, bench.folder)
+    results = read_results(sweep, runs)
+    again = read_rows(sweep, runs, (bench.folder / "rows.csv").read_text())
+    assert csv_table(again) == csv_table(results)
+    assert markdown(again) == markdown(results)
+
+
+def test_rows_of_another_sweep_are_refused(bench):
+    assert bench.sweep(grid={"mu": [1, 2]}, better="lower") == 0
+    text = write_rows(read_results(read_sweep(bench.file), plan(read_sweep(bench.file), bench.folder)))
+    bench.write(grid={"mu": [1, 3]}, better="lower")
+    sweep = read_sweep(bench.file)
+    with pytest.raises(ConfigError, match="differ in 4 runs, such as mu=2"):
+        read_rows(sweep, plan(sweep, bench.folder), text)
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=lambda path: path.stem)
+def test_committed_pages_are_made_of_the_committed_rows(rows, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert rows.with_suffix(".md").read_text() == make_results.page(rows), "run `make results`"
+
+
+def test_there_are_committed_rows():
+    assert ROWS
