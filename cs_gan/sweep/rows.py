@@ -17,14 +17,14 @@ ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "bette
 
 
 def write_rows(results: Results) -> str:
-    """CSV: :data:`ABOUT`, then the scores of the last step and, with ``best `` in front, the primary one at its best."""
+    """CSV: :data:`ABOUT`, the scores of the last step and, with ``best `` in front, the primary one at its best."""
     told = [(row, seed, one) for row in results.rows for seed, one in row.outcomes.items()]
     names = list(dict.fromkeys(name for _, _, one in told for name in one.scores if _kept(name, one)))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*ABOUT, *names])
     for row, seed, one in told:
-        about = (one.status, one.reason, "" if one.seconds is None else round(one.seconds), one.primary)
+        about = (one.status, one.reason, "" if one.seconds is None else f"{one.seconds:.10g}", one.primary)
         scores = [f"{one.scores[name]:.6g}" if name in one.scores else "" for name in names]
         run = f"{row.point.slug}-seed{seed}"
         writer.writerow([run, row.point.case, seed, *about, one.better, one.scored_on, *scores])
