@@ -63,7 +63,7 @@ def launch(bench, *more):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):  # Ray takes a minute to start on a busy machine
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

@@ -20,11 +20,11 @@ def test_the_runs_of_a_lost_ray_node_are_taken_up_by_another(bench, monkeypatch)
     try:
         kept, lost = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        bench.write(grid=GRID, seeds=1, fixed={"steps": 100, "seconds": 10})
+        bench.write(grid=GRID, seeds=1, fixed={"steps": 100, "seconds": 30})  # nodes may start far apart
         process = launch(bench, "--executor=ray")
         wait_for(lambda: len(running(bench)) == 2 and all(len(made) > 3 for made in steps(bench).values()))
         cluster.remove_node(lost, allow_graceful=False)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=240)
     finally:
         cluster.shutdown()
     assert process.returncode == 0, error
