@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cs_gan.core.axes import Axes
 from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
+from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
 from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
@@ -44,6 +45,14 @@ class Coding:
     axes: dict[str, Axes]
     integers: str
     batch_norm: str
+    parameters: dict[str, Parameters]
+
+    def second_pass(
+        self, call: Call, weights: Weights | None = None, masks: Masks | None = None, nearest: Tensor | None = None
+    ) -> AbstractContextManager[None]:
+        """What must be around a call's coded pass."""
+        known = self.parameters[call.name]
+        return coded_pass(call.name, call.block, self.batch_norm, known, weights, masks, nearest)
 
     def encode(self, call: Call, inputs: Inputs) -> Inputs:
         """The coded samples of a call's inputs."""
@@ -140,7 +149,7 @@ class Observing(Hooks):
         with kept(call.name):
             self.coding = True
             try:
-                with coded_pass(call.block, self.how.batch_norm, call.weights, call.masks, nearest):
+                with self.how.second_pass(call, call.weights, call.masks, nearest):
                     coded_output = call.block(*args, **kwargs)
             finally:
                 self.coding = False
@@ -161,7 +170,7 @@ class Substituting(Hooks):
         refuse_checkpoint(call.name)
         call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
         encoded = self.how.encode(call, inputs)
-        call.cleanup.enter_context(coded_pass(call.block, self.how.batch_norm))
+        call.cleanup.enter_context(self.how.second_pass(call))
         call.cleanup.callback(setattr, self, "coding", False)
         self.coding = True
         return encoded

@@ -96,10 +96,15 @@ def refuse_checkpoint_inside(module: nn.Module, _args: Any) -> None:
         BlockError: if the module runs inside a checkpoint of the block's own.
     """
     if checkpointed():  # one around the block is hidden by :func:`kept`
-        raise BlockError(
-            f"a {type(module).__name__} runs inside a checkpoint in a block's coded pass, and would be recomputed "
-            "without what is set for that pass: checkpoint around the coded block instead of inside it."
-        )
+        raise recomputed_otherwise(module)
+
+
+def recomputed_otherwise(module: nn.Module) -> BlockError:
+    """The error for such a module."""
+    return BlockError(
+        f"a {type(module).__name__} runs inside a checkpoint in a block's coded pass, and would be recomputed "
+        "without what is set for that pass: checkpoint around the coded block instead of inside it."
+    )
 
 
 def _same(value: Any) -> Any:

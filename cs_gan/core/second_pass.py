@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from cs_gan.core.block_state import Parameters, unchanged
 from cs_gan.core.recompute import refuse_checkpoint_inside
 from cs_gan.errors import BatchError
 
@@ -44,28 +44,33 @@ def recorded_weights(block: nn.Module) -> Iterator[Weights]:
 
 @contextmanager
 def coded_pass(
+    name: str,
     block: nn.Module,
-    batch_norm: str,
+    policy: str,
+    parameters: Parameters,
     weights: Weights | None = None,
     masks: Masks | None = None,
     nearest: Tensor | None = None,
 ) -> Iterator[None]:
     """Around the coded pass alone.
 
-    Batch norm: ``keep`` normalises by the coded batch and leaves the running statistics as they are;
-    ``update`` lets the coded batch enter them; ``running`` normalises by them. In eval mode every
-    policy uses the running statistics, as the plain pass does.
+    Coded samples leave no trace in the block's state (:func:`cs_gan.core.block_state.unchanged`), unless the policy is
+    ``update``. Batch norm normalises by the coded batch, or with ``running`` by its running statistics. In eval mode
+    it uses the running statistics with every policy, as the plain pass does.
 
     ``weights`` and ``masks`` are what a plain pass just before used; without them the coded pass
     computes its own, as it must where it takes the plain one's place.
+
+    Raises:
+        BlockError: as :func:`cs_gan.core.block_state.unchanged`.
     """
     with ExitStack() as stack:
+        if policy != "update":
+            stack.enter_context(unchanged(name, block, parameters))
         for module in block.modules():
-            if isinstance(module, _NormBase):
-                for attribute, value in _norm_attributes(module, batch_norm).items():
-                    _set_for_now(stack, module, attribute, value)
-                if module.training and batch_norm != "update":
-                    stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
+            if policy == "running" and isinstance(module, _NormBase) and module.training:
+                _set_for_now(stack, module, "training", False)
+                stack.callback(module.register_forward_pre_hook(refuse_checkpoint_inside).remove)
             if weights is not None:
                 if module in weights:
                     _set_for_now(stack, module, "forward", _in_turn(weights[module]))
@@ -79,25 +84,12 @@ def coded_pass(
 
 
 def _set_for_now(stack: ExitStack, module: nn.Module, attribute: str, value: Any) -> None:
-    """Set an attribute or buffer until the stack closes."""
-    if attribute in vars(module) or attribute in module._buffers:
+    """Set an attribute until the stack closes."""
+    if attribute in vars(module):
         stack.callback(setattr, module, attribute, getattr(module, attribute))
     else:  # it shadows the class's
         stack.callback(delattr, module, attribute)
     setattr(module, attribute, value)
-
-
-def _norm_attributes(module: _NormBase, policy: str) -> dict[str, Any]:
-    if module.training and policy == "keep":
-        # momentum = 0 would still let a NaN into the statistics and count a batch; instance norm hands its
-        # buffers over whatever track_running_stats says.
-        return {"track_running_stats": False, "running_mean": None, "running_var": None}
-    attributes: dict[str, Any] = {"training": False} if module.training and policy == "running" else {}
-    if isinstance(module, _InstanceNorm) and not (module.training and policy == "update"):
-        # In evaluation torch 2.4 writes the statistics' mean over the batch back: the same, but for rounding.
-        buffers = {name: module._buffers.get(name) for name in ("running_mean", "running_var")}
-        attributes |= {name: buffer.clone() for name, buffer in buffers.items() if buffer is not None}
-    return attributes
 
 
 def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:

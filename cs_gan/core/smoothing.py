@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cs_gan.core.attachment import attach, refuse_attached, release
 from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
+from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.diagnosing import TaskLoss, diagnose, objective_weights
 from cs_gan.core.diagnosis import Diagnosis
@@ -105,6 +106,7 @@ class CodedSmoothing:
         self._drawn = 0
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
+        self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
         if moved := [name for name in axes if share_dropout and axes[name].takes[0]]:
             raise BlockError(
@@ -289,7 +291,7 @@ class CodedSmoothing:
 
     def _coding(self) -> Coding:
         # Made anew: kept here it would be a cycle, and blocks would stay attached to an object that is gone.
-        return Coding(self._next_code, self._axes, self._integers, self.batch_norm)
+        return Coding(self._next_code, self._axes, self._integers, self.batch_norm, self._parameters)
 
     def _next_code(self, K: int) -> SplineCode:
         """The code of the next call: as :meth:`code`, with fresh nodes where they are random."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cs_gan.core.block_state import Parameters, unchanged
 from cs_gan.core.compiled import require_second_derivative
-from cs_gan.core.second_pass import coded_pass
 from cs_gan.errors import BatchError
 
 
@@ -34,8 +34,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The half is the source's,
     so its weights hold here.
 
-    It is a second pass, in float32 (float64 stays) whatever autocast is around; running statistics of batch
-    norm stay as they are, and attention takes the one kernel that has second derivatives. In training mode
+    It is a second pass, in float32 (float64 stays) whatever autocast is around; running statistics and other
+    buffers stay as they are, and attention takes the one kernel that has second derivatives. In training mode
     batch norm ties the batch together: what is measured is then, as in the authors' code, the derivative of
     the sum over the batch of v_k^T logits_k.
 
@@ -58,7 +58,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     with (
         torch.autocast(images.device.type, enabled=False),
         sdpa_kernel(SDPBackend.MATH),
-        coded_pass(model, "keep"),
+        unchanged("of jacobian_penalty", model, Parameters(compared=True)),
     ):
         x = _wide(images.detach()).requires_grad_()
         logits = model(x)

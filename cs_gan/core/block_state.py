@@ -1,0 +1,153 @@
+"""What a block keeps from one call to the next, and a pass that leaves all of it as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from cs_gan.core.recompute import checkpointed, recomputed_otherwise
+from cs_gan.errors import BlockError
+
+_OF_MODULE = frozenset(vars(nn.Module()))  # torch's own entries of a module: hooks, parameters, buffers, submodules
+_CONTAINERS = (list, dict, set, deque)
+
+
+@dataclass
+class Parameters:
+    """What is known of a block's parameters, from its first pass inside :func:`unchanged`.
+
+    Attributes:
+        compared: whether they were compared before and after a pass.
+        as_buffers: per module, names of frozen parameters (``requires_grad=False``) that its forward changes.
+    """
+
+    compared: bool = False
+    as_buffers: dict[nn.Module, set[str]] = field(default_factory=dict)
+
+
+@contextmanager
+def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
+    """Inside, the block may run; after it, its buffers, attributes and frozen parameters are as before.
+
+    They are swapped for copies during the pass. (Writing old values back would break the backward of the plain pass,
+    which may have saved them.) Attributes of modules that aren't torch's own are treated alike: tensors, lists, dicts,
+    sets and deques are copied, all others set back. An object in an attribute that changes in place is not seen.
+    Torch's spectral norm is left alone: its vectors depend on weights, not on samples.
+
+    Raises:
+        BlockError: if the block changes a parameter that is trained, or a module whose state changes runs inside a
+            checkpoint.
+    """
+    modules = [module for module in block.modules() if not isinstance(module, torch.jit.ScriptModule | _SpectralNorm)]
+    compare = not known.compared and _comparable(block)
+    twins = [(p, p.clone()) for p in block.parameters() if p.requires_grad] if compare else []
+    versions = [
+        (p, p._version) for m in modules for p in m._parameters.values() if p is not None and not p.is_inference()
+    ]
+    copies: dict[int, Tensor] = {}  # two modules may share a buffer, and then share its copy
+    kept = [entries for module in modules for entries in _entries(module, known, compare, copies)]
+    in_checkpoint: set[nn.Module] = set()
+
+    def note(module: nn.Module, _args: Any) -> None:
+        if checkpointed():
+            in_checkpoint.add(module)
+
+    with ExitStack() as stack:
+        for entries in kept:
+            stack.callback(entries.put_back)
+            entries.swap()
+        if torch.is_grad_enabled():
+            for module in dict.fromkeys(entries.module for entries in kept):
+                stack.callback(module.register_forward_pre_hook(note).remove)
+        yield
+        for entries in kept:
+            if entries.module in in_checkpoint and entries.moved():
+                raise recomputed_otherwise(entries.module)
+        moved = {id(p) for p, version in versions if p._version != version}
+        if compare:
+            moved |= {id(p) for p, twin in twins if not _same(p, twin)}
+            known.as_buffers = {e.module: names for e in kept if (names := e.moved_parameters())}
+            known.compared = True
+    if moved:
+        inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
+        raise BlockError(
+            f"block {name!r} changes its parameters {inside} in its own forward, and its coded pass did again. "
+            "Change them outside forward(), or make them buffers (register_buffer), which a coded pass leaves alone."
+        )
+
+
+class _Entries:
+    """One dict of a module (its buffers, parameters or attributes): swapped for a pass, and put back."""
+
+    def __init__(self, module: nn.Module, target: dict[str, Any], inside: dict[str, Any]) -> None:
+        self.module, self._target, self._before, self._inside = module, target, dict(target), inside
+
+    def swap(self) -> None:
+        self._target.update(self._inside)
+
+    def put_back(self) -> None:
+        for name in self._target.keys() - self._before.keys():
+            del self._target[name]
+        self._target.update(self._before)
+
+    def moved(self) -> bool:
+        """Whether the pass has changed something, before it is put back."""
+        if any(self._target.get(name) is not value for name, value in (self._before | self._inside).items()):
+            return True
+        pairs = [(value, self._before[name]) for name, value in self._inside.items()]
+        return any(len(a) != len(b) if isinstance(a, _CONTAINERS) else a._version > 0 for a, b in pairs)
+
+    def moved_parameters(self) -> set[str]:
+        """The names of frozen parameters that the pass has changed, by value."""
+        if self._target is not self.module._parameters:
+            return set()
+        return {name for name in self._inside if not _same(self._target[name], self._before[name])}
+
+
+def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[int, Tensor]) -> Iterator[_Entries]:
+    def copied(value: Tensor) -> Tensor:
+        return copies.setdefault(id(value), value.detach().clone())
+
+    old_style = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
+    if module._buffers and not old_style:
+        tensors = {name: copied(buffer) for name, buffer in module._buffers.items() if buffer is not None}
+        yield _Entries(module, module._buffers, tensors)
+    if module._parameters:
+        frozen = {name: p for name, p in module._parameters.items() if p is not None and not p.requires_grad}
+        as_buffers = frozen if compare else known.as_buffers.get(module, ())
+        yield _Entries(
+            module, module._parameters, {name: copied(frozen[name]) for name in as_buffers if name in frozen}
+        )
+    if not type(module).__module__.startswith("torch."):
+        own = vars(module)
+        inside: dict[str, Any] = {}
+        for name in own.keys() - _OF_MODULE:
+            value = own[name]
+            if type(value) in _CONTAINERS:
+                inside[name] = copy.copy(value)
+            elif type(value) is Tensor and not value.requires_grad:
+                inside[name] = copied(value)
+        yield _Entries(module, own, inside)
+
+
+def _comparable(block: nn.Module) -> bool:
+    """Whether parameters may be copied and compared now: plain tensors, and nothing that records what is done."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None:
+        return False
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return False
+    return all(type(p) in (Tensor, nn.Parameter) and p.device.type != "meta" for p in block.parameters())
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Equal values, NaN included."""
+    return first is second or bool(((first == second) | (first.isnan() & second.isnan())).all())
