@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,13 +61,10 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
         if checkpointed():
             in_checkpoint.add(module)
 
-    with ExitStack() as stack:
+    hooks = [m.register_forward_pre_hook(note) for m in _with_copies(kept)] if torch.is_grad_enabled() else []
+    try:
         for entries in kept:
-            stack.callback(entries.put_back)
             entries.swap()
-        if torch.is_grad_enabled():
-            for module in dict.fromkeys(entries.module for entries in kept):
-                stack.callback(module.register_forward_pre_hook(note).remove)
         yield
         for entries in kept:
             if entries.module in in_checkpoint and entries.moved():
@@ -77,6 +74,11 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
             moved |= {id(p) for p, twin in twins if not _same(p, twin)}
             known.as_buffers = {e.module: names for e in kept if (names := e.moved_parameters())}
             known.compared = True
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for entries in kept:
+            entries.put_back()
     if moved:
         inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
         raise BlockError(
@@ -89,54 +91,64 @@ class _Entries:
     """One dict of a module (its buffers, parameters or attributes): swapped for a pass, and put back."""
 
     def __init__(self, module: nn.Module, target: dict[str, Any], inside: dict[str, Any]) -> None:
-        self.module, self._target, self._before, self._inside = module, target, dict(target), inside
+        self.module, self.inside = module, inside
+        self._target, self._before = target, dict(target)
 
     def swap(self) -> None:
-        self._target.update(self._inside)
+        self._target.update(self.inside)
 
     def put_back(self) -> None:
-        for name in self._target.keys() - self._before.keys():
-            del self._target[name]
+        if len(self._target) > len(self._before):
+            for name in self._target.keys() - self._before.keys():
+                del self._target[name]
         self._target.update(self._before)
 
     def moved(self) -> bool:
         """Whether the pass has changed something, before it is put back."""
-        if any(self._target.get(name) is not value for name, value in (self._before | self._inside).items()):
+        if any(self._target.get(name) is not value for name, value in (self._before | self.inside).items()):
             return True
-        pairs = [(value, self._before[name]) for name, value in self._inside.items()]
+        pairs = [(value, self._before[name]) for name, value in self.inside.items()]
         return any(len(a) != len(b) if isinstance(a, _CONTAINERS) else a._version > 0 for a, b in pairs)
 
     def moved_parameters(self) -> set[str]:
         """The names of frozen parameters that the pass has changed, by value."""
         if self._target is not self.module._parameters:
             return set()
-        return {name for name in self._inside if not _same(self._target[name], self._before[name])}
+        return {name for name in self.inside if not _same(self._target[name], self._before[name])}
 
 
-def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[int, Tensor]) -> Iterator[_Entries]:
+def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[int, Tensor]) -> list[_Entries]:
+    """The dicts of one module that a pass may change."""
+
     def copied(value: Tensor) -> Tensor:
-        return copies.setdefault(id(value), value.detach().clone())
+        if id(value) not in copies:
+            copies[id(value)] = value.detach().clone()
+        return copies[id(value)]
 
+    found = []
     old_style = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
     if module._buffers and not old_style:
-        tensors = {name: copied(buffer) for name, buffer in module._buffers.items() if buffer is not None}
-        yield _Entries(module, module._buffers, tensors)
-    if module._parameters:
-        frozen = {name: p for name, p in module._parameters.items() if p is not None and not p.requires_grad}
-        as_buffers = frozen if compare else known.as_buffers.get(module, ())
-        yield _Entries(
-            module, module._parameters, {name: copied(frozen[name]) for name in as_buffers if name in frozen}
-        )
+        tensors = {k: copied(v) for k, v in module._buffers.items() if v is not None}
+        found.append(_Entries(module, module._buffers, tensors))
+    if parameters := module._parameters:
+        names = parameters if compare else known.as_buffers.get(module, ())
+        frozen = {k: copied(v) for k in names if (v := parameters[k]) is not None and not v.requires_grad}
+        found.append(_Entries(module, parameters, frozen))
     if not type(module).__module__.startswith("torch."):
-        own = vars(module)
-        inside: dict[str, Any] = {}
+        own, inside = vars(module), {}
         for name in own.keys() - _OF_MODULE:
             value = own[name]
             if type(value) in _CONTAINERS:
                 inside[name] = copy.copy(value)
             elif type(value) is Tensor and not value.requires_grad:
                 inside[name] = copied(value)
-        yield _Entries(module, own, inside)
+        found.append(_Entries(module, own, inside))
+    return found
+
+
+def _with_copies(kept: list[_Entries]) -> Iterable[nn.Module]:
+    """Each module that has any, once."""
+    return dict.fromkeys(entries.module for entries in kept if entries.inside)
 
 
 def _comparable(block: nn.Module) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from cs_gan.core.diagnosis import BlockDiagnosis, Diagnosis, findings
 from cs_gan.core.measurement import Diagnosing, code_condition, ratio, stretched, untouched
-from cs_gan.errors import BlockError, CodeError
+from cs_gan.core.selection import nothing_ran
+from cs_gan.errors import CodeError
 
 TaskLoss = float | Tensor | Callable[[Any], Tensor | float]
 
@@ -40,10 +41,7 @@ def diagnose(
     with untouched(model), hooks.installed(blocks):
         call()
     if not hooks.parts:
-        raise BlockError(
-            f"none of the coded blocks {list(blocks)} ran inside diagnose(): the function that it is given must call "
-            "the model. A model compiled before does not see the hooks (compile the coded block, not what holds it)."
-        )
+        raise nothing_ran(model, blocks, "the call that diagnose() was given")
     loss = _loss(model, call, task_loss)
     diagnosed: dict[str, BlockDiagnosis] = {}
     for name, parts in hooks.parts.items():

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.arguments import Argument, objects_among, refuse_filled
 from cs_gan.core.axes import Axes
 from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
 from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
+from cs_gan.core.tree import leaves_of
+from cs_gan.errors import BlockError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -31,9 +34,11 @@ class Call:
     axes: Axes
     code: SplineCode
     encoded: Inputs = ((), {})
+    given: tuple[list[Any], Any] = ([], None)  # leaves and structure of `encoded` before the call
     permutation: Tensor | None = None
     weights: Weights | None = None
     masks: Masks | None = None
+    objects: list[Argument] = field(default_factory=list)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
 
@@ -64,6 +69,22 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
     """The hook for a program that compiles: torch.compile would trace it down into numpy, which takes minutes."""
     dynamo = sys.modules.get("torch._dynamo")  # importing it takes seconds, and without it nothing is compiled yet
     return hook if dynamo is None else dynamo.disable(hook)
+
+
+def refuse_vmap(block: str) -> None:
+    """A penalty measured inside vmap could not leave it.
+
+    Raises:
+        BlockError: if torch.func.vmap is around this call.
+    """
+    if torch._C._functorch.maybe_current_level() is not None and any(
+        interpreter.key() == torch._C._functorch.TransformType.Vmap
+        for interpreter in torch._C._functorch.get_interpreter_stack() or ()
+    ):
+        raise BlockError(
+            f"block {block!r} runs inside torch.func.vmap, which can't be coded: a code mixes the samples of a batch. "
+            "Call the model once on the whole batch, or run vmap outside of observe() and substitute()."
+        )
 
 
 class Hooks(ABC):
@@ -110,8 +131,10 @@ class Hooks(ABC):
             if self.coding or recomputing():
                 return None
             self.ran = True
+            refuse_vmap(name)
             inputs, axes = (args, kwargs), self.how.axes[name]
             call = self._calls[-1] = Call(name, block, axes, self.how.code_for(batch_size(name, inputs, axes)))
+            call.objects = objects_among(name, inputs, axes, call.code.K)
             return self.before(call, inputs)
 
         return hook
@@ -121,8 +144,11 @@ class Hooks(ABC):
         if call is None:
             return None
         with call.cleanup:
-            # always_call brings us here after an exception too, then without an output.
-            return None if output is None else self.after(call, output)
+            if output is None:  # always_call brings us here after an exception too
+                return None
+            for argument in call.objects:
+                argument.refuse_change()
+            return self.after(call, output)
 
 
 class Observing(Hooks):
@@ -169,12 +195,14 @@ class Substituting(Hooks):
         """Encode the batch in a random order."""
         refuse_checkpoint(call.name)
         call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
-        encoded = self.how.encode(call, inputs)
+        call.encoded = self.how.encode(call, inputs)
+        call.given = leaves_of(call.encoded)
         call.cleanup.enter_context(self.how.second_pass(call))
         call.cleanup.callback(setattr, self, "coding", False)
         self.coding = True
-        return encoded
+        return call.encoded
 
     def after(self, call: Call, output: Any) -> Any:
         """Decode, and put the batch back in order."""
+        refuse_filled(call.name, call.encoded, call.given)
         return decode_output(call.name, output, call.axes, call.code, call.permutation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -68,3 +69,20 @@ def _not_found(choice: str | nn.Module, model: nn.Module, names: list[str]) -> s
     known = ", ".join(repr(name) for name in names if "." not in name)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"{kind} has no block {choice!r}. {hint}Its top-level blocks: {known}."
+
+
+def nothing_ran(model: nn.Module | None, blocks: Mapping[str, nn.Module], context: str) -> BlockError:
+    """The error for a context in which no coded block ran, with the likely reason."""
+    modules = set(model.modules()) if model is not None else set()
+    if replaced := [name for name, block in blocks.items() if block not in modules]:
+        return BlockError(
+            f"none of the coded blocks ran inside {context}, and {replaced} are no longer part of the model: they were "
+            "replaced after CodedSmoothing was made. Make a new one for the model as it is now."
+        )
+    why = "Run the model inside it, in a way that reaches them."
+    if "torch._dynamo" in sys.modules:  # something was compiled
+        why += (
+            " A compiled model doesn't see the hooks if it, or another model of its class, was compiled and run before "
+            "the context: compile the coded block, not what holds it."
+        )
+    return BlockError(f"none of the coded blocks {list(blocks)} ran inside {context}. {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.measurement import Diagnosing
 from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
-from cs_gan.core.selection import select_blocks
+from cs_gan.core.selection import nothing_ran, select_blocks
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
 
@@ -54,8 +55,8 @@ class CodedSmoothing:
         discrepancy: (decoded, output) -> scalar, mean squared error by default.
         nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`; ``random`` nodes are drawn anew
             for every call, from ``seed``, the step and the calls since :meth:`set_step`.
-        batch_norm: ``keep`` (running statistics untouched), ``update`` or ``running``; see
-            :func:`cs_gan.core.second_pass.coded_pass`.
+        batch_norm: ``keep`` (coded samples leave all of a block's state as it was: running statistics and every other
+            buffer), ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
         batch_axis: of every tensor that a block takes and gives, an int or a mapping from names in ``blocks`` to
             ints (0 for the rest). torch's own RNN, GRU, LSTM, attention and transformer layers know theirs.
         integers: ``refuse`` integer and boolean tensors that have a batch axis, or ``nearest``: a coded sample
@@ -101,7 +102,7 @@ class CodedSmoothing:
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
         self.discrepancy, self.batch_norm = discrepancy, batch_norm
         self.share_dropout, self.seed = share_dropout, seed
-        self._inside: str | None = None
+        self._inside: tuple[str, int] | None = None  # context and thread
         self._penalties: dict[str, Tensor] | None = None
         self._drawn = 0
         self._model: nn.Module | None = model
@@ -185,7 +186,7 @@ class CodedSmoothing:
         with self._entered("substitute"), hooks.installed(self.blocks):
             yield
         if not hooks.ran:  # nothing was coded, and nothing else would show it
-            raise BlockError(self._nothing_ran("substitute"))
+            raise nothing_ran(self._model, self.blocks, "substitute()")
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -209,13 +210,14 @@ class CodedSmoothing:
             total = torch.stack(terms).sum()
             return total * self._schedules.factor(total)
         if not self.due:
-            return self._zero()
-        raise BlockError(self._nothing_ran("observe"))
+            parameters = (p for block in self.blocks.values() for p in block.parameters())
+            return torch.zeros((), device=next(parameters, torch.zeros(())).device)
+        raise nothing_ran(self._model, self.blocks, "observe()")
 
     def detach(self) -> None:
         """Give the blocks up, so that they can be coded anew; the model is exactly as it was."""
         if self._inside:
-            raise BlockError(f"detach() inside {self._inside}(): leave the context first.")
+            raise BlockError(f"detach() inside {self._inside[0]}(): leave the context first.")
         release(self.blocks)
         self.blocks, self._model = {}, None
 
@@ -267,30 +269,26 @@ class CodedSmoothing:
         names = ", ".join(repr(name) for name in self.blocks) or "detached"
         return f"CodedSmoothing({names}; ratio={self._ratio}, nodes={nodes}, spline={spline}, decoder={decoder})"
 
-    def _nothing_ran(self, context: str) -> str:
-        return (
-            f"none of the coded blocks {list(self.blocks)} ran inside {context}(). Call the model inside the context; "
-            "a model compiled and run before it does not see the hooks (compile the coded block, not what holds it)."
-        )
-
-    def _zero(self) -> Tensor:
-        parameters = (p for block in self.blocks.values() for p in block.parameters())
-        return torch.zeros((), device=next(parameters, torch.zeros(())).device)
-
     @contextmanager
     def _entered(self, context: str) -> Iterator[None]:
-        if not self.blocks:
+        if self._model is None:
             raise BlockError(f"{context}() after detach(): make a new CodedSmoothing.")
+        thread = threading.get_ident()
+        if self._inside and self._inside[1] == thread:
+            raise BlockError(f"{context}() inside {self._inside[0]}(): leave the first context before the second.")
         if self._inside:
-            raise BlockError(f"{context}() inside {self._inside}(): leave the first context before the second.")
-        self._inside = context
+            raise BlockError(
+                f"{context}() while another thread is inside {self._inside[0]}() of this CodedSmoothing: use a lock, or "
+                "give each thread a copy of the model and a CodedSmoothing of its own."
+            )
+        self._inside = (context, thread)
         try:
             yield
         finally:
             self._inside = None
 
     def _coding(self) -> Coding:
-        # Made anew: kept here it would be a cycle, and blocks would stay attached to an object that is gone.
+        # Made for each context: kept here it would be a cycle, and blocks would stay attached to an object that is gone.
         return Coding(self._next_code, self._axes, self._integers, self.batch_norm, self._parameters)
 
     def _next_code(self, K: int) -> SplineCode:

@@ -207,7 +207,7 @@ class TestErrors:
         coded = CodedSmoothing(block, [""])
         with pytest.raises(CodeError, match="lambda: model"):
             coded.diagnose(block(x))
-        with pytest.raises(BlockError, match="must call the model"):
+        with pytest.raises(BlockError, match=r"diagnose\(\) was given. Run the model inside it"):
             coded.diagnose(lambda: None)
         with pytest.raises(CodeError, match=r"reduce it to one number"):
             coded.diagnose(lambda: block(x), lambda y: y)
