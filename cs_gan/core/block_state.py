@@ -108,7 +108,7 @@ class _Entries:
         if any(self._target.get(name) is not value for name, value in (self._before | self.inside).items()):
             return True
         pairs = [(value, self._before[name]) for name, value in self.inside.items()]
-        return any(len(a) != len(b) if isinstance(a, _CONTAINERS) else a._version > 0 for a, b in pairs)
+        return any(len(a) != len(b) if isinstance(a, _CONTAINERS) else not _same(a, b) for a, b in pairs)
 
     def moved_parameters(self) -> set[str]:
         """The names of frozen parameters that the pass has changed, by value."""

@@ -278,8 +278,8 @@ class CodedSmoothing:
             raise BlockError(f"{context}() inside {self._inside[0]}(): leave the first context before the second.")
         if self._inside:
             raise BlockError(
-                f"{context}() while another thread is inside {self._inside[0]}() of this CodedSmoothing: use a lock, or "
-                "give each thread a copy of the model and a CodedSmoothing of its own."
+                f"{context}() while another thread is inside {self._inside[0]}() of this CodedSmoothing: use a lock, "
+                "or give each thread a copy of the model and a CodedSmoothing of its own."
             )
         self._inside = (context, thread)
         try:
@@ -288,7 +288,7 @@ class CodedSmoothing:
             self._inside = None
 
     def _coding(self) -> Coding:
-        # Made for each context: kept here it would be a cycle, and blocks would stay attached to an object that is gone.
+        # Made for each context: kept, it would be a cycle, and blocks would stay attached to an object that is gone.
         return Coding(self._next_code, self._axes, self._integers, self.batch_norm, self._parameters)
 
     def _next_code(self, K: int) -> SplineCode:

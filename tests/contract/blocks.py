@@ -16,8 +16,8 @@ class Holder(nn.Module):
         super().__init__()
         self.block = block
 
-    def forward(self, *args):
-        return self.block(*args)
+    def forward(self, *args, **kwargs):
+        return self.block(*args, **kwargs)
 
 
 class AfterEmbedding(Holder):

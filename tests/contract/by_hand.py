@@ -59,6 +59,14 @@ def mix(matrix, x, axis):
     return torch.tensordot(matrix.to(x.dtype), x, dims=([1], [axis])).movedim(0, axis)
 
 
+def freeze(model):
+    """No forward changes the model: neither its power iterations nor the state that blocks of ours keep."""
+    freeze_power_iteration(model)
+    for module in model.modules():
+        if getattr(module, "keeps_state", False):
+            module.eval()
+
+
 class ByHand:
     """Observes, or substitutes, the coded block of a kind's model."""
 
@@ -74,6 +82,8 @@ class ByHand:
 
         def encode(x):
             axis = next(axes)
+            if axis == "kept":
+                return x
             if axis == "nearest":
                 return x[order][nearest]
             return mix(E, x.index_select(axis, order), axis)
@@ -103,7 +113,7 @@ class ByHand:
         if self.generator is not None:
             return self.decoded(output, self.order)
         modes = {module: module.training for module in block.modules()}
-        freeze_power_iteration(block)  # both passes have one weight
+        freeze(block)  # both passes have one weight, and only the plain one counts
         self.busy = True
         args, kwargs = self.given
         decoded = self.decoded(block(*args, **kwargs), self.order)

@@ -30,7 +30,21 @@ def coded_gradients(kind, rank, wrap):
     with coded.observe():
         output = called(*rebuilt(batch, torch.Tensor.clone))
     (total(output) + coded.penalty()).backward()
-    return [parameter.grad for parameter in model.parameters()]
+    return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+
+
+def buffers_after(kind, rank, coded):
+    """What two calls under DDP, which hands rank 0's buffers to all before each, leave in the model."""
+    model = kind.model()
+    freeze_power_iteration(model)
+    called = DistributedDataParallel(model)
+    smoothing = attach(kind, model)
+    for call in range(2):
+        torch.manual_seed(rank)
+        batch = rebuilt(kind.batch(seed=10 * call + rank), torch.Tensor.clone)
+        with smoothing.observe() if coded else torch.no_grad(), torch.no_grad():
+            called(*batch)
+    return dict(model.named_buffers())
 
 
 def mean_alone(kind, rank):
@@ -43,11 +57,13 @@ def mean_alone(kind, rank):
 
 
 def distributed(kind, rank):
-    """Gradients of a coded loss under DDP are the mean of what the ranks have alone, each with its own batch."""
+    """Gradients of a coded loss under DDP are the mean of what the ranks have alone; buffers are as without coding."""
     for mean, gradient in zip(
         mean_alone(kind, rank), coded_gradients(kind, rank, DistributedDataParallel), strict=True
     ):
         torch.testing.assert_close(gradient, mean, **EXACT)
+    bare, coded = (buffers_after(kind, rank, coded) for coded in (False, True))
+    torch.testing.assert_close(coded, bare, rtol=0, atol=0)
 
 
 def sharded(kind, rank):

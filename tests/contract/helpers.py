@@ -52,7 +52,8 @@ def close(first, second):
 
 
 def gradients(scalar, model, **options):
-    values = torch.autograd.grad(scalar, list(model.parameters()), allow_unused=True, **options)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    values = torch.autograd.grad(scalar, trained, allow_unused=True, **options)
     return [torch.zeros(()) if value is None else value for value in values]
 
 

@@ -40,6 +40,20 @@ from tests.contract.blocks import (
     opaque,
     over_batch,
 )
+from tests.contract.stateful import (
+    Caching,
+    Collecting,
+    Counter,
+    Experts,
+    GivesCache,
+    GivesList,
+    MemoryBank,
+    Renormalised,
+    VectorQuantiser,
+    WithCache,
+    WithoutCache,
+    gpt2,
+)
 
 K = 5
 
@@ -51,7 +65,7 @@ class Kind:
     block: Callable[[], nn.Module]
     inputs: Callable[[], tuple[Any, ...]]
     # Batch axis of each tensor that goes in and comes out, in order; a string marks integers that follow
-    # the nearest sample. Stated here, not asked of the library.
+    # the nearest sample, "kept" what no sample has. Stated here, not asked of the library.
     takes: tuple[int | str, ...] = (0,)
     gives: tuple[int, ...] = (0,)
     options: dict[str, Any] = field(default_factory=dict)
@@ -153,7 +167,17 @@ KINDS: dict[str, Kind] = {
     "gives a dataclass": Kind(lambda: Giving(as_dataclass), FLAT, gives=(0, 0)),
     "gives a registered class": Kind(lambda: Giving(Registered), FLAT, gives=(0, 0)),
     "takes a dataclass": Kind(TakingDataclass, lambda: (Heads(*FLAT(), {"scale": real(K, 1)()[0]}),), (0, 0)),
+    "counter in a buffer": Kind(Counter, FLAT),
+    "vector quantiser": Kind(VectorQuantiser, FLAT),
+    "vector quantiser, frozen parameters": Kind(lambda: VectorQuantiser(frozen=True), FLAT),
+    "memory bank": Kind(MemoryBank, FLAT),
+    "mixture of experts, load statistics": Kind(Experts, FLAT),
+    "GPT-2 block without cache": Kind(gpt2, FIRST, (0, "kept"), holder=WithoutCache, name="gpt2.h.0"),
+    "puts results into a list": Kind(Collecting, FLAT, holder=GivesList),
     # What the library refuses.
+    "GPT-2 block with cache": Kind(gpt2, FIRST, holder=WithCache, name="gpt2.h.0"),
+    "takes a cache object": Kind(Caching, FLAT, holder=GivesCache),
+    "changes its weight in forward": Kind(Renormalised, FLAT),
     "Embedding itself": Kind(lambda: nn.Embedding(3, 4), lambda: with_labels()[1:]),
     "conditional on labels": Kind(lambda: Conditional(True), with_labels),
     "one sample": Kind(lambda: nn.Linear(4, 3), real(1, 4)),
