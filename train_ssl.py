@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan import CodedSmoothing, Linear
+from cs_gan import CodedSmoothing
 from cs_gan.data import BatchStream, ImageStore, batch_indices, subset, train_and_test
 from cs_gan.data.augmentation import scaled
 from cs_gan.data.labelled import labels_of
@@ -245,20 +245,10 @@ def _loss(config: SslConfig) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
     coded, training = config.coded, config.training
-    if not coded.blocks or not (coded.weight or coded.weight_end):
+    if not coded.active:
         return None
-    smoothing = CodedSmoothing(
-        network,
-        coded.blocks,
-        Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels),
-        weight=coded.weight if coded.weight_end is None else Linear(coded.weight, coded.weight_end),
-        seed=derive_seed(config.seed, "coded"),
-        **coded.options(),
-    )
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
-        smoothing.code(2 * training.batch_size)
-    return smoothing
+    seed, both = derive_seed(config.seed, "coded"), 2 * training.batch_size  # views
+    return coded.attach(network, coded.blocks, weight=coded.schedule, seed=seed, steps=training.steps, batch_size=both)
 
 
 def main(arguments: list[str] | None = None) -> int:
