@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import train_ssl
+from cs_gan.data import subset
 from cs_gan.ssl import linear_probe
 from cs_gan.training import SslConfig, as_plain, differences, list_checkpoints, parse_config, read_lines, read_snapshot
 from models import build_encoder
@@ -130,7 +131,7 @@ def test_the_snapshot_alone_gives_the_scored_features(tmp_path):
     network.load_state_dict(snapshot.tensors)
     config = parse_config(SslConfig, arguments(tmp_path / "other"))
     train, test = train_ssl.train_and_test(**config.data.parts(config.seed))
-    bank, encoder = train_ssl.subset(train, 50, seed=0), network.encoder.eval()
+    bank, encoder = subset(train, 50, seed=0), network.encoder.eval()
     with torch.no_grad():
         parts = [x for s in (bank, test) for x in (encoder(s.batch(range(len(s)))), s.labels)]
     scores = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"]
