@@ -1,7 +1,7 @@
 """What a trained network does, from its snapshot alone: ``python evaluate.py <command> <snapshot or run folder>``.
 
-``sample``, ``interpolate``, ``score`` and ``nearest`` are for generators, ``accuracy`` and ``attack`` for classifiers,
-``accuracy`` also for encoders.
+``sample``, ``interpolate``, ``score``, ``nearest`` and ``publish`` are for generators, ``accuracy`` and ``attack`` for
+classifiers, ``accuracy`` also for encoders.
 ``--help`` lists the commands, and ``evaluate.py <command> --help`` what each takes. ``score`` alone can be spread over
 processes: ``accelerate launch evaluate.py score <run folder>``.
 """
@@ -16,13 +16,18 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from commands import accuracy, attack, gan
+from commands import accuracy, attack, gan, publish
 from commands.job import Command, Job
 from commands.parsing import Parser
 from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.training import find_snapshot, read_snapshot
 
-COMMANDS: dict[str, Command] = {**gan.COMMANDS, "accuracy": accuracy.COMMAND, "attack": attack.COMMAND}
+COMMANDS: dict[str, Command] = {
+    **gan.COMMANDS,
+    "publish": publish.COMMAND,
+    "accuracy": accuracy.COMMAND,
+    "attack": attack.COMMAND,
+}
 
 
 def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

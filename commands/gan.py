@@ -57,11 +57,7 @@ def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
 
 def sample(job: GanJob) -> None:
     """Make images: a grid, or a folder of PNG files."""
-    folder, grid = job.arguments.folder, job.arguments.grid
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
+    folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
     kept, made = [], 0
     for images in batches_of_images(job, asked_latents(job)):
         if folder:
@@ -154,6 +150,14 @@ def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent
         for part in z.split(job.arguments.batch_size):
             yield to_uint8(job.generator(part.to(job.device))).cpu()
             bar.update(len(part))
+
+
+def empty_folder(folder: Path) -> Path:
+    """The folder of ``--folder``, made; ConfigError if it holds files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
+    return folder
 
 
 def recipe(job: GanJob) -> GanConfig:
