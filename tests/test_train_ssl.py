@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,15 @@ def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["final"] == rows[-1]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "train_ssl.py" in page
+
+
+def test_the_command_and_the_hardware_are_recorded(tmp_path):
+    words = arguments(tmp_path / "two words")
+    assert train_ssl.main(words) == 0
+    first = (tmp_path / "two words" / "config.yaml").read_text().partition("\n")[0]
+    assert shlex.split(first) == ["#", "python", "train_ssl.py", *words]
+    for row in read_lines(tmp_path / "two words" / "metrics.jsonl"):
+        assert row["provenance"]["hardware"] == f"1 x cpu ({platform.machine()}), 1 threads"
 
 
 def test_coding_and_the_loss_change_what_is_trained(tmp_path):
