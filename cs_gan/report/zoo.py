@@ -24,7 +24,7 @@ INCEPTIONS = ("FID", "IS", "KID")
 HEAD = """# Runs
 
 A row is a run, or runs that differ in the seed alone: mean ± standard error over n of them, after the last step. Scores
-are named for the features they are measured on, and only Inception's give an FID. Scores compare where "scored on" is the
+are named for the features they are measured on, and only Inception's give an FID. They compare where "scored on" is the
 same. The parameters are those of the snapshot: of a GAN the generator's, of an encoder with its projector.
 """
 
