@@ -72,7 +72,8 @@ def _chosen(group: Group) -> list[Evaluation]:
 
 
 def _cells(group: Group, chosen: Sequence[Evaluation]) -> list[str]:
-    run, seeds = group.runs[0], ", ".join(str(each.config.get("seed", "?")) for each in group.runs)
+    run = group.runs[0]
+    seeds = ", ".join(str(each.config.get("seed", "?")) for each in group.scored or group.runs)
     return [
         _label(group),
         _network(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from cs_gan.report import save_zoo
 from cs_gan.report.__main__ import main
+from cs_gan.report.zoo import COLUMNS
 from cs_gan.training import save_snapshot
 from models import CLASSIFIER_NAMES, GAN_NAMES, build_classifier, build_encoder, build_gan
 
@@ -180,3 +182,12 @@ def test_the_command_line_writes_a_table_by_its_suffix(make_run, tmp_path, capsy
     assert main([str(tmp_path / "nothing"), "--output", str(target)]) == 2
     assert main([str(tmp_path / "run"), "--output", str(tmp_path / "zoo.txt")]) == 2
     assert ".md" in capsys.readouterr().err
+
+
+def test_the_committed_table_has_these_columns_and_names_what_exists():
+    root = Path(__file__).parents[2]
+    text = (root / "samples" / "zoo.md").read_text()
+    assert "| " + " | ".join(COLUMNS) + " |" in text
+    named = re.findall(r"configs/\S+?\.yaml", text)
+    assert named
+    assert [name for name in named if not (root / name).exists()] == []
