@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.utils import save_image
 
 from models.card import Origin, model_card, read_origin
 from models.gan import build_gan
@@ -30,8 +31,8 @@ class PretrainedGenerator(
         images = PretrainedGenerator.from_snapshot("samples/quickstart/snapshot.safetensors").sample(64, seed=0)
 
     `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's; the arguments below become its
-    config.json, and a model card its README.md: with recipe and scores where the generator comes from a snapshot in
-    its run folder. As everywhere in the project, no pickle is ever read.
+    config.json, a model card its README.md, with recipe and scores where the generator comes from a snapshot in its
+    run folder, and images of seed 0 its samples.png. As everywhere in the project, no pickle is ever read.
 
     Args: those of `build_gan`.
     Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
@@ -93,6 +94,10 @@ class PretrainedGenerator(
         about, arguments = self._hub_mixin_info.model_card_data, self._hub_mixin_config
         parameters = sum(p.numel() for p in self.parameters())
         return model_card(about, arguments, self.image_shape, parameters, self.origin, repo_id)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        save_image(self.sample(64, seed=0), save_directory / "samples.png", normalize=True, value_range=(-1, 1))
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]

@@ -65,7 +65,8 @@ def test_push_hands_the_hub_weights_and_a_card_with_scores_and_name(scored, hub,
         "exist_ok": True,
         "message": "snapshot.safetensors of step 70",
     }
-    assert {path.name for path in hub.uploaded.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    names = {"config.json", "model.safetensors", "README.md", "samples.png"}
+    assert {path.name for path in hub.uploaded.iterdir()} == names
     card = ModelCard.load(hub.uploaded / "README.md")
     assert [each.metric_value for each in card.data.eval_results] == [12.5]
     assert card.data.model_name == "digits"
@@ -84,7 +85,7 @@ def test_a_folder_gets_the_same_files_and_nothing_is_pushed(scored, hub, tmp_pat
     assert "not pushed" in capsys.readouterr().out
     assert hub.made == {}
     assert run("publish", scored, "--repo=user/name") == 0  # the card of a folder has this as a placeholder
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "samples.png"):
         assert (tmp_path / "look" / name).read_bytes() == (hub.uploaded / name).read_bytes()
     cards = [ModelCard.load(each / "README.md").text for each in (tmp_path / "look", hub.uploaded)]
     assert cards[0] == cards[1]
