@@ -1,6 +1,7 @@
 """What a trained network does, from its snapshot alone: ``python evaluate.py <command> <snapshot or run folder>``.
 
-``sample``, ``interpolate``, ``score`` and ``nearest`` are for generators, ``accuracy`` and ``attack`` for classifiers.
+``sample``, ``interpolate``, ``score``, ``nearest`` and ``publish`` are for generators, ``accuracy`` and ``attack`` for
+classifiers, ``accuracy`` also for encoders.
 ``--help`` lists the commands, and ``evaluate.py <command> --help`` what each takes. ``score`` alone can be spread over
 processes: ``accelerate launch evaluate.py score <run folder>``.
 """
@@ -15,13 +16,18 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from commands import accuracy, attack, gan
+from commands import accuracy, attack, gan, publish
 from commands.job import Command, Job
 from commands.parsing import Parser
 from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.training import find_snapshot, read_snapshot
 
-COMMANDS: dict[str, Command] = {**gan.COMMANDS, "accuracy": accuracy.COMMAND, "attack": attack.COMMAND}
+COMMANDS: dict[str, Command] = {
+    **gan.COMMANDS,
+    "publish": publish.COMMAND,
+    "accuracy": accuracy.COMMAND,
+    "attack": attack.COMMAND,
+}
 
 
 def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -30,8 +36,7 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     commands = parser.add_subparsers(dest="command", required=True)
     device = {"help": "such as cpu or cuda:1 (a GPU where there is one)"}
     for name, command in COMMANDS.items():
-        about = command.run.__doc__
-        words_of = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        words_of = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         words_of.add_argument("snapshot", type=Path, help="a snapshot, or a run folder for its snapshot.safetensors")
         words_of.add_argument("--best", action="store_true", help="of a run folder, its best.safetensors")
         for option, (default, how) in {**command.options, "device": (None, device)}.items():
@@ -51,8 +56,8 @@ def prepare(words: list[str] | None) -> Job:
         raise ConfigError("several processes are for score alone, without --device; start this one with python.")
     path = find_snapshot(arguments.snapshot, arguments.best)
     snapshot = read_snapshot(path)
-    if snapshot.kind != COMMANDS[arguments.command].kind:
-        fitting = [f"evaluate.py {name}" for name, command in COMMANDS.items() if command.kind == snapshot.kind]
+    if snapshot.kind not in COMMANDS[arguments.command].runs:
+        fitting = [f"evaluate.py {name}" for name, command in COMMANDS.items() if snapshot.kind in command.runs]
         raise ConfigError(
             f"{arguments.command} doesn't take {path}: it holds a network of kind {snapshot.kind!r}, which is for "
             f"{', '.join(fitting) or 'no command'}."
@@ -69,7 +74,7 @@ def main(words: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C."""
     try:
         job = prepare(words)
-        COMMANDS[job.arguments.command].run(job)
+        COMMANDS[job.arguments.command].runs[job.snapshot.kind](job)
         job.state.destroy_process_group()
     except (CsGanError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from commands.accuracy import accuracies, check_shifted, scored, stores_to_score
-from cs_gan import CodedSmoothing, Linear
+from cs_gan import CodedSmoothing
 from cs_gan.data import BatchStream, ImageStore, augmented, batch_indices, positions, train_and_test
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed, stream
@@ -278,12 +278,8 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
     coded, training = config.method.coded, config.training
     if not coded.blocks:
         return None
-    ratio, seed = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels), derive_seed(config.seed, "coded")
-    smoothing = CodedSmoothing(network, coded.blocks, ratio, seed=seed, **coded.options())
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
-        smoothing.code(training.batch_size)
-    return smoothing
+    seed = derive_seed(config.seed, "coded")
+    return coded.attach(network, coded.blocks, seed=seed, steps=training.steps, batch_size=training.batch_size)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import BatchStream, ImageStore, batch_indices, subset, train_and_test
+from commands.features import feature_scores, labelled_bank, scored
+from cs_gan import CodedSmoothing
+from cs_gan.data import BatchStream, batch_indices, train_and_test
 from cs_gan.data.augmentation import scaled
-from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
-from cs_gan.ssl import Views, barlow_twins, knn_accuracy, linear_probe, nt_xent, ssl_step
+from cs_gan.ssl import Views, barlow_twins, nt_xent, ssl_step
 from cs_gan.training import (
     CapturedStep,
     Session,
@@ -42,8 +42,6 @@ from cs_gan.training import (
 )
 from models import Encoder, build_encoder
 
-PROBE, NEIGHBOURS = "linear probe (%)", "kNN (%)"
-
 
 class SslTask(Task):
     """An encoder with its projector, everything it is trained with, and a step of it; all is checked while it is built.
@@ -58,8 +56,7 @@ class SslTask(Task):
             progress=session.is_main and sys.stderr.isatty(),
             loading=session.accelerator.local_main_process_first,
         )
-        labels = config.metrics.labels  # by a fixed seed: runs over seeds are scored alike
-        self.bank = self.train_store if labels is None else subset(self.train_store, labels, seed=0)
+        self.bank = labelled_bank(config, self.train_store)
         training, size = config.training, len(self.train_store)
         if training.epochs is not None:
             training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
@@ -149,36 +146,14 @@ class SslTask(Task):
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
     ) -> dict[str, Any] | None:
         """A linear probe and nearest neighbours on frozen features of held-out images; the same in all processes."""
-        start, metrics, test = time.perf_counter(), self.config.metrics, self.test_store
+        start, session = time.perf_counter(), self.session
         network = copy.deepcopy(self.bare)  # not attached to the coding of training
         if snapshot is not None:
             network.load_state_dict(read_snapshot(snapshot).tensors)
-        self.session.align_buffers(network)
-        labelled = [part for store in (self.bank, test) for part in self._features(network.encoder, store)]
-        found = {
-            PROBE: linear_probe(*labelled, decay=metrics.probe_decay),
-            NEIGHBOURS: knn_accuracy(*labelled, k=metrics.k, temperature=metrics.knn_temperature),
-        }
-        provenance = {
-            "reference": {"data": test.name, "split": test.split, "fingerprint": test.fingerprint},
-            "num_images": len(test),
-            "num_labels": len(self.bank),
-            "k": min(metrics.k, len(self.bank)),
-            "processes": self.session.processes,
-            "seconds": time.perf_counter() - start,
-            **about,
-        }
-        return {"scores": found, "primary": PROBE, "better": "higher", "provenance": provenance}
-
-    @torch.no_grad()
-    def _features(self, encoder: nn.Module, store: ImageStore) -> tuple[Tensor, Tensor]:  # -> (n, F), (n,)
-        """Of all images as they are, in float32, and their labels."""
-        encoder.eval()
-        device, found = self.session.device, []
-        for rows in torch.arange(len(store)).split(self.config.metrics.batch_size):
-            images = store.batch(rows).to(device, memory_format=torch.channels_last)
-            found.append(encoder(images).float())
-        return torch.cat(found), labels_of(store).to(device)
+        session.align_buffers(network)
+        found = feature_scores(network.encoder, self.config, self.bank, self.test_store, session.device)
+        seconds = time.perf_counter() - start
+        return scored(self.config, self.bank, self.test_store, found, seconds, session.processes, about)
 
     @property
     def rescores(self) -> bool:
@@ -245,20 +220,10 @@ def _loss(config: SslConfig) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
     coded, training = config.coded, config.training
-    if not coded.blocks or not (coded.weight or coded.weight_end):
+    if not coded.active:
         return None
-    smoothing = CodedSmoothing(
-        network,
-        coded.blocks,
-        Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels),
-        weight=coded.weight if coded.weight_end is None else Linear(coded.weight, coded.weight_end),
-        seed=derive_seed(config.seed, "coded"),
-        **coded.options(),
-    )
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
-        smoothing.code(2 * training.batch_size)
-    return smoothing
+    seed, both = derive_seed(config.seed, "coded"), 2 * training.batch_size  # views
+    return coded.attach(network, coded.blocks, weight=coded.schedule, seed=seed, steps=training.steps, batch_size=both)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,8 +1,10 @@
-"""Accuracy of a classifier: on its test images, on shifted ones, plain and under Randomized Coded Inference."""
+"""Accuracy of a classifier: on its test images, on shifted ones, plain and under Randomized Coded Inference.
+
+What an encoder's features are worth is in ``features.py``.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 
 from commands.bench import classifier_of, data_of
+from commands.features import score_features
 from commands.job import Command, Job
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import eps_from_pixels, fgsm
@@ -32,15 +35,9 @@ def score_accuracy(job: Job) -> None:
     network = classifier_of(job.snapshot, job.path, job.device)
     train, test = data_of(job, config, network)
     found = accuracies(network, config, train, stores_to_score(config, test, full=True), device=job.device)
-    step = job.snapshot.step
-    about = {"step": step, "snapshot": str(job.path), "metrics": {"severity": config.metrics.severity}}
+    about = {**job.about, "metrics": {"severity": config.metrics.severity}}
     result = scored(config, test, found, time.perf_counter() - start, 1, about)
-    print(f"{job.path}, step {step}, on {test.description}")
-    for name, value in found.items():
-        print(f"  {name:<{max(map(len, found))}}  {value:.4g}")
-    path = job.beside("accuracy.json", job.arguments.json)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"accuracy: {path}")
+    job.keep_scores(result, f", on {test.description}", "accuracy.json")
 
 
 def stores_to_score(
@@ -163,8 +160,7 @@ def scored(
 
 
 COMMAND = Command(
-    score_accuracy,
+    {"classifier": score_accuracy, "encoder": score_features},
     {"json": (None, {"type": Path, "help": "file for scores and provenance (beside the snapshot)"})},
-    "classifier",
     "data|metrics",
 )

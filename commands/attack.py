@@ -177,7 +177,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 EPS = "0,2/255,4/255,8/255,16/255"
 COMMAND = Command(
-    attack,
+    {"classifier": attack},
     {
         "threats": (None, {"type": names, "help": f"separated by commas (all that can be run): {', '.join(THREATS)}"}),
         "eps": (EPS, {"type": epsilons, "help": "radii in units of pixels in [0, 1], such as 8/255 (%(default)s)"}),
@@ -198,6 +198,5 @@ COMMAND = Command(
         "output": (None, {"type": Path, "help": "folder (robustness/ beside the snapshot)"}),
         "seed": (0, {"type": seed, "help": "of images, attacks and permutations (%(default)s)"}),
     },
-    "classifier",
     "data",
 )

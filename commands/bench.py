@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 import cs_gan
 from commands.attack_plan import DEFENDED, PLAIN, UNDEFENDED, Planned
-from commands.job import Job
+from commands.job import Job, sha256
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import (
     Budget,
@@ -88,9 +87,7 @@ class Bench:
         given, test = self.job.arguments, self.test
         spent = {key: value for key, value in asdict(self.budget).items() if key not in ("eps", "attack")}
         return {
-            "snapshot": str(self.job.path),
-            "snapshot_sha256": sha256(self.job.path),
-            "step": self.job.snapshot.step,
+            **self.job.about,
             "data": {"name": test.name, "split": test.split, "preparation": test.preparation},
             "fingerprint": test.fingerprint,
             "images": len(self.images),
@@ -172,6 +169,8 @@ def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Class
         CheckpointError: where it doesn't make one.
     """
     try:
+        if snapshot.kind != "classifier":
+            raise ValueError(f"it holds a network of kind {snapshot.kind!r}")
         network = build_classifier(**snapshot.model)
         network.load_state_dict(snapshot.tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -216,12 +215,6 @@ def told(report: DefenceReport) -> Row:
         **flat,
         "slowdown": report.slowdown,
     }
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -58,11 +57,7 @@ def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
 
 def sample(job: GanJob) -> None:
     """Make images: a grid, or a folder of PNG files."""
-    folder, grid = job.arguments.folder, job.arguments.grid
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
+    folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
     kept, made = [], 0
     for images in batches_of_images(job, asked_latents(job)):
         if folder:
@@ -101,21 +96,13 @@ def score(job: GanJob) -> None:
     step, metrics = job.snapshot.step, config.metrics
     data = data_of(job, config)
     evaluator = data.evaluator(fitting(job, data.reference()), job.device)
-    about = {"step": step, "network": "EMA", "snapshot": str(job.path)}
+    about = {"network": "EMA", **job.about}
     scores = evaluator(job.generator, seed=config.seed, num_samples=metrics.num_samples, about=about)
     if not job.state.is_main_process:
         return
-    print(f"{job.path}, step {step}: {metrics.num_samples} images from seed {config.seed}")
-    width = max(map(len, scores.values))
-    for name, value in scores.values.items():
-        print(f"  {name:<{width}}  {value:.6g}")
-    for note in scores.provenance.get("notes", []):
-        print(f"  note: {note}")
     name = f"score-step{step}-{metrics.extractor}-{metrics.num_samples}-seed{config.seed}.json"
-    path = job.beside(name, job.arguments.json)
     result = {"scores": scores.values, "primary": scores.primary, "provenance": scores.provenance}
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"score: {path}")
+    job.keep_scores(result, f": {metrics.num_samples} images from seed {config.seed}", name)
 
 
 def nearest(job: GanJob) -> None:
@@ -165,6 +152,14 @@ def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent
             bar.update(len(part))
 
 
+def empty_folder(folder: Path) -> Path:
+    """The folder of ``--folder``, made; ConfigError if it holds files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
+    return folder
+
+
 def recipe(job: GanJob) -> GanConfig:
     """The snapshot's recipe, scored as at the end of training unless the command line says otherwise."""
     metrics = job.snapshot.config.get("metrics", {})
@@ -207,7 +202,7 @@ _DRAWN = {"count": 64, "seed": 0, "seeds": None, "batch_size": 64, "grid": None}
 
 def _command(run: Callable[[GanJob], None], defaults: dict[str, Any], sections: str = "") -> Command:
     options = {name: (default, _OPTIONS[name]) for name, default in defaults.items()}
-    return Command(with_generator(run), options, "gan", sections)
+    return Command({"gan": with_generator(run)}, options, sections)
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from commands.gan_data import GanData
 from commands.gan_gap import GAP_IMAGES, CriticGap, gap_seed
-from cs_gan import CodedSmoothing, Linear
+from cs_gan import CodedSmoothing
 from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
 from cs_gan.gan import (
@@ -138,16 +138,11 @@ def adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.o
 
 def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
     """What codes blocks of one network, or None; a code that can't be built is refused now."""
-    choice, coded = getattr(config.coded, part), config.coded
-    if not choice.blocks or not (choice.weight or choice.weight_end):
+    choice, training = getattr(config.coded, part), config.training
+    if not choice.active:
         return None
-    ratio = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels)
-    seed = derive_seed(config.seed, part)
-    weight = choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
-    smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=weight, seed=seed, **coded.options())
-    training = config.training
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
-    for step in (0, training.steps):  # now, not hours from here
-        smoothing.set_step(step, training.steps)
-        smoothing.code(batch)
-    return smoothing
+    seed = derive_seed(config.seed, part)
+    return config.coded.attach(
+        network, choice.blocks, weight=choice.schedule, seed=seed, steps=training.steps, batch_size=batch
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,23 @@ class Job:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Which network a score is of, for its provenance."""
+        return {"step": self.snapshot.step, "snapshot": str(self.path), "snapshot_sha256": sha256(self.path)}
+
+    def keep_scores(self, result: Mapping[str, Any], what: str, name: str) -> None:
+        """Print scores and write them with their provenance to ``--json``, or to a file of this name."""
+        print(f"{self.path}, step {self.snapshot.step}{what}")
+        width = max(map(len, result["scores"]))
+        for key, value in result["scores"].items():
+            print(f"  {key:<{width}}  {value:.6g}")
+        for note in result["provenance"].get("notes", []):
+            print(f"  note: {note}")
+        path = self.beside(name, self.arguments.json)
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"{self.arguments.command}: {path}")
+
     def recipe_words(self, changed: dict[str, Any], keys: str) -> list[str]:
         """The words that parse to the snapshot's recipe, with changes and what the command line may change of it.
 
@@ -55,12 +73,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what runs, its options as (default, argparse's words), and what it takes.
+    """A command: what runs for each kind of snapshot, and its options as (default, argparse's words).
 
-    ``kind`` is that of its snapshots; ``sections`` of the recipe may be changed by ``--<section>.<key>=``.
+    ``sections`` of the recipe may be changed by ``--<section>.<key>=``.
     """
 
-    run: Callable[[Job], None]
+    runs: dict[str, Callable[[Job], None]]
     options: dict[str, tuple[Any, dict[str, Any]]]
-    kind: str
     sections: str = ""
+
+    @property
+    def help(self) -> str:
+        """What it does."""
+        return " ".join(run.__doc__ or "" for run in self.runs.values())
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.bench import classifier_of, sha256
+from commands.bench import classifier_of
+from commands.job import sha256
 from commands.parsing import Parser, positive
 from cs_gan.attacks import apgd, eps_from_pixels, pgd
 from cs_gan.data import train_and_test

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.utils import save_image
 
+from models.card import Origin, model_card, read_origin
 from models.gan import build_gan
 
 
@@ -28,7 +31,8 @@ class PretrainedGenerator(
         images = PretrainedGenerator.from_snapshot("samples/quickstart/snapshot.safetensors").sample(64, seed=0)
 
     `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's; the arguments below become its
-    config.json. As everywhere in the project, no pickle is ever read.
+    config.json, a model card its README.md, with recipe and scores where the generator comes from a snapshot in its
+    run folder, and images of seed 0 its samples.png. As everywhere in the project, no pickle is ever read.
 
     Args: those of `build_gan`.
     Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
@@ -40,6 +44,7 @@ class PretrainedGenerator(
         self.generator, _ = build_gan(name, **overrides)
         self.latent_dim = self.generator.latent_dim
         self.image_shape = self.generator.image_shape
+        self.origin = Origin()
         self.eval()
 
     def forward(self, z: Tensor) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
@@ -73,9 +78,26 @@ class PretrainedGenerator(
                 raise ValueError(f"it holds a network of kind {metadata['kind']}")
             pretrained = cls(**json.loads(metadata["model"]))
             pretrained.generator.load_state_dict(tensors)
+            pretrained.origin = read_origin(Path(path), metadata)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is no snapshot of a generator: {' '.join(str(error).split())}") from error
         return pretrained.to(device)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """huggingface_hub's; the card says how to load the generator by this name."""
+        given = options.pop("model_card_kwargs", None) or {}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id, **given}, **options)
+        return url
+
+    def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
+        """What `save_pretrained` writes where there is no README.md yet; `repo_id` is the name on the Hub."""
+        about, arguments = self._hub_mixin_info.model_card_data, self._hub_mixin_config
+        parameters = sum(p.numel() for p in self.parameters())
+        return model_card(about, arguments, self.image_shape, parameters, self.origin, repo_id)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        save_image(self.sample(64, seed=0), save_directory / "samples.png", normalize=True, value_range=(-1, 1))
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]

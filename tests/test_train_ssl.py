@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 import train_ssl
+from cs_gan.data import subset
 from cs_gan.ssl import linear_probe
 from cs_gan.training import SslConfig, as_plain, differences, list_checkpoints, parse_config, read_lines, read_snapshot
 from models import build_encoder
@@ -67,6 +70,15 @@ def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["final"] == rows[-1]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "train_ssl.py" in page
+
+
+def test_the_command_and_the_hardware_are_recorded(tmp_path):
+    words = arguments(tmp_path / "two words")
+    assert train_ssl.main(words) == 0
+    first = (tmp_path / "two words" / "config.yaml").read_text().partition("\n")[0]
+    assert shlex.split(first) == ["#", "python", "train_ssl.py", *words]
+    for row in read_lines(tmp_path / "two words" / "metrics.jsonl"):
+        assert row["provenance"]["hardware"] == f"1 x cpu ({platform.machine()}), 1 threads"
 
 
 def test_coding_and_the_loss_change_what_is_trained(tmp_path):
@@ -130,7 +142,7 @@ def test_the_snapshot_alone_gives_the_scored_features(tmp_path):
     network.load_state_dict(snapshot.tensors)
     config = parse_config(SslConfig, arguments(tmp_path / "other"))
     train, test = train_ssl.train_and_test(**config.data.parts(config.seed))
-    bank, encoder = train_ssl.subset(train, 50, seed=0), network.encoder.eval()
+    bank, encoder = subset(train, 50, seed=0), network.encoder.eval()
     with torch.no_grad():
         parts = [x for s in (bank, test) for x in (encoder(s.batch(range(len(s)))), s.labels)]
     scores = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"]

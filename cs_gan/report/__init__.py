@@ -7,6 +7,7 @@ from cs_gan.report.overview import save_overview
 from cs_gan.report.robustness import save_robustness
 from cs_gan.report.run_report import save_report
 from cs_gan.report.study import save_study
+from cs_gan.report.zoo import save_zoo
 
 __all__ = [
     "save_comparison",
@@ -17,4 +18,5 @@ __all__ = [
     "save_report",
     "save_robustness",
     "save_study",
+    "save_zoo",
 ]

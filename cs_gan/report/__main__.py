@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cs_gan.errors import DataError
-from cs_gan.report import save_comparison, save_overview, save_report
+from cs_gan.report import save_comparison, save_overview, save_report, save_zoo
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        help="a page (.html) or a picture (.png); report.html in the run's folder, or comparison.html for several runs",
+        help="a page (.html), picture (.png) or table (.md); report.html in the run's folder, or comparison.html for "
+        "several runs",
     )
     options = parser.parse_args(arguments)
     one = len(options.runs) == 1
@@ -33,19 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(output: Path, runs: Sequence[Path]) -> None:
-    """A picture or a page, by the suffix of ``output``.
+    """A picture, a table or a page, by the suffix of ``output``.
 
     Raises:
-        DataError: if a folder is no run, or the suffix is neither ``.png`` nor ``.html``.
+        DataError: if a folder is no run, or the suffix is none of ``.png``, ``.md`` and ``.html``.
     """
-    if output.suffix not in (".png", ".html"):
-        raise DataError(f"--output={output}: give a file that ends in .html or .png.")
+    if output.suffix not in (".png", ".md", ".html"):
+        raise DataError(f"--output={output}: give a file that ends in .html, .png or .md.")
     for run in runs:
         if not run.is_dir():
             raise DataError(f"{run} is no folder: give the folder of a run.")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
         save_overview(output, runs)
+    elif output.suffix == ".md":
+        save_zoo(output, runs)
     elif len(runs) == 1:
         save_report(output, runs[0])
     else:

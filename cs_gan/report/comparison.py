@@ -46,7 +46,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
     everything = [one for group in groups for one in group.evaluations]
     scored = [i for i, group in enumerate(groups) if group.scored]
     complete = all("best" in run.full for i in scored for run in groups[i].scored)
-    last, top = ([choose(groups[i], complete) for i in scored] for choose in (_last, _best))
+    last, top = ([choose(groups[i], complete) for i in scored] for choose in (last_scores, _best))
     tables = {group.label: [run.evaluations for run in group.runs] for group in groups}
     names = score_names([*everything, *chain(*last)])
     told = {(one.primary, one.better) for one in everything}
@@ -75,7 +75,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
     )
 
 
-def _last(group: Group, complete: bool) -> list[Evaluation]:
+def last_scores(group: Group, complete: bool) -> list[Evaluation]:
     """At the last step that all of the group's runs were scored at, so that a slow seed doesn't bend the mean."""
     if complete:
         return [run.full["final"] for run in group.scored]

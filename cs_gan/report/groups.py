@@ -16,7 +16,19 @@ from cs_gan.report.run import Evaluation, Run, shown
 FREE = ("seed", "output_dir", "resume")
 # What may differ between comparable scores, by the last part of its name. All else counts: a needless warning is
 # cheaper than a comparison of what can't be compared.
-HARMLESS = {"seed", "seconds", "notes", "weights", "path", "snapshot", "step", "processes", "device", "batch_size"}
+HARMLESS = {
+    "seed",
+    "seconds",
+    "notes",
+    "weights",
+    "path",
+    "snapshot",
+    "step",
+    "processes",
+    "device",
+    "hardware",
+    "batch_size",
+}
 
 
 @dataclass(frozen=True)

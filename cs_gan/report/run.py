@@ -84,6 +84,12 @@ def read_run(path: Path) -> Run:
     )
 
 
+def command_of(run: Run) -> str:
+    """What started the run, as the first line of its config.yaml tells; nothing where it doesn't."""
+    first = run.config_text.partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else ""
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a ``.jsonl`` file that have a step, none where there is no file.
 

@@ -57,9 +57,14 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     return config
 
 
-def save_config(config: RunConfig, path: Path) -> None:
-    """Write the resolved configuration as a recipe that ``--config`` takes; whole or not at all."""
-    write_whole(path, yaml.safe_dump(as_plain(config), sort_keys=False))
+def save_config(config: RunConfig, path: Path, command: str = "") -> None:
+    """Write the resolved configuration as a recipe that ``--config`` takes; whole or not at all.
+
+    Args:
+        command: that started the run, for a comment in the first line.
+    """
+    comment = f"# {' '.join(command.split())}\n" if command else ""
+    write_whole(path, comment + yaml.safe_dump(as_plain(config), sort_keys=False))
 
 
 def as_plain(config: RunConfig) -> dict[str, Any]:

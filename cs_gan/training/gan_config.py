@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from cs_gan.core import Linear
+from cs_gan.core.schedule import Schedule
 from cs_gan.errors import ConfigError
 from cs_gan.training.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
 
@@ -168,6 +170,16 @@ class CodedBlocksConfig:
         for key in ("weight", "weight_end"):
             value = getattr(self, key)
             require(value is None or value >= 0, f"coded.*.{key}", value, "0 or more")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is coded."""
+        return bool(self.blocks) and bool(self.weight or self.weight_end)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The weight over training."""
+        return self.weight if self.weight_end is None else Linear(self.weight, self.weight_end)
 
 
 @dataclass

@@ -90,7 +90,7 @@ def _start_log(session: Session, state: State) -> None:
         for grid in folder.grids.glob("step-*.png"):
             if grid > folder.grid_at(state.step):
                 grid.unlink()
-        save_config(session.config, folder.config)
+        save_config(session.config, folder.config, session.command)
     session.start_trackers(state.step)
 
 
@@ -143,7 +143,7 @@ def _look(
             task.sample(state.step)
     if evaluate and all(row["step"] != state.step for row in state.metrics):
         with stop.interruptible():
-            row = task.evaluate({"step": state.step})
+            row = task.evaluate({"step": state.step, "hardware": session.hardware})
         if row is not None:
             _keep(task, state, {"step": state.step, **row}, progress)
     if sample or evaluate:
@@ -182,13 +182,15 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
         full = {"final": last, "best": best}
     else:
         with stop.interruptible():
-            full = {"final": {**last, **(task.evaluate({"step": last["step"]}, full=True) or {})}}
+            about = {"step": last["step"], "hardware": session.hardware}
+            full = {"final": {**last, **(task.evaluate(about, full=True) or {})}}
             if best is last:
                 full["best"] = full["final"]
             elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it
                 progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
             else:
-                found = task.evaluate({"step": best["step"]}, full=True, snapshot=session.folder.best)
+                about = {"step": best["step"], "hardware": session.hardware}
+                found = task.evaluate(about, full=True, snapshot=session.folder.best)
                 full["best"] = {**best, **(found or {})}
     if session.is_main:
         write_whole(path, json.dumps(full, indent=2))

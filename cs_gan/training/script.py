@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from cs_gan.errors import CsGanError
 from cs_gan.training.config import Config, parse_config
@@ -37,7 +40,7 @@ def run_script(
         with ExitStack() as stack:
             given = sys.argv[1:] if arguments is None else arguments
             config = parse_config(kind, given, prog=prog, description=description)
-            session = Session(config, stack)
+            session = Session(config, stack, _command(make, given))
             task = make(config, session)
             stack.callback(task.close)
             ended = dry_run(task) if config.dry_run else train(task)
@@ -49,6 +52,13 @@ def run_script(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return {"": 0, "SIGINT received": 130}.get(ended, 143)
+
+
+def _command(make: Callable[[Config, Session], Task], given: Sequence[str]) -> str:
+    """What was typed, as far as a process knows it; another launcher does the same."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    return shlex.join([*start, Path(inspect.getfile(make)).name, *given])
 
 
 def _end_with_launcher() -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
+
+from cs_gan.core import CodedSmoothing, Linear
 from cs_gan.core.batch import STOP_GRADIENT
+from cs_gan.core.schedule import Schedule
 from cs_gan.errors import ConfigError
 
 
@@ -123,11 +128,37 @@ class CodeConfig:
     def __post_init__(self) -> None:
         require(self.levels is None or self.levels >= 2, "coded.levels", self.levels, "at least 2, or null")
 
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of ``CodedSmoothing`` that they are."""
+    def attach(
+        self,
+        network: nn.Module,
+        blocks: Sequence[str],
+        *,
+        weight: Schedule = 1.0,
+        seed: int,
+        steps: int,
+        batch_size: int,
+    ) -> CodedSmoothing:
+        """Code blocks of a network as the recipe says.
+
+        Args:
+            blocks: names or patterns.
+            weight: of the penalty, a number or a schedule.
+            seed: of random nodes.
+            steps: updates of the whole training, over which schedules run.
+            batch_size: samples that are coded together, K.
+
+        Raises:
+            BlockError: for blocks that the network lacks or that can't be coded.
+            CodeError: for a code that can't be built: now, not hours from here.
+        """
+        ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
         names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
-        given = {name: getattr(self, name) for name in names}
-        return given | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
+        given = {name: getattr(self, name) for name in names} | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
+        smoothing = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **given)
+        for step in (0, steps):
+            smoothing.set_step(step, steps)
+            smoothing.code(batch_size)
+        return smoothing
 
     @property
     def warning(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -36,13 +37,14 @@ class Session:
     Args:
         config: the recipe.
         stack: what is opened here, such as the lock on the folder, is held until it closes.
+        command: that started the run, where one did.
 
     Raises:
         ConfigError: for a launcher's setting or a tracker that can't be used, or a folder that can't be written.
     """
 
-    def __init__(self, config: RunConfig, stack: ExitStack) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, stack: ExitStack, command: str = "") -> None:
+        self.config, self.command = config, command
         self.folder = RunFolder(Path(config.output_dir or ""))
         self._trackers = _known_trackers(list(config.tracking.trackers))
         self.accelerator = _accelerator(self._trackers, self.folder.tracking)
@@ -77,6 +79,13 @@ class Session:
     def machine(self) -> dict[str, Any]:
         """What the last bits of a result depend on beside the recipe."""
         return {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+    @property
+    def hardware(self) -> str:
+        """Processes and what each computes on, in words."""
+        if self.device.type == "cuda":
+            return f"{self.processes} x {torch.cuda.get_device_name(self.device)}"
+        return f"{self.processes} x {self.device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[Any]]:

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import huggingface_hub.hub_mixin
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from models import PretrainedGenerator, build_gan
@@ -99,6 +101,18 @@ class TestHub:
         for key, value in pretrained.state_dict().items():
             assert torch.equal(again.state_dict()[key], value), key
 
+    def test_samples_are_images_of_seed_0_in_a_grid(self, snapshot, tmp_path):
+        pretrained = PretrainedGenerator.from_snapshot(snapshot)
+        pretrained.save_pretrained(tmp_path / "saved")
+        with Image.open(tmp_path / "saved" / "samples.png") as picture:
+            pixels = torch.from_numpy(np.array(picture))[..., 0]
+        assert pixels.shape == (8 * 18 + 2, 8 * 18 + 2)  # 16 pixels and a gap of 2
+        # Rounded to the nearest of 256 levels.
+        expected = (pretrained.sample(64, seed=0)[:, 0] + 1) * 127.5
+        for number, image in enumerate(expected):
+            top, left = (2 + 18 * place for place in divmod(number, 8))
+            assert (pixels[top : top + 16, left : left + 16] - image).abs().max() <= 0.501
+
     def test_a_folder_that_lacks_a_tensor_is_refused(self, snapshot, tmp_path):
         PretrainedGenerator.from_snapshot(snapshot).save_pretrained(tmp_path / "saved")
         weights = tmp_path / "saved" / "model.safetensors"
@@ -129,7 +143,8 @@ class TestHub:
         monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
         pretrained = PretrainedGenerator.from_snapshot(snapshot)
         assert pretrained.push_to_hub("someone/digits").endswith("someone/digits")
-        assert {path.name for path in uploaded.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+        names = {"config.json", "model.safetensors", "README.md", "samples.png"}
+        assert {path.name for path in uploaded.iterdir()} == names
         assert "unconditional-image-generation" in (uploaded / "README.md").read_text()
         again = PretrainedGenerator.from_pretrained(str(uploaded))
         assert torch.equal(again.sample(2), pretrained.sample(2))

@@ -248,6 +248,12 @@ class TestSaving:
         save_config(config, path)
         assert parse_config(GanConfig, [f"--config={path}"]) == config
 
+    def test_the_command_is_a_comment_in_the_first_line(self, tmp_path):
+        config, path = parse_config(GanConfig, []), tmp_path / "config.yaml"
+        save_config(config, path, "python train_gan.py --data.root='two\nlines'")
+        assert path.read_text().startswith("# python train_gan.py --data.root='two lines'\nseed: 0\n")
+        assert parse_config(GanConfig, [f"--config={path}"]) == config
+
     def test_every_recipe_survives_saving(self, tmp_path):
         for recipe in RECIPES.glob("*.yaml"):
             config = parse_config(GanConfig, [f"--config={recipe}"])

@@ -1,0 +1,231 @@
+"""The model card of a generator: what it is, how it was trained and what it scored, as its run folder tells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+TEMPLATE = Path(__file__).with_name("card.md")
+UNKNOWN = "not recorded"
+# What a recipe says of one machine alone; a card is public.
+PRIVATE = ("output_dir", "resume", "dry_run", "tracking")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a generator comes from.
+
+    Attributes:
+        config: the resolved recipe; empty where none is known.
+        step: how long it was trained, or None.
+        evaluations: each with ``scores`` by name and their ``provenance``, which is empty where it is not known.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its name, its id on the Hub, its licence."""
+
+    title: str
+    hub: str | None
+    licence: str
+
+
+_NO_LICENCE = "its authors state no licence"
+DATA = {
+    "digits": Data(
+        "UCI's Optical Recognition of Handwritten Digits (the 1,797 images in scikit-learn)",
+        "sklearn-docs/digits",
+        "UCI offers it under CC BY 4.0",
+    ),
+    "cifar10": Data("CIFAR-10", "uoft-cs/cifar10", _NO_LICENCE),
+    "cifar100": Data("CIFAR-100", "uoft-cs/cifar100", _NO_LICENCE),
+    "fashion_mnist": Data("Fashion-MNIST", "zalando-datasets/fashion_mnist", "it comes under the MIT licence"),
+    "tiny_imagenet": Data(
+        "Tiny ImageNet",
+        "zh-plus/tiny-imagenet",
+        f"{_NO_LICENCE}, and its images are ImageNet's, under ImageNet's terms",
+    ),
+    "celeba": Data("CelebA", "flwrlabs/celeba", "its agreement allows non-commercial research alone"),
+}
+
+
+def read_origin(path: Path, metadata: dict[str, str]) -> Origin:
+    """Where a snapshot comes from, by its metadata and what lies beside it."""
+    told = {key: json.loads(metadata.get(key, "null")) for key in ("config", "step", "scores")}
+    evaluations = list(_evaluations(path, told["step"]))
+    if not evaluations and told["scores"]:
+        evaluations = [{"scores": told["scores"], "provenance": {}}]
+    return Origin(told["config"] or {}, told["step"], evaluations)
+
+
+def _evaluations(path: Path, step: int | None) -> Iterator[dict[str, Any]]:
+    """Those of the run at this step, in full where there are such, and those that evaluate.py made of this file."""
+    folder, seen = path.parent, list[dict[str, float]]()
+    full = [row for told in _objects(folder / "scores.json") for row in (told.get("final"), told.get("best"))]
+    # Of the curve the last: a resume may have written a step again.
+    in_run = _at(step, full)[:1] or _at(step, _objects(folder / "metrics.jsonl"))[-1:]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    later = [row for file in sorted(folder.glob("score-*.json")) for row in _objects(file) if _is_scored(row)]
+    for row in [*in_run, *(row for row in later if row["provenance"].get("snapshot_sha256") == digest)]:
+        if row["scores"] not in seen:
+            seen.append(row["scores"])
+            yield {key: row[key] for key in ("scores", "provenance")}
+
+
+def _at(step: int | None, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [row for row in rows if _is_scored(row) and row.get("step") == step]
+
+
+def _is_scored(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(row.get(key), dict) and row[key] for key in ("scores", "provenance")
+    )
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    """The object in a JSON file, or those in the lines of one; what is missing or torn is left out."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = []
+    for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+        try:
+            found.append(json.loads(part))
+        except ValueError:
+            continue
+    return [each for each in found if isinstance(each, dict)]
+
+
+def model_card(
+    about: ModelCardData,
+    arguments: dict[str, Any],
+    image_shape: Sequence[int],
+    parameters: int,
+    origin: Origin,
+    repo_id: str | None = None,
+) -> ModelCard:
+    """The card.
+
+    Args:
+        about: what the Hub is told of every generator.
+        arguments: those of ``build_gan``.
+        image_shape: (channels, R, R).
+        parameters: of the generator.
+        origin: where it comes from.
+        repo_id: its name on the Hub, such as ``someone/digits``.
+    """
+    name = origin.config.get("data", {}).get("name")
+    data = DATA.get(name) or Data("images that are no public data set", None, "their licence is not recorded")
+    title = f"{arguments['name']} trained on {name}" if name else arguments["name"]
+    about = ModelCardData(**about.to_dict())
+    about.datasets = [data.hub] if data.hub else None
+    if origin.config.get("training", {}).get("loss", "wasserstein") != "wasserstein":
+        about.tags = [tag for tag in about.tags or [] if tag != "wgan-gp"]
+    about.model_name = repo_id.split("/")[-1] if repo_id else title
+    about.eval_results = list(_results(origin.evaluations, data, name)) or None
+    if not about.eval_results:
+        about.model_name = None  # a model-index is nothing without results
+    channels, size = image_shape[0], image_shape[-1]
+    return ModelCard.from_template(
+        about,
+        template_path=str(TEMPLATE),
+        title=title,
+        shape=f"{size}x{size} {'grey' if channels == 1 else 'RGB'}",
+        image_shape=image_shape,
+        repo_id=repo_id or "user/name",
+        facts=_facts(arguments, parameters, origin, data if name else None),
+        evaluations=[{**each, "provenance": _whole(each["provenance"])} for each in origin.evaluations],
+        command=_command(origin.config),
+        recipe=yaml.safe_dump(_public(origin.config), sort_keys=False).strip() if origin.config else "",
+        licence=f"{data.title}: {data.licence}." if name else f"Which data it was trained on is {UNKNOWN}.",
+        unknown=UNKNOWN,
+    )
+
+
+def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None) -> Iterator[EvalResult]:
+    """For the Hub's model-index: only scores of images whose provenance is known."""
+    counted = ("extractor", "weights_sha256", "num_samples", "num_reference", "seed", "step")
+    for each in evaluations:
+        provenance = each["provenance"]
+        reference = provenance.get("reference", {})
+        for score, value in each["scores"].items() if provenance else ():
+            if score.endswith(" std") or score == "critic_gap":  # the gap is the critic's
+                continue
+            yield EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=data.hub or "custom",
+                dataset_name=str(reference.get("data", name)),
+                dataset_split=reference.get("split"),
+                metric_type=re.sub("[^a-z0-9]+", "-", score.lower()).strip("-"),
+                metric_name=score,
+                metric_value=value,
+                metric_args={key: provenance[key] for key in counted if key in provenance},
+            )
+
+
+def _facts(arguments: dict[str, Any], parameters: int, origin: Origin, data: Data | None) -> dict[str, str]:
+    """The table at the top."""
+    others = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "name")
+    facts = {"network": f"`{arguments['name']}`" + (f" ({others})" if others else ""), "parameters": f"{parameters:,}"}
+    config, step = origin.config, origin.step
+    if data:
+        limit = config["data"].get("limit")
+        facts["data"] = data.title + (f", {limit:,} of its images" if limit else "")
+    if training := config.get("training"):
+        of = f"{training.get('batch_size')} images, {training.get('n_critic')} critic updates each"
+        facts["training"] = f"{UNKNOWN if step is None else f'{step:,}'} steps of {of}, loss {training.get('loss')}"
+    if coded := config.get("coded"):
+        facts["coded blocks"] = _coded(coded)
+    with suppress(PackageNotFoundError):  # a checkout that isn't installed
+        facts["card written by"] = f"cs-gan {version('cs-gan')}"
+    return facts | {"licence": "MIT (code and weights)"}
+
+
+def _coded(coded: dict[str, Any]) -> str:
+    found = []
+    for part in ("generator", "critic"):
+        given = coded.get(part, {})
+        if given.get("blocks") and (given.get("weight") or given.get("weight_end")):
+            end = given.get("weight_end")
+            weight = f"weight {given['weight']}" + ("" if end is None else f" to {end}")
+            blocks = ", ".join(f"`{block}`" if block else "the whole network" for block in given["blocks"])
+            found.append(f"{part}: {blocks}, {weight}")
+    ratio = f"; N/K from {coded.get('ratio_start')} to {coded.get('ratio_end')}"
+    return "; ".join(found) + ratio if found else "none"
+
+
+def _command(config: dict[str, Any]) -> str:
+    places = {
+        "data.root": config.get("data", {}).get("root"),
+        "metrics.weights": config.get("metrics", {}).get("weights"),
+    }
+    words = [f"--{key}={shlex.quote('<where yours lies>')}" for key, place in places.items() if place]
+    return " ".join(["python train_gan.py --config recipe.yaml", *words])
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what is of one machine."""
+    kept = {key: value for key, value in config.items() if key not in PRIVATE}
+    for section, key in (("data", "root"), ("metrics", "weights")):
+        if section in kept:
+            kept[section] = kept[section] | {key: None}
+    return kept
+
+
+def _whole(provenance: dict[str, Any]) -> dict[str, Any]:
+    """With what the template looks into."""
+    return {"reference": {}, "notes": [], **provenance} if provenance else {}
