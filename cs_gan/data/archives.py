@@ -8,7 +8,7 @@ import threading
 import zipfile
 from pathlib import Path
 
-from cs_gan.data.layout import Parts, is_hidden, is_image
+from cs_gan.data.layout import Parts, is_hidden, is_image, is_other
 from cs_gan.data.sources import ImageTree, check_bytes
 from cs_gan.errors import DataError
 
@@ -48,7 +48,9 @@ def zip_tree(path: Path) -> ImageTree:
     def name(parts: Parts) -> str:
         return f"{path}: entry {entries[parts].filename if parts in entries else '/'.join(parts)}"
 
-    return ImageTree(path, [parts for parts in entries if is_image(parts)], folders, read, name, archive.close)
+    images = [parts for parts in entries if is_image(parts)]
+    others = [parts for parts in entries if is_other(parts)]
+    return ImageTree(path, images, folders, read, name, archive.close, others)
 
 
 def _entries(

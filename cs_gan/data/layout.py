@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cs_gan.errors import DataError
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder or zip, in any case of letters."""
+_NOTES = ("", ".csv", ".db", ".html", ".ini", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml")
 SPLIT_FOLDERS = frozenset({"train", "valid", "val", "validation", "test"})
 
 Parts = tuple[str, ...]  # a path below the root, as its components
@@ -112,6 +114,20 @@ def images_only(entries: Iterable[Parts], root: Path) -> list[Parts]:
 def is_image(parts: Parts) -> bool:
     """Named as an image, and neither hidden nor one of macOS's resource forks."""
     return bool(parts) and not any(map(is_hidden, parts)) and parts[-1].lower().endswith(IMAGE_EXTENSIONS)
+
+
+def is_other(parts: Parts) -> bool:
+    """Neither an image nor hidden, nor what data sets come with: lists, notes, a viewer's index."""
+    hidden = not parts or any(map(is_hidden, parts))
+    return not hidden and not is_image(parts) and PurePath(parts[-1]).suffix.lower() not in _NOTES
+
+
+def left_out(others: Iterable[Parts]) -> str:
+    """``, 3 files left out (2 .gif, 1 .npy)``: for a description; empty where there is none."""
+    endings = Counter(PurePath(parts[-1]).suffix.lower() for parts in others)
+    found = ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common(5)) + (", ..." if len(endings) > 5 else "")
+    count = endings.total()
+    return f", {count:,} file{'s' * (count > 1)} left out ({found})" if count else ""
 
 
 def is_hidden(name: str) -> bool:

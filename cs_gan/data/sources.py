@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cs_gan.data.layout import Layout, Parts, arrange, images_only, is_hidden, is_image
+from cs_gan.data.layout import Layout, Parts, arrange, images_only, is_hidden, is_image, is_other, left_out
 from cs_gan.errors import DataError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -62,6 +62,7 @@ class ImageTree:
         read: the bytes of one file; whatever the file system or zipfile raise if it can't be read.
         name: what to call a path in an error.
         close: lets go of the file behind it.
+        others: the paths of files that look like data and aren't images that can be read.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class ImageTree:
     read: Callable[[Parts], bytes]
     name: Callable[[Parts], str]
     close: Callable[[], None] = _nothing
+    others: Sequence[Parts] = ()
 
     def source(self, layout: Layout, remark: str = "") -> ImageSource:
         """The pictures that a layout chose."""
@@ -124,7 +126,8 @@ def tree_source(tree: ImageTree, split: str) -> ImageSource:
         DataError: if there are no images, or only other splits.
     """
     try:
-        return tree.source(arrange(images_only(tree.images, tree.root), tree.folders, split, tree.root))
+        layout = arrange(images_only(tree.images, tree.root), tree.folders, split, tree.root)
+        return tree.source(layout, remark=left_out(tree.others))
     except BaseException:
         tree.close()
         raise
@@ -141,7 +144,8 @@ def folder_tree(root: Path) -> ImageTree:
         DataError: naming such a link, or a folder that can't be listed.
     """
     folders: list[Path] = []
-    images = [path.relative_to(root).parts for path in _walk(root, folders)]
+    others: list[Path] = []
+    images = [path.relative_to(root).parts for path in _walk(root, folders, others)]
 
     return ImageTree(
         root,
@@ -149,12 +153,13 @@ def folder_tree(root: Path) -> ImageTree:
         [path.relative_to(root).parts for path in folders],
         read=lambda parts: _read(root.joinpath(*parts)),
         name=lambda parts: str(root.joinpath(*parts)),
+        others=[path.relative_to(root).parts for path in others],
     )
 
 
 def has_images(root: Path) -> bool:
     """Whether :func:`folder_tree` would find any image below ``root``."""
-    return any(True for _ in _walk(root, []))
+    return any(True for _ in _walk(root, [], []))
 
 
 def check_bytes(size: int) -> None:
@@ -170,8 +175,8 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _walk(root: Path, folders: list[Path]) -> Iterator[Path]:
-    """Image files below ``root``, hidden ones left out; the folders on the way are added to ``folders``."""
+def _walk(root: Path, folders: list[Path], others: list[Path]) -> Iterator[Path]:
+    """Image files below ``root``, hidden ones left out; folders and files of other kinds are added to the lists."""
     top = os.path.realpath(root)
     seen: set[str] = set()
 
@@ -191,6 +196,8 @@ def _walk(root: Path, folders: list[Path]) -> Iterator[Path]:
                 if not entry.is_file():
                     raise DataError(f"{path} is named as an image but isn't a file. Remove or rename it.")
                 yield path
+            elif is_other((entry.name,)):
+                others.append(path)
 
     return below(root, ())
 

@@ -86,6 +86,15 @@ def test_order_is_natural_and_rubbish_is_skipped(make_images: MakeImages) -> Non
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1), np.stack(expected))
 
 
+def test_files_of_other_kinds_are_counted_in_the_description(make_images: MakeImages, zipped: Zipped) -> None:
+    root = make_images("0.png", "a/1.png")
+    assert "left out" not in load_images("folder", root, split="all").description
+    for name in ("b.gif", "a/c.GIF", "d.npy", ".hidden.gif", "labels.txt", "README", "Thumbs.db"):
+        (root / name).write_bytes(b"x")
+    for source in (root, zipped(root)):
+        assert "3 files left out (2 .gif, 1 .npy)" in load_images("folder", source, split="all").description
+
+
 def test_links_inside_the_root_are_followed_and_the_root_may_be_one(make_images: MakeImages, tmp_path: Path) -> None:
     root = make_images("real/a.png", "b.png", ".git/c.png")
     (root / "c.png").symlink_to("b.png")
