@@ -93,11 +93,11 @@ class ClassifierTask(Task):
         config, session = self.config, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
         training = config.training
-        factor = warmed_up(step / training.steps, training.warmup, 1 / training.steps, training.decay)
+        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         code = None
         if self.coded:
-            self.coded.set_step(step, config.training.steps)
+            self.coded.set_step(step, training.horizon)
             code = self.coded.code(config.training.batch_size) if self.coded.due else None
         inputs, mixed = self._inputs(step)
         return self.update((code and code.N, *mixed), inputs, code and code.placed(session.device))
@@ -280,8 +280,8 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
         return None
     ratio, seed = Linear(coded.ratio_start, coded.ratio_end, levels=coded.levels), derive_seed(config.seed, "coded")
     smoothing = CodedSmoothing(network, coded.blocks, ratio, seed=seed, **coded.options())
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
+    for step in (0, training.horizon):  # a code that can't be built is refused now, not hours from here
+        smoothing.set_step(step, training.horizon)
         smoothing.code(training.batch_size)
     return smoothing
 

@@ -99,13 +99,13 @@ class GanTask(Task):
         """
         config, training, session = self.config, self.config.training, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
-        factor = 1 - step / training.steps if training.decay == "linear" else 1.0
+        factor = 1 - step / training.horizon if training.decay == "linear" else 1.0
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, training.learning_rate * factor)
         codes = []
         for coded, batch in ((self.coded_generator, self.generator_batch), (self.coded_critic, training.batch_size)):
             if coded:
-                coded.set_step(step, training.steps)
+                coded.set_step(step, training.horizon)
                 codes.append(coded.code(batch) if coded.due else None)
         held = [code.placed(session.device) for code in codes if code]
         return self.update(tuple(code and code.N for code in codes), self._inputs(step), held)

@@ -101,11 +101,11 @@ class SslTask(Task):
         """
         seed, rank, training = self.config.seed, self.session.rank, self.config.training
         torch.manual_seed(derive_seed(seed, "step", step, rank))  # for networks that draw, as dropout
-        factor = warmed_up(step / training.steps, training.warmup, 1 / training.steps, training.decay)
+        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         code = None
         if self.coded:
-            self.coded.set_step(step, training.steps)
+            self.coded.set_step(step, training.horizon)
             code = self.coded.code(2 * training.batch_size) if self.coded.due else None
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
         given = {"images": self.batches[step]} if self.images is None else {"rows": self._indices(step)}
@@ -255,8 +255,8 @@ def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
         seed=derive_seed(config.seed, "coded"),
         **coded.options(),
     )
-    for step in (0, training.steps):  # a code that can't be built is refused now, not hours from here
-        smoothing.set_step(step, training.steps)
+    for step in (0, training.horizon):  # a code that can't be built is refused now, not hours from here
+        smoothing.set_step(step, training.horizon)
         smoothing.code(2 * training.batch_size)
     return smoothing
 

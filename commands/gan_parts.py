@@ -147,7 +147,7 @@ def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | 
     smoothing = CodedSmoothing(network, choice.blocks, ratio, weight=weight, seed=seed, **coded.options())
     training = config.training
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
-    for step in (0, training.steps):  # now, not hours from here
-        smoothing.set_step(step, training.steps)
+    for step in (0, training.horizon):  # now, not hours from here
+        smoothing.set_step(step, training.horizon)
         smoothing.code(batch)
     return smoothing

@@ -21,7 +21,8 @@ from cs_gan.training.sections import RunConfig, require
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
 """Where runs go unless they are told otherwise."""
-SHORT = {"--dry-run": "--dry_run=true"}
+ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold"}
+"""What words mean that stand without a value."""
 
 
 def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = "", description: str = "") -> Config:
@@ -48,7 +49,7 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
     parser.add_class_arguments(kind)
     try:
-        parsed = parser.parse_args(_files_first([SHORT.get(word, word) for word in arguments], kind))
+        parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
@@ -96,6 +97,7 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
         name = words[0].partition("=")[0]
         return 0 if name == "--config" else 1 if name.removeprefix("--") in sections else 2
 
+    given = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in given]
     return [word for words in sorted(given, key=rank) for word in words]
 
 
