@@ -1,6 +1,7 @@
+#!/usr/bin/env python
 """Train a classifier: ``accelerate launch train_classifier.py --config configs/classifier/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch.
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from cs_gan.training import (
     warmed_up,
 )
 from models import Classifier, build_classifier
+
+RECIPES = Path(__file__).parent / "configs" / "classifier"
 
 
 class ClassifierTask(Task):
@@ -288,7 +291,7 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    return run_script(ClassifierConfig, ClassifierTask, arguments, "Train a classifier, plainly or coded.")
+    return run_script(ClassifierConfig, ClassifierTask, arguments, "Train a classifier, plainly or coded.", RECIPES)
 
 
 if __name__ == "__main__":

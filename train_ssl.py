@@ -1,6 +1,7 @@
+#!/usr/bin/env python
 """Train an encoder without labels: ``accelerate launch train_ssl.py --config configs/ssl/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch, and
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch, and
 the network sees two views of each of its images. Labels are used by the scores alone.
 """
 
@@ -42,6 +43,7 @@ from cs_gan.training import (
 )
 from models import Encoder, build_encoder
 
+RECIPES = Path(__file__).parent / "configs" / "ssl"
 PROBE, NEIGHBOURS = "linear probe (%)", "kNN (%)"
 
 
@@ -263,7 +265,7 @@ def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    return run_script(SslConfig, SslTask, arguments, "Train an encoder without labels, plainly or coded.")
+    return run_script(SslConfig, SslTask, arguments, "Train an encoder without labels, plainly or coded.", RECIPES)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.training.run_folder import write_whole
@@ -23,6 +24,7 @@ SAMPLES = "samples"
 """Where runs go unless they are told otherwise."""
 ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold"}
 """What words mean that stand without a value."""
+COMPLETION = "--print_completion"
 
 
 def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = "", description: str = "") -> Config:
@@ -38,8 +40,12 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     Raises:
         ConfigError: for an unknown key (names the nearest), a wrong type, an impossible value or a
             missing file.
-        SystemExit: after ``--help``.
+        SystemExit: after ``--help`` and ``--print_completion=shtab-<shell>``.
     """
+    if any(word.startswith(COMPLETION) for word in arguments):
+        if find_spec("shtab") is None:
+            raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
+        set_parsing_settings(add_print_completion_argument=True)
     parser = ArgumentParser(
         prog=prog,
         exit_on_error=False,
