@@ -130,9 +130,10 @@ def test_scores_config_and_snapshot_say_that_a_run_was_extended(tmp_path, capsys
 def test_more_steps_that_no_schedule_depends_on_are_no_extension(tmp_path):
     assert run(tmp_path / "whole", "--training.steps=6") == 0
     assert run(tmp_path / "run") == 0
-    assert run(tmp_path / "run", *LONGER) == 0
-    assert states_equal(last(tmp_path / "whole"), last(tmp_path / "run"))
-    assert config(tmp_path / "run")["history"] == []
+    for _ in range(2):  # the same command once more has nothing to do
+        assert run(tmp_path / "run", *LONGER) == 0
+        assert states_equal(last(tmp_path / "whole"), last(tmp_path / "run"))
+        assert config(tmp_path / "run")["history"] == []
 
 
 def test_what_cannot_be_extended_is_refused_and_told_what_to_do(tmp_path, capsys):
@@ -242,6 +243,15 @@ def test_same_recipe_in_another_folder_goes_on_as_before(tmp_path):
     assert run(tmp_path / "new", *KEPT, resumed(second)) == 0
     assert states_equal(last(tmp_path / "old"), last(tmp_path / "new"))
     assert config(tmp_path / "new")["history"] == []
+
+
+def test_other_circumstances_alone_begin_no_run(tmp_path, capsys, monkeypatch):
+    assert run(tmp_path / "old") == 0
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    error = refusal(capsys, tmp_path / "new", resumed(tmp_path / "old"))
+    assert "precision: no -> bf16" in error
+    assert "new run begins" not in error
+    assert not (tmp_path / "new" / "checkpoints").exists()
 
 
 def test_optimiser_that_does_not_fit_begins_anew(tmp_path, capsys):

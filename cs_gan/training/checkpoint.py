@@ -158,15 +158,17 @@ def begin_from(
     anew = [f"the {name}" for name in absent]
     for name, optimizer in optimizers.items():
         ours, theirs = optimizer.param_groups, state["optimizers"].get(name, [])
-        same_kind = [group.keys() - {*_OF_THE_DEVICE} for group in ours] == [
-            group.keys() - {*_OF_THE_DEVICE} for group in theirs
-        ]
-        if same_kind and [len(group["params"]) for group in ours] == [len(group["params"]) for group in theirs]:
+        if [_moments_of(group) for group in ours] == [_moments_of(group) for group in theirs]:
             groups = [mine | {"params": group["params"]} for mine, group in zip(ours, theirs, strict=True)]
             _load_optimizer(optimizer, _under(tensors, f"optimizers.{name}."), groups)
         else:
             anew.append(f"the optimiser of the {name}")
     return anew
+
+
+def _moments_of(group: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many parameters a group of an optimiser has, and what tells Adam's moments from SGD's."""
+    return len(group["params"]), sorted(group.keys() & {"betas", "momentum"})
 
 
 def _fitting(tensors: dict[str, Tensor], name: str, module: nn.Module) -> dict[str, Tensor]:

@@ -27,8 +27,10 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
     """
     training, before = config.training, stored["config"]["training"]
     old, old_schedule = before["steps"], before.get("schedule_steps")
-    held, way = config.extend == "hold", config.extend
+    held = config.extend == "hold"
     config.extend = "never"  # done: the saved recipe is the longer run's
+    if not config.scheduled:
+        return
     if training.schedule_steps not in (None, old_schedule):
         raise ConfigError("--extend sets training.schedule_steps: leave one of them out.")
     if training.steps == old and any(note.startswith(EXTENDED) for note in config.history):  # gone on with
@@ -38,12 +40,10 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
         raise ConfigError(
             f"--extend: the run has {old} steps already. Give more than these in training.steps (or epochs)."
         )
-    if not config.scheduled:
-        return
     decay = getattr(training, "decay", "constant")
     if held and decay != "constant":
         raise ConfigError(
-            f"--extend={way} keeps schedules at their end, and the learning rate ends at 0 (training.decay={decay}). "
+            f"--extend=hold keeps schedules at their end, and the learning rate ends at 0 (training.decay={decay}). "
             f"--extend=stretch spreads schedules over all {training.steps} steps: the learning rate rises again."
         )
     training.schedule_steps = (old_schedule or old) if held else None

@@ -106,7 +106,7 @@ def resume(task: Task) -> State:
         # Another number of processes is no wish for another run.
         same = all(line.split(":")[0] in task.circumstances.keys() - {"images"} for line in changed)
         if extending or same or path.resolve().parent == folder.checkpoints.resolve():
-            raise ConfigError(_refusal(path, changed, extending))
+            raise ConfigError(_refusal(path, changed, extending, same))
         return _begin(task, path, tensors, stored, changed)
     restore(tensors, stored, task.modules, task.optimizers)
     if session.is_main and stored["machine"] != session.machine:
@@ -144,19 +144,16 @@ def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
     return changed + [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
 
 
-def _refusal(path: Path, changed: list[str], extending: bool) -> str:
-    longer = (
-        ""
-        if extending or any(line.split(":")[0] not in LENGTH for line in changed)
-        else (
-            "--extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
-            "steps), and marks the run as not undisturbed. "
+def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str:
+    """Why a run doesn't go on from a checkpoint, and what it can do; ``same`` where the recipe hasn't changed."""
+    text = f"{path} belongs to another recipe; changed since: {'; '.join(changed)}."
+    if not extending and all(line.split(":")[0] in LENGTH for line in changed):
+        text += (
+            " --extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
+            "steps), and marks the run as not undisturbed."
         )
-    )
-    return (
-        f"{path} belongs to another recipe; changed since: {'; '.join(changed)}. {longer}Give another --output_dir to "
-        f"start anew, or to begin a new run with these weights (and --resume={path})."
-    )
+    text += " Give another --output_dir to start anew"
+    return f"{text}." if same else f"{text}; with --resume={path} too, a new run begins there with these weights."
 
 
 def _begin(
