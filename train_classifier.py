@@ -1,6 +1,7 @@
+#!/usr/bin/env python
 """Train a classifier: ``accelerate launch train_classifier.py --config configs/classifier/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch.
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from cs_gan.training import (
     warmed_up,
 )
 from models import Classifier, build_classifier
+
+RECIPES = Path(__file__).parent / "configs" / "classifier"
 
 
 class ClassifierTask(Task):
@@ -93,11 +96,11 @@ class ClassifierTask(Task):
         config, session = self.config, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
         training = config.training
-        factor = warmed_up(step / training.steps, training.warmup, 1 / training.steps, training.decay)
+        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         code = None
         if self.coded:
-            self.coded.set_step(step, config.training.steps)
+            self.coded.set_step(step, training.horizon)
             code = self.coded.code(config.training.batch_size) if self.coded.due else None
         inputs, mixed = self._inputs(step)
         return self.update((code and code.N, *mixed), inputs, code and code.placed(session.device))
@@ -279,12 +282,12 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
     if not coded.blocks:
         return None
     seed = derive_seed(config.seed, "coded")
-    return coded.attach(network, coded.blocks, seed=seed, steps=training.steps, batch_size=training.batch_size)
+    return coded.attach(network, coded.blocks, seed=seed, steps=training.horizon, batch_size=training.batch_size)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    return run_script(ClassifierConfig, ClassifierTask, arguments, "Train a classifier, plainly or coded.")
+    return run_script(ClassifierConfig, ClassifierTask, arguments, "Train a classifier, plainly or coded.", RECIPES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
+#!/usr/bin/env python
 """Train a GAN with coded blocks: ``accelerate launch train_gan.py --config configs/gan/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one generator update.
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one generator update.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cs_gan.training import (
     set_learning_rate,
 )
 
+RECIPES = Path(__file__).parent / "configs" / "gan"
 SAMPLES = 64
 # What a critic's step draws: a key each, in this order.
 PER_CRITIC_STEP = (
@@ -99,13 +101,13 @@ class GanTask(Task):
         """
         config, training, session = self.config, self.config.training, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
-        factor = 1 - step / training.steps if training.decay == "linear" else 1.0
+        factor = 1 - step / training.horizon if training.decay == "linear" else 1.0
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, training.learning_rate * factor)
         codes = []
         for coded, batch in ((self.coded_generator, self.generator_batch), (self.coded_critic, training.batch_size)):
             if coded:
-                coded.set_step(step, training.steps)
+                coded.set_step(step, training.horizon)
                 codes.append(coded.code(batch) if coded.due else None)
         held = [code.placed(session.device) for code in codes if code]
         return self.update(tuple(code and code.N for code in codes), self._inputs(step), held)
@@ -288,7 +290,7 @@ class GanTask(Task):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    return run_script(GanConfig, GanTask, arguments, "Train a WGAN-GP with coded blocks.")
+    return run_script(GanConfig, GanTask, arguments, "Train a WGAN-GP with coded blocks.", RECIPES)
 
 
 if __name__ == "__main__":

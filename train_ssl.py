@@ -1,6 +1,7 @@
+#!/usr/bin/env python
 """Train an encoder without labels: ``accelerate launch train_ssl.py --config configs/ssl/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help`` lists them. A step is one update on one batch, and
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch, and
 the network sees two views of each of its images. Labels are used by the scores alone.
 """
 
@@ -41,6 +42,8 @@ from cs_gan.training import (
     warmed_up,
 )
 from models import Encoder, build_encoder
+
+RECIPES = Path(__file__).parent / "configs" / "ssl"
 
 
 class SslTask(Task):
@@ -98,11 +101,11 @@ class SslTask(Task):
         """
         seed, rank, training = self.config.seed, self.session.rank, self.config.training
         torch.manual_seed(derive_seed(seed, "step", step, rank))  # for networks that draw, as dropout
-        factor = warmed_up(step / training.steps, training.warmup, 1 / training.steps, training.decay)
+        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         code = None
         if self.coded:
-            self.coded.set_step(step, training.steps)
+            self.coded.set_step(step, training.horizon)
             code = self.coded.code(2 * training.batch_size) if self.coded.due else None
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
         given = {"images": self.batches[step]} if self.images is None else {"rows": self._indices(step)}
@@ -223,12 +226,14 @@ def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
     if not coded.active:
         return None
     seed, both = derive_seed(config.seed, "coded"), 2 * training.batch_size  # views
-    return coded.attach(network, coded.blocks, weight=coded.schedule, seed=seed, steps=training.steps, batch_size=both)
+    return coded.attach(
+        network, coded.blocks, weight=coded.schedule, seed=seed, steps=training.horizon, batch_size=both
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    return run_script(SslConfig, SslTask, arguments, "Train an encoder without labels, plainly or coded.")
+    return run_script(SslConfig, SslTask, arguments, "Train an encoder without labels, plainly or coded.", RECIPES)
 
 
 if __name__ == "__main__":

@@ -144,5 +144,5 @@ def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | 
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
     seed = derive_seed(config.seed, part)
     return config.coded.attach(
-        network, choice.blocks, weight=choice.schedule, seed=seed, steps=training.steps, batch_size=batch
+        network, choice.blocks, weight=choice.schedule, seed=seed, steps=training.horizon, batch_size=batch
     )

@@ -119,13 +119,7 @@ def restore(
         CheckpointError: if names or shapes are another network's, or an optimiser's state is missing or
             another's; nothing is changed then.
     """
-    parts = {name: _under(tensors, f"modules.{name}.") for name in modules}
-    for name, module in modules.items():
-        live = {key: value.shape for key, value in module.state_dict().items()}
-        stored = {key: value.shape for key, value in parts[name].items()}
-        if live != stored:
-            odd = sorted(key for key in live | stored if live.get(key) != stored.get(key))
-            raise CheckpointError(f"the checkpoint's {name} is another network: {', '.join(odd[:4])} differ.")
+    parts = {name: _fitting(tensors, name, module) for name, module in modules.items()}
     for name, optimizer in optimizers.items():
         expected = [len(group["params"]) for group in optimizer.param_groups]
         if [len(group["params"]) for group in state["optimizers"].get(name, [])] != expected:
@@ -133,23 +127,82 @@ def restore(
     for name, module in modules.items():
         module.load_state_dict(parts[name])
     for name, optimizer in optimizers.items():
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, f"optimizers.{name}.").items():
-            index, moment = key.split(".", 1)
-            moments.setdefault(int(index), {})[moment] = value
-        ours = optimizer.param_groups
-        groups = [
-            group | {key: mine[key] for key in _OF_THE_DEVICE if key in mine}
-            for group, mine in zip(state["optimizers"][name], ours, strict=True)
-        ]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        for group, mine in zip(optimizer.param_groups, ours, strict=True):
-            if isinstance(mine["lr"], Tensor):  # the very tensor that every step sets
-                group["lr"] = mine["lr"].fill_(group["lr"])
-        for parameter, live_moments in optimizer.state.items():
-            for moment, value in live_moments.items():
-                if value.shape == parameter.shape:  # strides as the optimiser made them: fast kernels ask for it
-                    live_moments[moment] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        _load_optimizer(optimizer, _under(tensors, f"optimizers.{name}."), state["optimizers"][name])
+
+
+def begin_from(
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+) -> list[str]:
+    """Put the weights of another run into live networks, and its optimisers' moments where they fit.
+
+    Optimisers keep their own settings, such as weight decay. A module without weights of its own (LeCam's averages) may
+    be missing in the other run.
+
+    Returns:
+        What begins anew, in words.
+
+    Raises:
+        CheckpointError: if a network is missing or another one; nothing is changed then.
+    """
+    held = {key.split(".")[1] for key in tensors if key.startswith("modules.")}
+    absent = [name for name in modules if name not in held]
+    for name in absent:
+        if any(True for _ in modules[name].parameters()):
+            raise CheckpointError(f"the checkpoint holds {', '.join(sorted(held))}, and no {name}.")
+    parts = {name: _fitting(tensors, name, module) for name, module in modules.items() if name in held}
+    for name, part in parts.items():
+        modules[name].load_state_dict(part)
+    anew = [f"the {name}" for name in absent]
+    for name, optimizer in optimizers.items():
+        ours, theirs = optimizer.param_groups, state["optimizers"].get(name, [])
+        if [_moments_of(group) for group in ours] == [_moments_of(group) for group in theirs]:
+            groups = [mine | {"params": group["params"]} for mine, group in zip(ours, theirs, strict=True)]
+            _load_optimizer(optimizer, _under(tensors, f"optimizers.{name}."), groups)
+        else:
+            anew.append(f"the optimiser of the {name}")
+    return anew
+
+
+def _moments_of(group: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many parameters a group of an optimiser has, and what tells Adam's moments from SGD's."""
+    return len(group["params"]), sorted(group.keys() & {"betas", "momentum"})
+
+
+def _fitting(tensors: dict[str, Tensor], name: str, module: nn.Module) -> dict[str, Tensor]:
+    """The part of a checkpoint that is this module's."""
+    part = _under(tensors, f"modules.{name}.")
+    live = {key: value.shape for key, value in module.state_dict().items()}
+    stored = {key: value.shape for key, value in part.items()}
+    if live != stored:
+        odd = sorted(key for key in live | stored if live.get(key) != stored.get(key))
+        raise CheckpointError(f"the checkpoint's {name} is another network: {', '.join(odd[:4])} differ.")
+    return part
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], settings: list[dict[str, Any]]
+) -> None:
+    """Moments by ``<index>.<name>`` and the settings of each group, but for those of the device."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, moment = key.split(".", 1)
+        moments.setdefault(int(index), {})[moment] = value
+    ours = optimizer.param_groups
+    groups = [
+        group | {key: mine[key] for key in _OF_THE_DEVICE if key in mine}
+        for group, mine in zip(settings, ours, strict=True)
+    ]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for group, mine in zip(optimizer.param_groups, ours, strict=True):
+        if isinstance(mine["lr"], Tensor):  # the very tensor that every step sets
+            group["lr"] = mine["lr"].fill_(group["lr"])
+    for parameter, live_moments in optimizer.state.items():
+        for moment, value in live_moments.items():
+            if value.shape == parameter.shape:  # strides as the optimiser made them: fast kernels ask for it
+                live_moments[moment] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _to_tensors(

@@ -91,6 +91,7 @@ class ClassifierTrainingConfig(LoopConfig):
         require(0 <= self.momentum < 1, "training.momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(0 <= self.warmup < 1, "training.warmup", self.warmup, "in [0, 1)")
+        self._require_rate(self.decay)
         require(not self.nesterov or self.momentum > 0, "training.nesterov", True, "false where momentum is 0")
 
 
@@ -231,7 +232,7 @@ class ClassifierConfig(RunConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, dry_run, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
         data: which labelled images.
         model: which network.
         training: how it is trained.

@@ -8,11 +8,12 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.training.run_folder import write_whole
@@ -21,10 +22,15 @@ from cs_gan.training.sections import RunConfig, require
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
 """Where runs go unless they are told otherwise."""
+ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold"}
+"""What words mean that stand without a value."""
+COMPLETION = "--print_completion"
 
 
 def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = "", description: str = "") -> Config:
-    """The configuration of ``--config <file>`` and ``--key=value`` arguments, later ones winning.
+    """The configuration of ``--config <file>`` and ``--key=value`` arguments.
+
+    Keys win over the files, wherever they stand. Of two files, or of one key given twice, the later one wins.
 
     Args:
         kind: the class of the recipe.
@@ -34,8 +40,12 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     Raises:
         ConfigError: for an unknown key (names the nearest), a wrong type, an impossible value or a
             missing file.
-        SystemExit: after ``--help``.
+        SystemExit: after ``--help`` and ``--print_completion=shtab-<shell>``.
     """
+    if any(word.startswith(COMPLETION) for word in arguments):
+        if find_spec("shtab") is None:
+            raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
+        set_parsing_settings(add_print_completion_argument=True)
     parser = ArgumentParser(
         prog=prog,
         exit_on_error=False,
@@ -45,7 +55,7 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
     parser.add_class_arguments(kind)
     try:
-        parsed = parser.parse_args(["--dry_run=true" if word == "--dry-run" else word for word in arguments])
+        parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
@@ -81,6 +91,25 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
     before, after = flatten(old), flatten(as_plain(config))
     before = {key: value for key, value in flatten(as_plain(type(config)())).items() if key in after} | before
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in sorted(before | after) if before.get(k) != after.get(k)]
+
+
+def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
+    """Recipes, then whole sections (``--training=<file>``), then keys: jsonargparse lets the later argument win."""
+    given: list[list[str]] = []
+    for word in arguments:
+        if word.startswith("--") or not given:
+            given.append([word])
+        else:
+            given[-1].append(word)  # the value of ``--key value``
+    keys = flatten(asdict(kind()))
+    sections = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
+
+    def rank(words: list[str]) -> int:
+        name = words[0].partition("=")[0]
+        return 0 if name == "--config" else 1 if name.removeprefix("--") in sections else 2
+
+    given = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in given]
+    return [word for words in sorted(given, key=rank) for word in words]
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:

@@ -56,6 +56,7 @@ class GanTrainingConfig(LoopConfig):
         require(self.n_critic >= 1, "training.n_critic", self.n_critic, "at least 1")
         require(self.gradient_penalty >= 0, "training.gradient_penalty", self.gradient_penalty, "0 or more")
         require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        self._require_rate(self.decay)
         require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
         require(all(0 <= beta < 1 for beta in self.betas), "training.betas", self.betas, "in [0, 1)")
         value = self.generator_batch_size
@@ -241,7 +242,7 @@ class GanConfig(RunConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, dry_run, data, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, history, dry_run, data, tracking: as in ``RunConfig``.
         model: which networks.
         training: how they are trained.
         critic: what else regularises the critic.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -143,12 +144,19 @@ def _look(
             task.sample(state.step)
     if evaluate and all(row["step"] != state.step for row in state.metrics):
         with stop.interruptible():
-            row = task.evaluate({"step": state.step, "hardware": session.hardware})
+            row = task.evaluate(_about(task, state.step))
         if row is not None:
             _keep(task, state, {"step": state.step, **row}, progress)
     if sample or evaluate:
         session.accelerator.wait_for_everyone()
         progress.pause()
+
+
+def _about(task: Task, step: int, history: list[str] | None = None) -> dict[str, Any]:
+    """What the loop knows of a score's origin: step and hardware, and the history of a run that was extended."""
+    history = task.session.config.history if history is None else history
+    about = {"step": step, "hardware": task.session.hardware}
+    return about | {"history": list(history)} if history else about
 
 
 def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
@@ -182,14 +190,13 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
         full = {"final": last, "best": best}
     else:
         with stop.interruptible():
-            about = {"step": last["step"], "hardware": session.hardware}
-            full = {"final": {**last, **(task.evaluate(about, full=True) or {})}}
+            full = {"final": {**last, **(task.evaluate(_about(task, last["step"]), full=True) or {})}}
             if best is last:
                 full["best"] = full["final"]
             elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it
                 progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
             else:
-                about = {"step": best["step"], "hardware": session.hardware}
+                about = _about(task, best["step"], best["provenance"].get("history", []))
                 found = task.evaluate(about, full=True, snapshot=session.folder.best)
                 full["best"] = {**best, **(found or {})}
     if session.is_main:
@@ -217,7 +224,8 @@ def _holds(path: Path, step: int) -> bool:
 
 def _opening(task: Task, state: State) -> str:
     where = f"Going on from step {state.step}." if state.step else f"Writing to {task.session.folder.path}"
-    return "\n".join([*task.describe(), task.session.describe(), where])
+    notes = [f"note: {note}" for note in task.session.config.history]
+    return "\n".join([*task.describe(), task.session.describe(), where, *notes])
 
 
 def _closing(task: Task, state: State, ended: str) -> str:

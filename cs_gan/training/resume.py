@@ -8,9 +8,17 @@ from typing import Any
 
 import torch
 
-from cs_gan.errors import ConfigError, DivergedError
-from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
+from cs_gan.errors import CheckpointError, ConfigError, DivergedError
+from cs_gan.training.checkpoint import (
+    abandon_after,
+    begin_from,
+    list_checkpoints,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+)
 from cs_gan.training.config import as_plain, differences
+from cs_gan.training.lineage import LENGTH, began, extend
 from cs_gan.training.losses import Losses
 from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
@@ -19,6 +27,8 @@ from cs_gan.training.task import State, Task
 FREE_ON_RESUME = {
     *(
         "resume",
+        "extend",
+        "history",
         "output_dir",
         "dry_run",
         "data.root",
@@ -65,6 +75,8 @@ def checkpoint(task: Task, state: State) -> None:
 def resume(task: Task) -> State:
     """Put the checkpoint that was asked for into the task; a new state if there is none.
 
+    A checkpoint of another folder and another recipe gives its weights to a new run.
+
     Raises:
         ConfigError: for a checkpoint of another recipe (with the differences), or one that would be overwritten.
         CheckpointError: for one that is damaged; nothing is changed then.
@@ -80,10 +92,22 @@ def resume(task: Task) -> State:
             "another --output_dir, or remove the folder."
         )
     if config.resume == "never" or (config.resume == "auto" and not found):
+        if config.extend != "never":
+            raise ConfigError(f"--extend goes on with a run, and {folder.path} holds no checkpoint. Leave it out.")
+        config.history = []
         return State()
-    path = found[-1] if config.resume == "auto" else Path(config.resume)
+    path = found[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
     tensors, stored = read_checkpoint(path)
-    _refuse_changes(task, path, stored)
+    extending = config.extend != "never"
+    config.history = list(stored["config"].get("history", []))
+    if extending:
+        extend(config, stored)
+    if changed := _changes(task, stored, extending):
+        # Another number of processes is no wish for another run.
+        same = all(line.split(":")[0] in task.circumstances.keys() - {"images"} for line in changed)
+        if extending or same or path.resolve().parent == folder.checkpoints.resolve():
+            raise ConfigError(_refusal(path, changed, extending, same))
+        return _begin(task, path, tensors, stored, changed)
     restore(tensors, stored, task.modules, task.optimizers)
     if session.is_main and stored["machine"] != session.machine:
         print(
@@ -99,18 +123,63 @@ def resume(task: Task) -> State:
     return State(step, Losses(stored["losses"]), metrics)
 
 
-def _refuse_changes(task: Task, path: Path, stored: dict[str, Any]) -> None:
-    config = task.session.config
-    free = FREE_ON_RESUME if config.scheduled else FREE_ON_RESUME | {"training.steps"}
-    changed = [line for line in differences(stored["config"], config) if line.split(":")[0] not in free]
-    changed = [f"{line} (a schedule depends on it)" if line.startswith("training.steps:") else line for line in changed]
-    before, now = stored["circumstances"], task.circumstances
-    changed += [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
-    if changed:
+def _asked(given: Path, own: Path) -> Path:
+    """The checkpoint that ``--resume=<given>`` means: of another run's folder the newest."""
+    kept = list_checkpoints(given / "checkpoints")
+    if kept and given.resolve() == own.resolve():
         raise ConfigError(
-            f"{path} belongs to another recipe; changed since: {'; '.join(changed)}. Give another --output_dir to "
-            "start anew."
+            f"--resume={given} is the output_dir itself, and is no checkpoint: --resume=auto goes on with the run, "
+            f"--resume={kept[-1]} from that checkpoint. To begin a new run with its weights, give another --output_dir."
         )
+    return kept[-1] if kept else given
+
+
+def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
+    """What the run at hand and a stored one don't share, a line each."""
+    config = task.session.config
+    free = FREE_ON_RESUME if config.scheduled and not extending else FREE_ON_RESUME | LENGTH
+    changed = [line for line in differences(stored["config"], config) if line.split(":")[0] not in free]
+    changed = [f"{line} (a schedule depends on it)" if line.split(":")[0] in LENGTH else line for line in changed]
+    before, now = stored["circumstances"], task.circumstances
+    return changed + [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+
+
+def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str:
+    """Why a run doesn't go on from a checkpoint, and what it can do; ``same`` where the recipe hasn't changed."""
+    text = f"{path} belongs to another recipe; changed since: {'; '.join(changed)}."
+    if not extending and all(line.split(":")[0] in LENGTH for line in changed):
+        text += (
+            " --extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
+            "steps), and marks the run as not undisturbed."
+        )
+    text += " Give another --output_dir to start anew"
+    return f"{text}." if same else f"{text}; with --resume={path} too, a new run begins there with these weights."
+
+
+def _begin(
+    task: Task, path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
+) -> State:
+    """A new run that begins with the weights of another one."""
+    session = task.session
+    kept = list_checkpoints(session.folder.checkpoints)
+    if kept:
+        raise ConfigError(
+            f"{session.folder.path} holds a run, and {path} can't begin another one there: give another --output_dir, "
+            "or --resume=auto to go on with the run that is there."
+        )
+    try:
+        anew = begin_from(tensors, stored, task.modules, task.optimizers)
+    except CheckpointError as error:
+        raise ConfigError(
+            f"--resume={path}: {error} A new run with its weights needs the networks of its recipe."
+        ) from error
+    session.config.history.append(began(path, int(stored["step"]), anew))
+    if session.is_main:
+        print(f"A new run begins with the weights of {path}; changed since: {'; '.join(changed)}.", file=sys.stderr)
+    state = State()
+    session.accelerator.wait_for_everyone()  # all have looked into the folder
+    checkpoint(task, state)  # a kill before the first one would lose the weights
+    return state
 
 
 def _history(stored: list[Row], written: list[Row], step: int) -> list[Row]:

@@ -15,13 +15,18 @@ from pathlib import Path
 from cs_gan.errors import CsGanError
 from cs_gan.training.config import Config, parse_config
 from cs_gan.training.dry_run import dry_run
+from cs_gan.training.help import answer
 from cs_gan.training.loop import train
 from cs_gan.training.session import Session
 from cs_gan.training.task import Task
 
 
 def run_script(
-    kind: type[Config], make: Callable[[Config, Session], Task], arguments: Sequence[str] | None, description: str
+    kind: type[Config],
+    make: Callable[[Config, Session], Task],
+    arguments: Sequence[str] | None,
+    description: str,
+    recipes: Path,
 ) -> int:
     """Parse, build, train.
 
@@ -30,15 +35,20 @@ def run_script(
         make: builds the task from it, everything checked.
         arguments: the command line; None is ``sys.argv``.
         description: for ``--help``.
+        recipes: the folder of the recipes that come with the script.
 
     Returns:
         0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    prog = sys.argv[0]
+    prog = os.path.basename(sys.argv[0])
+    given = sys.argv[1:] if arguments is None else arguments
+    if told := answer(given, kind, prog, description, recipes):
+        print(told)
+        return 0
+    given = ["--help" if word == "--help-all" else word for word in given]
     _end_with_launcher()
     try:
         with ExitStack() as stack:
-            given = sys.argv[1:] if arguments is None else arguments
             config = parse_config(kind, given, prog=prog, description=description)
             session = Session(config, stack, _command(make, given))
             task = make(config, session)

@@ -57,6 +57,7 @@ class LoopConfig:
 
     Args:
         steps: updates (of the generator, where there are two networks).
+        schedule_steps: steps that schedules take; after them they stay at their end. null is all steps.
         batch_size: per process.
         mixed_precision: no or bf16; null asks ``accelerate launch``. fp16 is refused: second derivatives overflow.
         tf32: let CUDA round the inputs of float32 convolutions to 10 bits of mantissa, the gradient penalty's too, for
@@ -72,6 +73,7 @@ class LoopConfig:
     """
 
     steps: int = 100_000
+    schedule_steps: int | None = None
     batch_size: int = 64
     mixed_precision: str | None = None
     tf32: bool = True
@@ -89,6 +91,8 @@ class LoopConfig:
             require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
         for key in ("checkpoint_every", "sample_every", "evaluate_every"):
             require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "0 or more")
+        scheduled = self.schedule_steps
+        require(scheduled is None or scheduled >= 1, "training.schedule_steps", scheduled, "at least 1, or null")
         precision = self.mixed_precision
         require(
             precision in (None, "no", "bf16"),
@@ -97,6 +101,17 @@ class LoopConfig:
             "'no', 'bf16' or null: in fp16 the second derivatives of a gradient penalty overflow",
         )
         require(self.max_minutes is None or self.max_minutes > 0, "training.max_minutes", self.max_minutes, "above 0")
+
+    @property
+    def horizon(self) -> int:
+        """The step at which schedules reach their end."""
+        return self.schedule_steps or self.steps
+
+    def _require_rate(self, decay: str) -> None:
+        """The learning rate must not have come to 0 while steps are left."""
+        held = self.schedule_steps
+        expected = f"null where training.decay is {decay}: the learning rate would be 0 after them"
+        require(held is None or decay == "constant", "training.schedule_steps", held, expected)
 
 
 @dataclass
@@ -192,13 +207,19 @@ class RunConfig:
     Args:
         seed: all randomness derives from it, the step and the rank.
         output_dir: the run's folder; null is samples/<name of the recipe>.
-        resume: auto (go on if the folder holds a checkpoint), never, or the path of a checkpoint.
+        resume: auto (go on if the folder holds a checkpoint), never, or the path of a checkpoint or another run. With
+            changed keys and another output_dir, its weights begin a new run.
+        extend: train longer than a run was to, finished or not: hold (``--extend`` for short) keeps schedules at their
+            end, stretch spreads them over all steps. The run is marked as not one undisturbed run.
+        history: what marks a run as such; written by the run itself.
         dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
     """
 
     seed: int = 0
     output_dir: str | None = None
     resume: str = "auto"
+    extend: Literal["never", "hold", "stretch"] = "never"
+    history: list[str] = field(default_factory=list)
     dry_run: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     training: LoopConfig = field(default_factory=LoopConfig)

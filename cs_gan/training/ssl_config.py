@@ -134,7 +134,7 @@ class SslConfig(RunConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, dry_run, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
         data: which images.
         model: which network.
         training: how it is trained, as a classifier is.

@@ -40,8 +40,29 @@ class TestParsing:
         assert parse_config(GanConfig, ["--dry-run"]).dry_run
         assert not parse_config(GanConfig, []).dry_run
 
-    def test_a_recipe_after_an_argument_wins_over_it(self, recipe):
-        assert parse_config(GanConfig, ["--training.steps=8", recipe("training:\n  steps: 7\n")]).training.steps == 7
+    @pytest.mark.parametrize("apart", [False, True])
+    @pytest.mark.parametrize("last", [False, True])
+    def test_a_key_wins_over_a_recipe_wherever_it_stands(self, recipe, apart, last):
+        file = recipe("seed: 5\ntraining:\n  steps: 7\n").split("=") if apart else [recipe("training:\n  steps: 7\n")]
+        key = ["--training.steps", "8"] if apart else ["--training.steps=8"]
+        parsed = parse_config(GanConfig, [*key, *file] if last else [*file, *key])
+        assert (parsed.training.steps, parsed.output_dir) == (8, "samples/recipe")
+
+    def test_of_two_recipes_the_later_one_wins_and_names_the_folder(self, tmp_path):
+        for name, steps in (("one", 1), ("two", 2)):
+            (tmp_path / f"{name}.yaml").write_text(f"seed: {steps}\ntraining:\n  steps: {steps}\n")
+        one, two = (f"--config={tmp_path}/{name}.yaml" for name in ("one", "two"))
+        for words, expected in (([one, "--seed=9", two], 2), (["--seed=9", two, one], 1)):
+            parsed = parse_config(GanConfig, words)
+            assert (parsed.training.steps, parsed.seed) == (expected, 9)
+            assert parsed.output_dir == f"samples/{('one', 'two')[expected - 1]}"
+
+    def test_a_key_wins_over_a_file_of_its_section_and_that_over_the_recipe(self, recipe, tmp_path):
+        (tmp_path / "section.yaml").write_text("steps: 8\nn_critic: 3\n")
+        section = f"--training={tmp_path / 'section.yaml'}"
+        config = recipe("training:\n  steps: 7\n  n_critic: 2\n  log_every: 4\n")
+        training = parse_config(GanConfig, ["--training.steps=9", section, config]).training
+        assert (training.steps, training.n_critic, training.log_every) == (9, 3, 4)
 
     @pytest.mark.parametrize("given", ["[0.5, 0.99]", "[0.5,0.99]"])
     def test_betas_are_a_tuple_wherever_they_come_from(self, given, recipe):

@@ -1,11 +1,22 @@
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
+from pathlib import Path
 
 import pytest
 
 import cs_gan.training.progress as progress_module
-from cs_gan.training import Interrupted, Progress, StopRequest
+from cs_gan.training import Interrupted, Progress, StopRequest, read_lines
+from cs_gan.training.progress import fitted
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -106,8 +117,24 @@ class TestProgress:
         progress.close()
         captured = capsys.readouterr()
         assert "hello" in captured.out + captured.err
-        assert "3/3" in captured.err
-        assert "loss=0.123" in captured.err
+        assert re.fullmatch(r"step 3/3, \d+ img/s, ETA 00:00, loss=0.123\n", captured.err)
+
+    def test_a_line_each_time_where_there_is_no_terminal(self, capsys, monkeypatch):
+        now = 100.0
+        monkeypatch.setattr(progress_module.time, "perf_counter", lambda: now)
+        progress = Progress(0, 100, shown=True)
+        now = 150.0
+        progress.pause()  # the evaluation before the first step comes once
+        for done in range(1, 5):
+            progress.step(64)
+            now += 2.0
+            if done % 2 == 0:
+                progress.show({"critic_loss": -1.0, "gradient_penalty": 0.25})
+        progress.close()
+        assert capsys.readouterr().err.splitlines() == [
+            "step 2/100, 32 img/s, ETA 03:16, critic_loss=-1, gradient_penalty=0.25",
+            "step 4/100, 32 img/s, ETA 03:12, critic_loss=-1, gradient_penalty=0.25",
+        ]
 
     @pytest.mark.parametrize("shown", [True, False])
     def test_counts_the_images_per_second_since_the_last_call(self, shown, monkeypatch):
@@ -133,3 +160,66 @@ class TestProgress:
         progress.step(50)
         now = 161.0
         assert progress.show({}) == 50.0
+
+
+# What a GAN recipe with coded blocks in both networks logs, at its longest.
+NAMES = ["critic_loss", "gradient_penalty", "wasserstein", "critic_coded", "generator_loss", "generator_coded"]
+LONG = dict.fromkeys(NAMES, -1.2345e-05)
+
+
+class TestFitted:
+    @pytest.mark.parametrize(
+        ("room", "text"),
+        [
+            (None, "critic_loss=-0.123, critic_coded=0.00457"),
+            (40, "critic_loss=-0.123, critic_coded=0.00457"),
+            (39, "c_loss=-0.123, c_code=0.00457"),
+            (28, "cl=-0.123, cc=0.00457"),
+            (20, "cl=-0.12, cc=0.0046"),
+            (18, "cl=-0.12"),
+            (7, ""),
+        ],
+    )
+    def test_names_are_as_long_as_there_is_room(self, room, text):
+        assert fitted({"critic_loss": -0.12345, "critic_coded": 0.0045678}, room) == text
+
+    @pytest.mark.parametrize("room", range(0, 130))
+    def test_never_takes_more_room_than_there_is(self, room):
+        assert len(fitted(LONG, room)) <= room
+
+    def test_losses_come_first_where_not_all_have_room(self):
+        assert fitted(LONG, 42) == "cl=-1.2e-05, gl=-1.2e-05, cc=-1.2e-05"
+
+    def test_names_that_would_become_one_stay_apart(self):
+        assert fitted({"critic_loss": 1, "critic_lossy": 2}, 30) == "critic_loss=1, critic_lossy=2"
+
+
+def in_terminal(command: list[str], columns: int) -> str:
+    """What a command writes to a terminal of so many columns."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=side, stderr=side) as process:
+        os.close(side)
+        written = b""
+        try:
+            while piece := os.read(main, 65536):
+                written += piece
+        except OSError:  # Linux's way to say that the other side is closed
+            pass
+    os.close(main)
+    assert process.returncode == 0, written.decode()
+    return written.decode()
+
+
+def test_a_real_run_fits_a_terminal_of_80_columns(tmp_path):
+    command = [sys.executable, "train_gan.py", "--config=configs/gan/quickstart.yaml", f"--output_dir={tmp_path}/run"]
+    command += ["--coded.generator.blocks=blocks.0", "--training.steps=12", "--training.log_every=2", "--model.width=4"]
+    command += ["--metrics.extractor=none", "--tracking.trackers=none", "--training.sample_every=0"]
+    lines = [line.strip() for line in re.split(r"[\r\n]", in_terminal(command, 80))]
+    progress = [line for line in lines if re.match(r"\d+/12\b", line)]
+    assert progress[-1].startswith("12/12, ")
+    assert [name for name in read_lines(tmp_path / "run" / "log.jsonl")[-1] if name in NAMES] == NAMES
+    assert re.match(r"12/12, \d+ img/s, ETA 00:00, cl=\S+, g[pl]=\S+", progress[-1]), progress[-1]
+    assert max(len(line) for line in progress) <= 80

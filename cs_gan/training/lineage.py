@@ -1,0 +1,60 @@
+"""How a run came to be another one than its recipe says: extended, or begun with the weights of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cs_gan.errors import ConfigError
+from cs_gan.training.sections import RunConfig
+
+# Keys that say how long a run is.
+LENGTH = {"training.steps", "training.epochs", "training.schedule_steps"}
+EXTENDED = "extended"
+
+
+def extend(config: RunConfig, stored: dict[str, Any]) -> None:
+    """Make a recipe that of a longer run, which goes on with a stored one; note it in ``config.history``.
+
+    Where no schedule depends on the number of steps, the longer run is what it would have been, and nothing is noted.
+
+    Args:
+        config: what was asked for, ``config.history`` that of the stored run.
+        stored: of the checkpoint.
+
+    Raises:
+        ConfigError: if it isn't longer, or its learning rate would stay at 0.
+    """
+    training, before = config.training, stored["config"]["training"]
+    old, old_schedule = before["steps"], before.get("schedule_steps")
+    held = config.extend == "hold"
+    config.extend = "never"  # done: the saved recipe is the longer run's
+    if not config.scheduled:
+        return
+    if training.schedule_steps not in (None, old_schedule):
+        raise ConfigError("--extend sets training.schedule_steps: leave one of them out.")
+    if training.steps == old and any(note.startswith(EXTENDED) for note in config.history):  # gone on with
+        training.schedule_steps = old_schedule
+        return
+    if training.steps <= old:
+        raise ConfigError(
+            f"--extend: the run has {old} steps already. Give more than these in training.steps (or epochs)."
+        )
+    decay = getattr(training, "decay", "constant")
+    if held and decay != "constant":
+        raise ConfigError(
+            f"--extend=hold keeps schedules at their end, and the learning rate ends at 0 (training.decay={decay}). "
+            f"--extend=stretch spreads schedules over all {training.steps} steps: the learning rate rises again."
+        )
+    training.schedule_steps = (old_schedule or old) if held else None
+    how = "held at their end" if held else "stretched over all steps"
+    config.history.append(
+        f"{EXTENDED} at step {stored['step']} from {old} steps to {training.steps}, schedules {how}: "
+        "not one undisturbed run"
+    )
+
+
+def began(path: Path, step: int, anew: list[str]) -> str:
+    """What marks a run that began with the weights of a checkpoint."""
+    without = f", without {' and '.join(anew)}" if anew else ""
+    return f"began with the weights of {path} (step {step}){without}"
