@@ -1,4 +1,4 @@
-"""sdist and wheel, built as for a release: the wheel holds cs_gan alone, and lives beside a project that has a package ``models`` of its own."""
+"""sdist and wheel, built as for a release. The wheel holds cs_gan alone, beside a project with its own ``models``."""
 
 from __future__ import annotations
 
