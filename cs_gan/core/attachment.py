@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -14,18 +15,31 @@ from cs_gan.errors import BlockError
 _ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[object]] = weakref.WeakKeyDictionary()
 
 
-def refuse_attached(blocks: Mapping[str, nn.Module]) -> None:
-    """Refuse blocks that have an owner.
+def claim(blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None:
+    """Attach blocks that have no owner; with ``replace`` the owners that they have are detached first.
 
     Raises:
-        BlockError: names the block.
+        BlockError: names the block that has an owner, or the context that an older owner is in.
     """
-    for name, block in blocks.items():
-        owner = _ATTACHED.get(block)
-        if owner is not None and owner() is not None:
-            raise BlockError(
-                f"block {name!r} is coded already: call detach() on the CodedSmoothing that holds it first."
-            )
+    older = {name: found for name, block in blocks.items() if (found := owner_of(block)) is not None}
+    if older and not replace:
+        raise BlockError(
+            f"block {next(iter(older))!r} is coded already: call detach() on the CodedSmoothing that holds it first, "
+            "or give the new one replace=True, which does so."
+        )
+    for name, one in older.items():  # before any is detached
+        if one._inside:
+            raise BlockError(f"block {name!r} can't be taken inside {one._inside}(): leave the context first.")
+    for one in older.values():
+        one.detach()
+        one._gone = "of an object that was replaced: a new one has its blocks (replace=True). Use the new one."
+    attach(blocks, owner)
+
+
+def owner_of(block: nn.Module) -> Any:
+    """The CodedSmoothing that codes it, if one does."""
+    owner = _ATTACHED.get(block)
+    return None if owner is None else owner()
 
 
 def attach(blocks: Mapping[str, nn.Module], owner: object) -> None:
