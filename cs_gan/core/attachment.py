@@ -15,12 +15,13 @@ from cs_gan.errors import BlockError
 _ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[object]] = weakref.WeakKeyDictionary()
 
 
-def claim(blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None:
+def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None:
     """Attach blocks that have no owner; with ``replace`` the owners that they have are detached first.
 
     Raises:
-        BlockError: names the block that has an owner, or the context that an older owner is in.
+        BlockError: names the block that has an owner, the context that an older owner is in, or a DataParallel.
     """
+    refuse_replicas(model, blocks)
     older = {name: found for name, block in blocks.items() if (found := owner_of(block)) is not None}
     if older and not replace:
         raise BlockError(
@@ -34,6 +35,19 @@ def claim(blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None
         one.detach()
         one._gone = "of an object that was replaced: a new one has its blocks (replace=True). Use the new one."
     attach(blocks, owner)
+
+
+def refuse_replicas(model: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
+    """Refuse blocks that DataParallel would copy to several devices, where they run in threads at once."""
+    for wrapper in model.modules():
+        if not isinstance(wrapper, nn.DataParallel) or len(wrapper.device_ids) < 2:
+            continue  # on one device, and on a CPU, it calls the module itself
+        copied = set(wrapper.module.modules())
+        if names := [name for name, block in blocks.items() if block in copied]:
+            raise BlockError(
+                f"DataParallel copies blocks {names} to {len(wrapper.device_ids)} devices in every call, and copies "
+                "can't be coded: use DistributedDataParallel, or one device."
+            )
 
 
 def owner_of(block: nn.Module) -> Any:

@@ -100,9 +100,8 @@ class CodedSmoothing:
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
-        self.discrepancy, self.batch_norm = discrepancy, batch_norm
-        self.share_dropout, self.seed, self._drawn = share_dropout, seed, 0
-        self._gone = "after detach(): make a new CodedSmoothing."
+        self.discrepancy, self.batch_norm, self.share_dropout = discrepancy, batch_norm, share_dropout
+        self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
         self._inside: str | None = None
         self._penalties: dict[str, Tensor] | None = None
         self._model: nn.Module | None = model
@@ -113,7 +112,7 @@ class CodedSmoothing:
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
         self._axes, self._integers = axes, integers
-        claim(self.blocks, self, replace)
+        claim(model, self.blocks, self, replace)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.

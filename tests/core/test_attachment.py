@@ -146,7 +146,7 @@ class TestAttachment:
         for one in older:
             assert one.blocks == {}
             for context in (one.observe, one.substitute):
-                with pytest.raises(BlockError, match="replaced.*Use the new one"), context():
+                with pytest.raises(BlockError, match=r"replaced.*Use the new one"), context():
                     pass
             with pytest.raises(BlockError, match="replaced"):
                 one.diagnose(lambda: model(x))
