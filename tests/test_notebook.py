@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,9 @@ def test_every_cell_runs_and_those_that_code_blocks_run_again(monkeypatch):
     import nbformat
 
     # As this process: the checkout, one thread; and trainings of a few seconds.
-    for name, value in (("PYTHONPATH", str(ROOT)), ("OMP_NUM_THREADS", "1"), ("QUICKSTART_SECONDS", "4")):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("QUICKSTART_SECONDS", "4")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     again = [cell for cell in notebook.cells if cell.cell_type == "code" and "replace=True" in cell.source]
