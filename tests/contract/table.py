@@ -78,11 +78,11 @@ AHEAD_OF_TIME = """\
 
 # tests/test_interop.py
 WRAPPED = """\
-- **DataParallel**: On one device, and on a CPU, it calls the model itself, and all holds. On several it runs copies of the
-  model in threads, and copies can't be coded: blocks inside a wrapper that CodedSmoothing is given are refused (one that
-  is put around the model later is not seen). Use DDP.
-- **torch.export, ONNX**: An attached model exports as the bare one does, node for node, and so after detach(): there are
-  no hooks outside the contexts. Inside observe() the coded pass would be exported too, so export outside."""
+- **DataParallel**: On one device, and on a CPU, it calls the model itself, and all holds. On several it runs copies of
+  the model in threads, and copies can't be coded: blocks inside a wrapper that CodedSmoothing is given are refused (one
+  that is put around the model later is not seen). Use DDP.
+- **torch.export, ONNX**: An attached model exports as the bare one does, node for node, and so after detach(): there
+  are no hooks outside the contexts. Inside observe() the coded pass would be exported too, so export outside."""
 
 
 def outcome(check, kind) -> str:
