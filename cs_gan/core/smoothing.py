@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.attachment import attach, refuse_attached, release
+from cs_gan.core.attachment import attach, claim, release
 from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
 from cs_gan.core.block_state import Parameters
@@ -63,9 +63,10 @@ class CodedSmoothing:
             takes the label, or the mask, of the data sample nearest to it.
         share_dropout: coded sample n meets the dropout masks of the data sample nearest to it, instead
             of masks of its own (dropout modules only, not functional calls).
+        replace: detach whatever codes one of these blocks now, so that a notebook's cell can run again.
 
     Raises:
-        BlockError: for unknown blocks, or one that is attached already.
+        BlockError: for unknown blocks, or one that is attached already (see ``replace``).
         CodeError: for an unusable code or option.
     """
 
@@ -86,6 +87,7 @@ class CodedSmoothing:
         batch_axis: BatchAxis = 0,
         integers: str = "refuse",
         share_dropout: bool = False,
+        replace: bool = False,
         seed: int = 0,
     ) -> None:
         if every < 1:
@@ -100,11 +102,10 @@ class CodedSmoothing:
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
-        self.discrepancy, self.batch_norm = discrepancy, batch_norm
-        self.share_dropout, self.seed = share_dropout, seed
+        self.discrepancy, self.batch_norm, self.share_dropout = discrepancy, batch_norm, share_dropout
+        self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
         self._inside: tuple[str, int] | None = None  # context and thread
         self._penalties: dict[str, Tensor] | None = None
-        self._drawn = 0
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
         self._parameters = {name: Parameters() for name in self.blocks}
@@ -114,8 +115,7 @@ class CodedSmoothing:
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
         self._axes, self._integers = axes, integers
-        refuse_attached(self.blocks)
-        attach(self.blocks, self)
+        claim(model, self.blocks, self, replace)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.
@@ -272,7 +272,7 @@ class CodedSmoothing:
     @contextmanager
     def _entered(self, context: str) -> Iterator[None]:
         if self._model is None:
-            raise BlockError(f"{context}() after detach(): make a new CodedSmoothing.")
+            raise BlockError(f"{context}() {self._gone}")
         thread = threading.get_ident()
         if self._inside and self._inside[1] == thread:
             raise BlockError(f"{context}() inside {self._inside[0]}(): leave the first context before the second.")

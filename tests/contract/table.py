@@ -94,6 +94,14 @@ AHEAD_OF_TIME = """\
   first gradients hold with `aot_eager` wherever the column above says yes (tested for a few kinds). A gradient penalty
   through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say why."""
 
+# tests/test_interop.py
+WRAPPED = """\
+- **DataParallel**: On one device, and on a CPU, it calls the model itself, and all holds. On several it runs copies of
+  the model in threads, and copies can't be coded: blocks inside a wrapper that CodedSmoothing is given are refused (one
+  that is put around the model later is not seen). Use DDP.
+- **torch.export, ONNX**: An attached model exports as the bare one does, node for node, and so after detach(): there
+  are no hooks outside the contexts. Inside observe() the coded pass would be exported too, so export outside."""
+
 
 def outcome(check, kind) -> str:
     """``yes``, ``torch``, or the mark of the refusal; any other error is one."""
@@ -128,6 +136,7 @@ def rendered(cells: dict[str, dict[str, str]]) -> str:
         f"- **{DDP}**: In two processes (gloo) gradients are the mean of what each has alone, and buffers are those "
         "without coding."
     )
+    what.append(WRAPPED)
     why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]
     return "\n".join([HEAD, *lines, "\n## What is checked\n", *what, "\n## What is refused\n", *why, ""])
 

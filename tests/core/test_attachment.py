@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.errors import BlockError
+from cs_gan import CodedSmoothing, RandomizedCodedInference, SplineCode
+from cs_gan.errors import BlockError, CodeError
 from tests.core.helpers import Function, hook_count, mlp, observed
 from tests.core.oracles import naive_penalty
 
@@ -131,6 +131,54 @@ class TestAttachment:
         CodedSmoothing(model, ["2"]).detach()  # other blocks are free, also after the refusal
         first.detach()
         CodedSmoothing(model, ["0"])
+
+    def test_the_refusal_names_replace(self):
+        model = mlp()
+        first = CodedSmoothing(model, ["0"])
+        with pytest.raises(BlockError, match=r"'0' is coded already.*replace=True"):
+            CodedSmoothing(model, ["0"])
+        assert list(first.blocks) == ["0"]
+
+    def test_replace_detaches_every_older_owner_and_they_say_so(self):
+        model, x = mlp(), torch.randn(8, 3)
+        older = [CodedSmoothing(model, ["", "0"]), CodedSmoothing(model, ["2"])]
+        newer = CodedSmoothing(model, ["0", "2"], replace=True)
+        for one in older:
+            assert one.blocks == {}
+            for context in (one.observe, one.substitute):
+                with pytest.raises(BlockError, match=r"replaced.*Use the new one"), context():
+                    pass
+            with pytest.raises(BlockError, match="replaced"):
+                one.diagnose(lambda: model(x))
+            one.detach()  # takes nothing from the new one
+        assert observed(newer, lambda: model(x)) > 0
+        assert set(newer.penalties) == {"0", "2"}
+        CodedSmoothing(model, [""])  # free: its owner gave up all it had
+
+    def test_replace_of_nothing_is_an_ordinary_attachment(self):
+        model = mlp()
+        coded = CodedSmoothing(model, ["0"], replace=True)
+        coded.detach()
+        with pytest.raises(BlockError, match=r"after detach\(\)"), coded.observe():
+            pass
+
+    def test_replace_takes_nothing_inside_a_context_or_for_a_wrong_option(self):
+        model = mlp()
+        first, second = CodedSmoothing(model, ["0"]), CodedSmoothing(model, ["2"])
+        with second.observe():
+            with pytest.raises(BlockError, match=r"'2' can't be taken inside observe\(\)"):
+                CodedSmoothing(model, ["0", "2"], replace=True)
+            model(torch.randn(4, 3))
+        with pytest.raises(CodeError):
+            CodedSmoothing(model, ["0", "2"], replace=True, every=0)
+        assert [list(one.blocks) for one in (first, second)] == [["0"], ["2"]]
+
+    def test_replace_goes_through_the_module_for_serving(self):
+        model, x = mlp(), torch.randn(8, 3)
+        coded = CodedSmoothing(model, [""])
+        assert RandomizedCodedInference(model, replace=True)(x).shape == model(x).shape
+        with pytest.raises(BlockError, match="replaced"), coded.observe():
+            pass
 
     def test_second_attachment_is_allowed_once_the_first_object_is_gone(self):
         model = mlp()

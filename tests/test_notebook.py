@@ -1,0 +1,63 @@
+"""The notebook runs from top to bottom, and any of its cells runs again; what is committed shows what it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+CONTENT = json.loads(NOTEBOOK.read_text())
+CODE = [cell for cell in CONTENT["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def pictures(cells: list[dict]) -> int:
+    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+
+
+def test_committed_notebook_was_run_from_top_to_bottom_and_is_small():
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    assert not [output for cell in CODE for output in cell["outputs"] if output["output_type"] == "error"]
+    assert pictures(CODE) == sum("plt.subplots(" in source(cell) for cell in CODE) >= 5
+    assert NOTEBOOK.stat().st_size < 400_000
+    assert not [word for word in ("/root", "/home", "/work", "/tmp") if word in NOTEBOOK.read_text()]
+
+
+def test_first_cell_installs_the_package_where_it_is_missing():
+    assert 'find_spec("cs_gan") is None' in source(CODE[0])
+    assert "%pip install" in source(CODE[0])
+    assert "cs-gan" in source(CODE[0])
+
+
+def test_every_cell_runs_and_those_that_code_blocks_run_again(monkeypatch):
+    nbclient = pytest.importorskip("nbclient", reason='nbclient comes with pip install -e ".[dev]"')
+    for package in ("ipykernel", "matplotlib", "sklearn", "torchvision"):
+        pytest.importorskip(package)
+    import nbformat
+
+    # As this process: the checkout, one thread; and trainings of a few seconds.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("QUICKSTART_SECONDS", "4")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    again = [cell for cell in notebook.cells if cell.cell_type == "code" and "replace=True" in cell.source]
+    assert len(again) == 3
+    notebook.cells += [nbformat.from_dict(cell | {"id": f"again-{i}"}) for i, cell in enumerate(again)]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    printed = "".join(output.get("text", "") for cell in ran for output in cell.outputs)
+    assert "inside and outside the same to the bit: True" in printed
+    assert "objective: 0.9 x task loss" in printed
+    assert "one image, filled up from the reference inputs: (1, 10)" in printed
+    assert pictures(ran) == sum("plt.subplots(" in cell.source for cell in ran)
