@@ -148,10 +148,10 @@ KINDS: dict[str, Kind] = {
     "called three times": Kind(lambda: small(nn.Linear(4, 4), nn.Tanh()), FLAT, holder=Thrice),
     "shared by two parents": Kind(lambda: small(nn.Linear(4, 4), nn.Tanh()), FLAT, holder=SharedByTwo, name="left.0"),
     "compiled": Kind(compiled, FLAT),
-    "gives a dict": Kind(lambda: Giving(as_dict), FLAT, gives=(0, 0)),
-    "gives a named tuple": Kind(lambda: Giving(Pair), FLAT, gives=(0, 0)),
-    "gives a dataclass": Kind(lambda: Giving(as_dataclass), FLAT, gives=(0, 0)),
-    "gives a registered class": Kind(lambda: Giving(Registered), FLAT, gives=(0, 0)),
+    "returns a dict": Kind(lambda: Giving(as_dict), FLAT, gives=(0, 0)),
+    "returns a named tuple": Kind(lambda: Giving(Pair), FLAT, gives=(0, 0)),
+    "returns a dataclass": Kind(lambda: Giving(as_dataclass), FLAT, gives=(0, 0)),
+    "returns a registered class": Kind(lambda: Giving(Registered), FLAT, gives=(0, 0)),
     "takes a dataclass": Kind(TakingDataclass, lambda: (Heads(*FLAT(), {"scale": real(K, 1)()[0]}),), (0, 0)),
     # What the library refuses.
     "Embedding itself": Kind(lambda: nn.Embedding(3, 4), lambda: with_labels()[1:]),
@@ -160,6 +160,6 @@ KINDS: dict[str, Kind] = {
     "no such axis": Kind(lambda: nn.Linear(4, 3), real(4), options={"batch_axis": 1}),
     "GRU, one sequence without a batch": Kind(lambda: nn.GRU(4, 3), real(3, 4)),
     "mean over the batch": Kind(lambda: Functional(over_batch), FLAT),
-    "gives integers": Kind(lambda: Functional(chosen), FLAT),
-    "gives no tensor": Kind(lambda: Functional(opaque), FLAT),
+    "returns integers": Kind(lambda: Functional(chosen), FLAT),
+    "returns no tensor": Kind(lambda: Functional(opaque), FLAT),
 }
