@@ -29,7 +29,7 @@ class Views:
     Args:
         crop_scale: smallest share of the image's area in a crop; the share is uniform from there to 1.
         crop_ratio: largest ratio of width to height; its logarithm is uniform. 1 keeps the image's own.
-        turn: largest rotation in degrees, in either direction; border pixels repeat outside.
+        turn: largest rotation in degrees, to either side; border pixels repeat outside.
         flip: mirror half of the views.
         jitter: strength s of the colour jitter of 80 % of the views: brightness, contrast and saturation are scaled by
             1 - 0.8 s to 1 + 0.8 s, in this order, and the hue is rotated by up to 0.2 s of a circle. Grey images have no
