@@ -32,8 +32,8 @@ class Views:
         turn: largest rotation in degrees, to either side; border pixels repeat outside.
         flip: mirror half of the views.
         jitter: strength s of the colour jitter of 80 % of the views: brightness, contrast and saturation are scaled by
-            1 - 0.8 s to 1 + 0.8 s, in this order, and the hue is rotated by up to 0.2 s of a circle. Grey images have no
-            saturation and no hue.
+            1 - 0.8 s to 1 + 0.8 s, in this order, and the hue is rotated by up to 0.2 s of a circle. Grey images have
+            no saturation and no hue.
         grey: share of RGB views that become grey.
         noise: standard deviation of normal noise on pixels in [-1, 1].
 
