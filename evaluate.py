@@ -71,7 +71,7 @@ def prepare(words: list[str] | None) -> Job:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run from the command line; 0 when done, 2 for an error the user can fix, 130 after Ctrl-C."""
     try:
         job = prepare(words)
         COMMANDS[job.arguments.command].runs[job.snapshot.kind](job)

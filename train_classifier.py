@@ -286,7 +286,7 @@ def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | No
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run from the command line; 0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM."""
     return run_script(ClassifierConfig, ClassifierTask, arguments, "Train a classifier, plainly or coded.", RECIPES)
 
 

@@ -289,7 +289,7 @@ class GanTask(Task):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run from the command line; 0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM."""
     return run_script(GanConfig, GanTask, arguments, "Train a WGAN-GP with coded blocks.", RECIPES)
 
 

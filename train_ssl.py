@@ -232,7 +232,7 @@ def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; 0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run from the command line; 0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM."""
     return run_script(SslConfig, SslTask, arguments, "Train an encoder without labels, plainly or coded.", RECIPES)
 
 

@@ -1,4 +1,4 @@
-"""Named errors. Every message restates the call and says what to do about it."""
+"""Named errors. Every message repeats the call and says what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CodeError(CsGanError, ValueError):
 
 
 class BlockError(CsGanError, ValueError):
-    """A block that doesn't exist, is attached already, or can't be coded or differentiated as asked."""
+    """A block that doesn't exist, is already attached, or can't be coded or differentiated as requested."""
 
 
 class BatchError(CsGanError, ValueError):
@@ -28,11 +28,11 @@ class DataError(CsGanError, ValueError):
 
 
 class MetricError(CsGanError, RuntimeError):
-    """A score that can't be computed honestly: missing weights, too few samples."""
+    """A score that can't be computed correctly: missing weights, too few samples."""
 
 
 class AttackError(CsGanError, ValueError):
-    """An attack that can't be run as asked: a bad budget, labels or logits that don't fit, NaN gradients."""
+    """An attack that can't be run as requested: a bad budget, labels or logits of wrong shape, NaN gradients."""
 
 
 class CheckpointError(CsGanError, RuntimeError):

@@ -1,11 +1,11 @@
-"""Random streams derived from what they are for, never from how the run got there.
+"""Random streams that depend on their key, never on earlier draws.
 
-A resumed run draws what the undisturbed one would have drawn, because every draw is keyed by the
-seed, the step, the rank and a purpose. The idea is EDM2's; the hash is ours.
+A resumed run draws the same numbers as an uninterrupted one, because every draw is keyed by the seed, the step, the
+rank and a purpose. The idea is EDM2's; the hash is ours.
 
-Bulk draws come from SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): its
-j-th output is a hash of (key + j gamma), so any number of draws are a few operations on int64 tensors, with the same
-bits on every device, and the key may be a tensor that lies there.
+Bulk draws come from SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its
+j-th output is a hash of (key + j gamma), so any number of draws takes a few operations on int64 tensors and gives the
+same bits on every device. The key can be a tensor on the device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def stream(*key: int | str) -> torch.Generator:
 def splitmix(key: Tensor | int, position: Tensor) -> Tensor:  # int64, broadcasts
     """Output number ``position`` (from 0) of the SplitMix64 generator that starts at ``key``.
 
-    64 random bits each, as int64: torch has no arithmetic on unsigned ones, and two's complement wraps alike.
+    Each has 64 random bits, as int64. torch has no uint64 arithmetic, and two's complement wraps in the same way.
     """
     z = key + (position + 1).mul_(_GAMMA)
     z.bitwise_xor_(_shifted(z, 30)).mul_(_MIX_1)
@@ -51,8 +51,8 @@ def uniform(keys: Tensor, *shape: int) -> Tensor:  # int64 (*K) -> (*K, *shape) 
 def normal(keys: Tensor, *shape: int) -> Tensor:  # int64 (*K) -> (*K, *shape) float32
     """Standard normal numbers, on the keys' device; each key has its own.
 
-    Box and Muller's transform of pairs of words, in float64: devices differ in the last bits of a logarithm, which
-    rounding to float32 all but always hides.
+    Box and Muller's transform of pairs of words, in float64. Devices differ in the last bits of a logarithm, but
+    rounding to float32 almost always hides this.
     """
     count = math.prod(shape)
     wide = torch.float32 if keys.device.type == "mps" else torch.float64  # which Apple's devices lack
@@ -67,7 +67,7 @@ def _words(keys: Tensor, count: int) -> Tensor:  # (*K) -> (*K, count)
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right; torch's own fills up with the sign."""
+    """A logical shift to the right (torch's own is arithmetic: it copies the sign bit)."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 

@@ -26,7 +26,7 @@ def page(rows: Path) -> str:
     files = [Path("configs") / folder / f"{rows.stem}.yaml" for folder in ("studies", "sweeps")]
     sweep = read_sweep(next(path for path in files if path.exists()))
     text = markdown(read_rows(sweep, plan(sweep, Path("samples") / "sweeps" / rows.stem), rows.read_text()))
-    return f"{text}\nRaw rows, one a run: `docs/results/{rows.name}`.\n"
+    return f"{text}\nRaw rows, one per run: `docs/results/{rows.name}`.\n"
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Networks only: torch modules that own no training and don't know that they are wrapped."""
+"""Networks only: torch modules without training code, which don't know about coding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up late: it needs huggingface_hub, and the networks themselves need torch alone.
+    # Imported lazily: it needs huggingface_hub, but the networks only need torch.
     if name == "PretrainedGenerator":
         from models.pretrained import PretrainedGenerator
 

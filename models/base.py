@@ -1,4 +1,4 @@
-"""What every generator and critic has in common: stem, blocks, head, and checks of what is passed in."""
+"""The common part of all generators and critics: stem, blocks, head, and checks of inputs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Critic(nn.Module):
     """Images in, one score each: `head(blocks(stem(x)))`.
 
     `blocks` is an `nn.Sequential` as in `Generator`. No critic here has batch norm: the gradient penalty is
-    per sample, and batch norm would tie the samples together.
+    per sample, and batch norm would make samples depend on each other.
 
     Shapes: images (B, channels, R, R) -> scores (B,), unbounded.
     Errors: ValueError where the images are not (B, *image_shape).

@@ -50,7 +50,7 @@ def fold_mean_pool(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (out, in, 4,
     at four places one pixel apart. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2, which is what
     averaging the zero-padded kernel over windows of two gives.
     """
-    # Padded apart: on CUDA the gradient of a pool's own padding is wrong in channels_last (PyTorch issue 188344).
+    # Padded separately: on CUDA the gradient of a pool's own padding is wrong in channels_last (PyTorch issue 188344).
     return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), kernel_size=2, stride=1)
 
 
@@ -110,8 +110,8 @@ def upsample(x: Tensor, upsampling: Upsampling) -> Tensor:  # (B, C, H, W) -> (B
 class LayerNorm(nn.GroupNorm):
     """Layer norm over channels and pixels with a scale and a shift for each channel: ``GroupNorm(1, channels)``.
 
-    GroupNorm's CUDA kernels want channels first, so in a channels_last network each call copies there and back, in
-    every derivative anew. There this is the same function as one multiply-add a pixel, in any layout.
+    GroupNorm's CUDA kernels need channels first. In a channels_last network each call, and each derivative, copies to
+    that layout and back. This computes the same function with one multiply-add per pixel, in any layout.
     Shapes: (B, C, H, W) -> same.
     """
 

@@ -87,7 +87,7 @@ def _stage(in_channels: int, out_channels: int) -> nn.Sequential:  # (K, in, H, 
 
 
 def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> Parts:
-    """Two stages of 3x3 convolution, ReLU and 2x2 max-pool without norm, and a linear layer: the smallest that sees.
+    """Two stages of 3x3 convolution, ReLU and 2x2 max-pool without norm, and a linear layer.
 
     Parts, for width w (16), channels c and size R:
         stem      nothing                            (K, c, R, R)

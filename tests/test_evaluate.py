@@ -317,9 +317,9 @@ def test_wrong_words_are_one_line(folder, capsys, words, said):
 
 
 def test_wrong_files_are_named(folder, tmp_path, capsys):
-    assert "holds run/best.safetensors, run/snapshot.safetensors" in refused(capsys, "sample", tmp_path / "rum")
+    assert "contains run/best.safetensors, run/snapshot.safetensors" in refused(capsys, "sample", tmp_path / "rum")
     (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04 a pickle")
-    assert "junk.safetensors is no snapshot" in refused(capsys, "sample", tmp_path / "junk.safetensors")
+    assert "junk.safetensors is not a snapshot" in refused(capsys, "sample", tmp_path / "junk.safetensors")
     write_snapshot(tmp_path / "classifier.safetensors", 1, kind="classifier")
     assert "kind" in refused(capsys, "sample", tmp_path / "classifier.safetensors")
     write_snapshot(tmp_path / "other.safetensors", 1, model=MODEL | {"width": 5})

@@ -1,4 +1,4 @@
-"""Attacks on whole batches, threat models of Randomized Coded Inference, and the gates of a robustness claim."""
+"""Attacks on whole batches, threat models of Randomized Coded Inference, and gates for a robustness claim."""
 
 from cs_gan.attacks.autoattack import apgd, rand, square
 from cs_gan.attacks.defence import DefenceReport, evaluate_defence, measure_defence

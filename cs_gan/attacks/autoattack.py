@@ -1,9 +1,9 @@
-"""AutoAttack's APGD, Square and ``rand`` by pyautoattack (Croce and Hein 2020), held to whole batches.
+"""AutoAttack's APGD, Square and ``rand`` by pyautoattack (Croce and Hein 2020), on whole batches.
 
-Its ``perturb`` drops samples once they are misclassified, and a defence that mixes the batch would then
-answer for another batch. So its single runs are called directly: APGD's keeps the batch whole by itself,
-and Square's does so if no sample ever counts as fooled, in which case it goes on lowering each margin.
-Inputs are scaled to its [0, 1], float32; global generators are seeded for it and put back.
+Its ``perturb`` drops samples once they are misclassified. A defence that mixes the batch would then see another batch.
+So its single runs are called directly. APGD's run keeps the batch whole. Square's run does if no sample ever counts as
+fooled; it then keeps lowering each margin. Inputs are scaled to [0, 1] in float32. Global generators are seeded for it
+and restored afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RAND_LOSSES, RAND_EOT = ("ce", "dlr"), 20
 
 @dataclass(frozen=True)
 class _Pinned:
-    """The forward as pyautoattack sees it: [0, 1] in, float32 logits out, and never another batch."""
+    """The forward as pyautoattack sees it: inputs in [0, 1], float32 logits, always the same batch."""
 
     forward: Forward
     ball: Ball
@@ -43,7 +43,7 @@ class _Pinned:
         if unit.shape != self.images.shape:
             raise AttackError(
                 f"pyautoattack passed a batch of {tuple(unit.shape)} instead of {tuple(self.images.shape)}: this "
-                "version drops samples elsewhere too; install pyautoattack 0.2."
+                "version also drops samples elsewhere. Install pyautoattack 0.2."
             )
         x = self.scaled(unit)
         logits = sum(checked_logits(self.forward, x, self.labels) for _ in range(self.eot))
@@ -76,16 +76,16 @@ def apgd(
     high: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # (K, *F), (K,) -> (K, *F)
-    """Auto-PGD on the whole batch; arguments as of :func:`cs_gan.attacks.pgd`.
+    """Auto-PGD on the whole batch. Arguments as for :func:`cs_gan.attacks.pgd`.
 
-    Each restart offers its point of highest loss and its last misclassified point; of all, each sample's
-    worst over ``eot`` more draws is kept.
+    Each restart gives its point of highest loss and its last misclassified point. For each sample, the worst of all
+    these points over ``eot`` more draws is kept.
 
     Args:
         loss: ``ce`` or ``dlr`` (which needs three classes).
 
     Raises:
-        AttackError: without pyautoattack, or as :func:`cs_gan.attacks.pgd`.
+        AttackError: without pyautoattack, or as in :func:`cs_gan.attacks.pgd`.
     """
     if loss not in RAND_LOSSES:
         raise AttackError(f"loss={loss!r} is unknown to APGD: choose ce or dlr.")
@@ -126,14 +126,14 @@ def square(
     high: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # (K, C, H, W), (K,) -> (K, C, H, W)
-    """Square Attack, black box: logits only, no gradient. Arguments as of :func:`cs_gan.attacks.pgd`.
+    """Square Attack, black box: logits only, no gradient. Arguments as for :func:`cs_gan.attacks.pgd`.
 
     Args:
-        queries: of the whole batch; all of them are used, since no sample leaves.
-        eot: draws whose logits one query averages.
+        queries: number of queries of the whole batch; all are used, because no sample is dropped.
+        eot: number of draws whose logits one query averages.
 
     Raises:
-        AttackError: without pyautoattack, for inputs other than (K, C, H, W), or as :func:`cs_gan.attacks.pgd`.
+        AttackError: without pyautoattack, for inputs other than (K, C, H, W), or as in :func:`cs_gan.attacks.pgd`.
     """
     if queries < 1 or restarts < 1 or eot < 1:
         raise AttackError(f"queries={queries}, restarts={restarts}, eot={eot}: all must be above 0.")
@@ -174,8 +174,8 @@ def rand(
 ) -> Tensor:  # (K, *F), (K,) -> (K, *F)
     """AutoAttack's version for randomised defences: APGD on cross-entropy and on DLR, 20 draws per gradient.
 
-    DLR is left out where the network has two classes. Score the result on fresh permutations: what
-    AutoAttack itself would report is the harm under the draws that it chose by.
+    DLR is left out for networks with two classes. Score the result on fresh permutations. AutoAttack's own figure
+    would be for the same draws that it used to choose the result.
     """
     ball = Ball(norm, eps, low, high)
     with _attacking(forward, images, labels, ball, generator) as pinned:
@@ -212,16 +212,16 @@ def _attacking(
 
 
 def _worst(pinned: _Pinned, points: list[Tensor], eot: int) -> Tensor:
-    """Of points in [0, 1] the worst, back in the units of the images and exactly in the ball."""
+    """The worst of points in [0, 1], in the units of the images and exactly in the ball."""
     runs = [pinned.ball.project(pinned.scaled(point.detach()), pinned.images) for point in points]
     return worst_of(Objective(pinned.forward, pinned.labels, eot=eot), runs)
 
 
 def _load(module: str, name: str) -> Any:
-    """A class of pyautoattack, which is an extra.
+    """A class of pyautoattack, which is an optional dependency.
 
     Raises:
-        AttackError: where it isn't installed.
+        AttackError: if it isn't installed.
     """
     try:
         return getattr(importlib.import_module(f"pyautoattack.{module}"), name)

@@ -1,4 +1,4 @@
-"""What Randomized Coded Inference gives and costs without an attack, beside the plain network."""
+"""Accuracy and cost of Randomized Coded Inference without an attack, compared with the plain network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cs_gan.randomness import derive_seed, stream
 class DefenceReport:
     """Accuracy of the plain network and of the same weights under RCI, and what RCI costs.
 
-    ``passes_per_image`` counts samples that ran through the coded blocks for one image served: votes
-    times N/K, more where a reference bank fills short groups; the plain network's is 1. Seconds are per
-    image, without gradients, in groups of ``group_size`` for both.
+    ``passes_per_image`` counts the samples that run through the coded blocks per image: votes times N/K, and more if a
+    reference bank fills up short groups. For the plain network it is 1. Seconds are per image, without gradients, in
+    groups of ``group_size`` for both.
     """
 
     plain: Interval
@@ -36,7 +36,7 @@ class DefenceReport:
 
     @property
     def slowdown(self) -> float:
-        """Seconds of a defended image over those of a plain one."""
+        """Seconds per defended image divided by seconds per plain image."""
         return self.defended_seconds / self.plain_seconds
 
 
@@ -53,17 +53,17 @@ def evaluate_defence(
     seed: int = 0,
     **options: Any,
 ) -> DefenceReport:
-    """:func:`measure_defence` of a network under RCI, which is taken off again.
+    """:func:`measure_defence` of a network under RCI, which is detached again.
 
     Args:
         network: (K, *F) -> logits (K, classes).
-        ratio, votes, reference, options: of :class:`RandomizedCodedInference` (blocks, spline, ...).
+        ratio, votes, reference, options: as for :class:`RandomizedCodedInference` (blocks, spline, ...).
         group_size: samples coded together, K; a reference bank of K - 1 keeps a short last group at K.
 
     Raises:
         CodeError: for votes below 1, an empty bank, or a ratio that leaves fewer than two coded samples.
         BatchError: for a group of one without a bank, or a bank of another shape.
-        AttackError: for labels or logits that don't fit.
+        AttackError: for labels or logits of wrong shape.
     """
     defence = RandomizedCodedInference(network, ratio, votes=votes, reference=reference, seed=seed, **options)
     try:
@@ -83,11 +83,11 @@ def measure_defence(
 ) -> DefenceReport:
     """Plain and defended accuracy side by side, on ``draws`` fresh permutations of every group, and the cost."""
     slices = list(groups(defence, images, labels, group_size))
-    defence.coded.code(max(2, min(group_size, len(images))))  # a ratio too small fails before any work
+    defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
     network, blocks = plain(defence), list(defence.coded.blocks.values())
     right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
     with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
-        checked_logits(network, images[slices[0]], labels)  # all labels at once; and a warm-up, outside the clock
+        checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
         predict(defence, lambda _: images[slices[0]], [0], labels)
         for part in slices:
             start = clock(images.device)

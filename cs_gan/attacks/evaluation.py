@@ -1,4 +1,4 @@
-"""Run a threat model over a test set, score it on fresh permutations, and tell it in one row."""
+"""Run a threat model over a test set, score it on fresh permutations, and report one row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cs_gan.randomness import stream
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One threat at one budget: accuracies are those of the defence under attack.
+    """One threat at one budget, with the accuracies of the defence under attack.
 
-    ``n`` samples count (for threats against one sample at a time, the targets). ``batch_sizes`` are the
-    sizes of the groups coded together, in order of appearance. ``seconds`` and ``forward_passes`` (calls
-    of the attacked networks) are of the attack alone, without scoring.
+    ``n`` is the number of samples counted (the targets, for threats against one sample at a time). ``batch_sizes`` are
+    the sizes of the groups coded together, in order of appearance. ``seconds`` and ``forward_passes`` (calls of the
+    attacked networks) cover only the attack, not the scoring.
     """
 
     threat: str
@@ -60,7 +60,7 @@ class ResultRow:
 
     @classmethod
     def from_dict(cls, flat: Mapping[str, Any]) -> ResultRow:
-        """The row that :meth:`as_dict` gave; further keys are left out."""
+        """The row from the result of :meth:`as_dict`; other keys are ignored."""
         values = {field.name: flat[field.name] for field in fields(cls)}
         for name in ("mean", "worst", "majority"):
             values[name] = Interval(flat[name], flat[f"{name}_low"], flat[f"{name}_high"])
@@ -82,32 +82,32 @@ def evaluate_threat(
 ) -> ResultRow:
     """One row: attack every group of the images, then score on ``draws`` fresh permutations.
 
-    Scoring permutations follow from ``seed`` alone and are the same for every threat and budget, so that
-    rows compare sample by sample; the attacker's draws come from streams of its own. Nothing is left
-    changed: the defence's generator, training modes, gradients of parameters, global random state.
+    Scoring permutations depend only on ``seed`` and are the same for every threat and budget, so rows can be compared
+    sample by sample. The attacker draws from other streams. Afterwards the defence's generator, training modes,
+    gradients of parameters and global random state are unchanged.
 
     Args:
-        threat: a name of :data:`THREATS` (``eot-n`` for any n), or a model of your own.
-        defence: a RandomizedCodedInference, or a plain network, which then answers without permutations.
+        threat: a name of :data:`THREATS` (``eot-n`` for any n), or your own threat model.
+        defence: a RandomizedCodedInference, or a plain network, which then runs without permutations.
         images: (M, *F) clean. labels: (M,).
         group_size: samples coded together, K; the last group may be shorter.
-        draws: permutations to score on; ``true_permutation`` is scored on its own one.
+        draws: number of permutations to score on; ``true_permutation`` is scored on its own permutation.
         targets: how many samples threats against one sample at a time attack, evenly spread.
         surrogate: the network that ``transfer`` attacks.
 
     Raises:
-        AttackError: for a budget, labels or logits that can't be used.
+        AttackError: for an unusable budget, labels or logits.
         BatchError: for a group of one without a reference bank, or a bank of another shape.
     """
     threat = find_threat(threat) if isinstance(threat, str) else threat
     if draws < 1 or targets < 1:
-        raise AttackError(f"draws={draws}, targets={targets}: at least one of each is needed.")
+        raise AttackError(f"draws={draws}, targets={targets}: give at least one of each.")
     slices = list(groups(defence, images, labels, group_size))
     chosen = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
     networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
     predicted, truth, seconds, passes = [], [], 0.0, 0
     with undisturbed(images.device, stream(seed, "attacked"), defence, *networks), torch.inference_mode(False):
-        predict(defence, lambda _: images[slices[0]], [0], labels)  # labels that don't fit fail before any work
+        predict(defence, lambda _: images[slices[0]], [0], labels)  # so that wrong labels fail at once
         for index, part in enumerate(slices):
             inside = [i - part.start for i in chosen if part.start <= i < part.stop]
             scene = Scene(
@@ -142,7 +142,7 @@ def evaluate_threats(
     surrogate: nn.Module | None = None,
     seed: int = 0,
 ) -> Iterator[ResultRow]:
-    """A row for every threat at every eps (in the place of the budget's), each as soon as it is there."""
+    """A row for every threat at every eps (replacing that of the budget), each as soon as it is ready."""
     epsilons = list(epsilons)
     for threat in [find_threat(each) if isinstance(each, str) else each for each in threats]:
         for eps in epsilons:
@@ -162,9 +162,9 @@ def exercise_batch_sizes(
     draws: int = 2,
     seed: int = 0,
 ) -> list[ResultRow]:
-    """Small ``eot-1`` rows in groups of 1, 2 and K with a short last one, for the gate on batch sizes.
+    """Small ``eot-1`` rows in groups of 1, 2 and K with a short last group, for the gate on batch sizes.
 
-    Groups of one are left out where the defence has no reference bank: it then refuses them.
+    Groups of one are left out if the defence has no reference bank, because they would raise an error.
     """
     K = min(group_size, len(images) - 1)
     if K < 3:
@@ -203,7 +203,7 @@ def _row(
 
 
 def _told(threat: ThreatModel, budget: Budget) -> tuple[str, str, int, int, int]:
-    """Attack, loss, steps, restarts and draws per gradient as they were, whatever the budget says."""
+    """The attack, loss, steps, restarts and draws per gradient that were really used, not those of the budget."""
     if threat.name == SQUARE:
         return SQUARE, "margin", budget.queries, budget.restarts, 1
     eot = budget.eot if threat.eot is None else threat.eot

@@ -1,7 +1,7 @@
-"""The sanity gates of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), checked by the program.
+"""The sanity gates of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), checked automatically.
 
-A defence that only hides its gradients shows itself: one step beats many, a black box beats gradients,
-a huge eps leaves accuracy. Where one gate fails, or can't be judged, no robustness is claimed.
+A defence that only hides its gradients can be recognised: one step beats many, a black-box attack beats gradients, or
+accuracy remains at a huge eps. If a gate fails or can't be judged, robustness is not claimed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import NamedTuple
 from cs_gan.attacks.evaluation import ResultRow
 from cs_gan.attacks.scoring import Interval
 
-# Accuracy that counts as 0 %: below it a table with whole percents prints 0.
+# Accuracy below this counts as 0 %: a table with whole percents prints 0.
 ZERO = 0.005
 
 
 class Gate(NamedTuple):
-    """A gate's name, whether it passed, and the numbers that decided."""
+    """A gate's name, whether it passed, and the numbers behind that."""
 
     name: str
     passed: bool
@@ -28,17 +28,17 @@ class Gate(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """``claim`` is whether robustness may be claimed; ``sentence`` says so, and why not."""
+    """``claim`` is whether robustness may be claimed; ``sentence`` says so, or why not."""
 
     claim: bool
     sentence: str
 
 
 def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
-    """Every gate on the mean accuracy of the rows; one that the rows can't decide counts as failed.
+    """Check every gate on the mean accuracy of the rows. A gate that the rows can't decide counts as failed.
 
     "At least as strong" means: accuracy no higher than the upper end of the other row's 95 % interval.
-    Rows compare within the same norm, eps, group size and n. Rows at eps = 0 serve as the clean accuracy.
+    Only rows of the same norm, eps, group size and n are compared. Rows at eps = 0 serve as the clean accuracy.
     """
     return [
         _iterative_beats_single_step(rows),
@@ -52,7 +52,7 @@ def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
 
 
 def verdict(gates: Iterable[Gate]) -> Verdict:
-    """ "no robustness claim" with every failed gate's evidence, or that none failed."""
+    """ "no robustness claim" with the evidence of every failed gate, or that none failed."""
     gates = list(gates)
     failed = [gate for gate in gates if not gate.passed]
     if not gates:
@@ -80,7 +80,7 @@ def _white_box_beats_black_box(rows: Sequence[ResultRow]) -> Gate:
 
 
 def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> Gate:
-    """An adaptive attacker knows more than an oblivious one, and less than one who knows the permutation."""
+    """An adaptive attacker knows more than an oblivious one and less than one that knows the permutation."""
     pairs = _best_against(rows, "white-box", lambda row: row.kind == "uninformed")
     pairs += _best_against(rows, "omniscient", lambda row: row.kind == "white-box" and row.attack != "fgsm")
     needs = "needs rows of eot-n and of oblivious or wrong_permutation at the same eps."
@@ -103,7 +103,7 @@ def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> Gate:
 
 
 def _monotone_in_eps(rows: Sequence[ResultRow]) -> Gate:
-    """Without fgsm, whose one step overshoots at a large eps on undefended networks too."""
+    """Without fgsm: its one step overshoots at a large eps, also on undefended networks."""
     pairs = []
     for series in _by([row for row in rows if row.attack != "fgsm"], _recipe):
         ordered = sorted(series, key=lambda row: row.eps)
@@ -113,7 +113,7 @@ def _monotone_in_eps(rows: Sequence[ResultRow]) -> Gate:
 
 
 def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> Gate:
-    """More draws per gradient weaken no attack, and the last doubling changes nothing beyond the interval."""
+    """More draws per gradient must not weaken an attack, and the last doubling must stay within the interval."""
     name, pairs, rising = "more EOT doesn't weaken, up to a plateau", [], []
     adaptive = [row for row in _attacked(rows) if row.threat.startswith("eot-") and row.attack in ("fgsm", "pgd")]
     for series in _by(adaptive, lambda row: (*_setting(row), row.attack, row.loss, row.steps, row.restarts)):
@@ -144,7 +144,7 @@ def _batch_sizes_run(rows: Sequence[ResultRow]) -> Gate:
 # -- comparing rows ----------------------------------------------------------------------------------
 
 
-Pair = tuple[ResultRow, ResultRow]  # the one that must be at least as strong, the other
+Pair = tuple[ResultRow, ResultRow]  # the row that must be at least as strong, the other row
 
 
 def _compared(name: str, pairs: Sequence[Pair], needs: str) -> Gate:
@@ -158,7 +158,7 @@ def _compared(name: str, pairs: Sequence[Pair], needs: str) -> Gate:
 
 
 def _best_against(rows: Sequence[ResultRow], kind: str, weaker: Callable[[ResultRow], bool]) -> list[Pair]:
-    """The strongest row of a kind against each weaker one of the same setting."""
+    """Pairs of the strongest row of a kind with each weaker row of the same setting."""
     pairs = []
     for same in _by(_attacked(rows), _setting):
         strong = [row for row in same if row.kind == kind]

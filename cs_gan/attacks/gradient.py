@@ -1,4 +1,4 @@
-"""FGSM, PGD and EOT-PGD on whole batches: nothing drops or reorders a sample, since RCI mixes the batch."""
+"""FGSM, PGD and EOT-PGD on whole batches. RCI mixes the batch, so no sample is dropped or reordered."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cs_gan.randomness import stream
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,)
-    """-log p(label), as FGSM and PGD are defined; :func:`margin` tells where it is weak."""
+    """-log p(label), the original loss of FGSM and PGD. :func:`margin` explains its weakness."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,)
-    """The largest other logit minus the label's: above 0 where the sample is misclassified.
+    """The largest other logit minus the label's: above 0 for misclassified samples.
 
-    The loss to take through a defence that mixes the batch. Cross-entropy has next to no gradient on a
-    confident sample and one of order 1 on a misclassified neighbour, so that the confident one is spent
-    on its neighbours and survives: a robustness that isn't there. Every margin weighs the same.
+    Use this loss against a defence that mixes the batch. Cross-entropy has almost no gradient on a confident sample
+    and one of order 1 on a misclassified neighbour. So the perturbation of the confident sample serves its neighbours,
+    and the sample survives: false robustness. All margins have the same weight.
     """
     column = labels[:, None]
     return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column)[:, 0]
@@ -35,7 +35,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Refuse what is no batch of floating-point inputs with one class each.
+    """Raise an error unless the input is a batch of floating-point inputs with one class each.
 
     Raises:
         AttackError: for empty or integer images, or labels of another shape or kind.
@@ -50,11 +50,11 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
             f"{len(images)} images."
         )
     if labels.min() < 0:
-        raise AttackError(f"labels reach down to {int(labels.min())}: classes count from 0.")
+        raise AttackError(f"the smallest label is {int(labels.min())}: classes count from 0.")
 
 
 def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:  # (K, *F), (K,) -> (K, classes)
-    """What the forward gives, if it is one row of two or more logits per sample and labels are among its classes.
+    """The output of the forward, checked: one row of at least two logits per sample, and labels among the classes.
 
     Raises:
         AttackError: otherwise.
@@ -68,7 +68,7 @@ def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor: 
         )
     if labels.max() >= logits.shape[1]:
         raise AttackError(
-            f"labels reach up to {int(labels.max())}, but the network has {logits.shape[1]} classes "
+            f"the largest label is {int(labels.max())}, but the network has {logits.shape[1]} classes "
             f"(0 to {logits.shape[1] - 1})."
         )
     return logits
@@ -76,7 +76,7 @@ def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor: 
 
 @dataclass(frozen=True)
 class Objective:
-    """What the attack raises: the sum of the batch's losses, averaged over ``eot`` draws of the forward."""
+    """The objective of the attack: the sum of the batch's losses, averaged over ``eot`` draws of the forward."""
 
     forward: Forward
     labels: Tensor
@@ -103,19 +103,19 @@ class Objective:
                 raise AttackError("the logits don't depend on the images: the forward detaches, or runs under no_grad.")
             (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
             if gradient is None:
-                raise AttackError("the logits don't depend on the images: the forward detaches them on the way.")
+                raise AttackError("the logits don't depend on the images: the forward detaches them.")
             total += gradient
         bad = (~total.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
         if bad:
             raise AttackError(
-                f"the gradient of {len(bad)} of {len(x)} samples is NaN or infinite (first at {bad[:8]}): look for "
-                "overflow, a root or a logarithm at 0 in the network; an attack on such gradients means nothing."
+                f"the gradient of {len(bad)} of {len(x)} samples is NaN or infinite (first at {bad[:8]}): check for "
+                "overflow, or a root or logarithm at 0 in the network. An attack with such gradients is meaningless."
             )
         return total / self.eot
 
     @torch.no_grad()
     def harm(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (K, *F) -> (K,), (K,)
-        """Per sample the share of ``eot`` draws that misclassify it, and its mean loss."""
+        """For each sample, the share of ``eot`` draws that misclassify it, and its mean loss."""
         fooled = loss = torch.zeros(len(x), device=x.device)
         for _ in range(self.eot):
             logits = checked_logits(self.forward, x, self.labels)
@@ -127,7 +127,7 @@ class Objective:
 def loss_gradient(
     forward: Forward, images: Tensor, labels: Tensor, *, eot: int = 1, loss: str = "cross-entropy"
 ) -> Tensor:  # (K, *F), (K,) -> (K, *F)
-    """The gradient that FGSM and PGD follow: of the summed losses, averaged over ``eot`` calls of the forward."""
+    """The gradient in FGSM and PGD: that of the summed losses, averaged over ``eot`` calls of the forward."""
     check_batch(images, labels)
     with torch.inference_mode(False), torch.enable_grad():
         return Objective(forward, labels.clone(), loss, eot).gradient(images.clone())
@@ -172,24 +172,24 @@ def pgd(
 ) -> Tensor:  # (K, *F), (K,) -> (K, *F)
     """Projected gradient ascent on the whole batch at once; EOT-PGD with ``eot`` above 1.
 
-    The forward sees all K samples, in order, at every step, and the loss of each counts in the gradient
-    of all. The last iterate of a run is kept; of several restarts each sample's worst (misclassified in
-    most draws, then by loss), unless that mixture harms the batch as a whole less than one of the restarts.
+    The forward sees all K samples in order at every step. The loss of each sample counts in the gradient of all. The
+    last iterate of a run is kept. With several restarts, each sample's worst is kept (misclassified in most draws, then
+    highest loss), unless one whole restart harms the batch more than this combination.
 
     Args:
-        forward: (K, *F) -> logits (K, classes). A module runs in eval mode and gets its own back after; a
-            :class:`RandomizedCodedInference` draws its permutations from ``generator`` meanwhile.
+        forward: (K, *F) -> logits (K, classes). A module runs in eval mode; its own mode is restored. A
+            :class:`RandomizedCodedInference` draws its permutations from ``generator`` during the attack.
         images, labels: clean (K, C, H, W) or (K, d) in [low, high]; (K,) class indices.
-        eps: radius in the units of the images: ours lie in [-1, 1], where 8/255 on [0, 1] is 16/255.
-        step: length of a step; 2.5 eps / steps by default (Madry et al. 2018).
+        eps: radius in the units of the images. Ours are in [-1, 1], where 8/255 on [0, 1] is 16/255.
+        step: length of a step, by default 2.5 eps / steps (Madry et al. 2018).
         norm: ``linf`` or ``l2``.
-        random_start: from a uniform point of the ball, else from the images.
-        eot: draws of the forward that one gradient averages (Athalye et al. 2018).
+        random_start: start at a uniform point of the ball, otherwise at the images.
+        eot: number of draws of the forward that one gradient averages (Athalye et al. 2018).
         loss: ``cross-entropy`` or ``margin``.
-        generator: CPU; everything random in the attack comes from it. The same fixed stream by default.
+        generator: on the CPU; all random numbers of the attack come from it. By default a fixed stream.
 
     Raises:
-        AttackError: for an unusable budget, labels or logits that don't fit, a gradient that isn't finite.
+        AttackError: for an unusable budget, labels or logits of wrong shape, or a gradient that isn't finite.
     """
     ball = Ball(norm, eps, low, high)
     check_batch(images, labels)
@@ -197,7 +197,7 @@ def pgd(
     if steps < 1 or restarts < 1 or (step is not None and not step > 0):
         raise AttackError(f"step={step}, steps={steps}, restarts={restarts}: all must be above 0.")
     if restarts > 1 and not random_start:
-        raise AttackError(f"restarts={restarts} without random_start would repeat one run: set random_start=True.")
+        raise AttackError(f"restarts={restarts} without random_start would repeat the same run. Set random_start=True.")
     generator = stream("attacks") if generator is None else generator
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(images.device, generator, forward):
         objective = Objective(forward, labels.clone(), loss, eot)
@@ -215,7 +215,7 @@ def pgd(
 
 
 def worst_of(objective: Objective, runs: list[Tensor]) -> Tensor:  # runs of (K, *F) -> (K, *F)
-    """Each sample from the run that harms it most, or one whole run where that harms the batch more."""
+    """Each sample from the run that harms it most, or one whole run if that harms the batch more."""
     if len(runs) == 1:
         return runs[0]
     harms = [objective.harm(run) for run in runs]
@@ -224,7 +224,7 @@ def worst_of(objective: Objective, runs: list[Tensor]) -> Tensor:  # runs of (K,
         worse = (other_fooled > fooled) | ((other_fooled == fooled) & (other_loss > loss))
         best = torch.where(per_sample(worse, best), run, best)
         fooled, loss = torch.where(worse, other_fooled, fooled), torch.where(worse, other_loss, loss)
-    # Where a forward mixes the batch, a sample's harm came with the neighbours of its own run.
+    # If the forward mixes the batch, a sample was harmed together with the neighbours of its own run.
     totals = [_total(harm) for harm in harms]
     strongest = max(range(len(runs)), key=totals.__getitem__)
     return best if _total(objective.harm(best)) >= totals[strongest] else runs[strongest]

@@ -1,4 +1,4 @@
-"""The perturbations that an attacker may use: a ball of a norm, cut by the range of pixels."""
+"""The perturbations that an attacker may use: a norm ball, clamped to the range of pixels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NORMS = ("linf", "l2")
 
 
 def eps_from_pixels(eps: float, low: float = -1.0, high: float = 1.0) -> float:
-    """An eps quoted for pixels in [0, 1], in the units of images in [low, high]: 8/255 -> 16/255 for [-1, 1]."""
+    """Convert an eps for pixels in [0, 1] to images in [low, high]: 8/255 -> 16/255 for [-1, 1]."""
     return eps * (high - low)
 
 
 @dataclass(frozen=True)
 class Ball:
-    """All images within ``eps`` of the clean ones, each on its own, and within [low, high].
+    """All images within ``eps`` of the clean ones, per sample, and within [low, high].
 
     Args:
         norm: ``linf`` or ``l2``, per sample.
-        eps: radius in the units of the images. Ours lie in [-1, 1]: 8/255 on pixels in [0, 1] is 16/255 here
+        eps: radius in the units of the images. Ours are in [-1, 1]: 8/255 on pixels in [0, 1] is 16/255 here
             (:func:`eps_from_pixels`).
         low, high: the range of valid inputs; infinite for inputs without one.
 
@@ -46,7 +46,7 @@ class Ball:
             raise AttackError(f"low={self.low}, high={self.high}: the range of valid inputs is empty.")
 
     def project(self, moved: Tensor, images: Tensor) -> Tensor:  # (K, *F), (K, *F) -> (K, *F)
-        """The point of the ball next to ``moved``, then clamped (which never leaves the ball of images in range)."""
+        """The point of the ball nearest to ``moved``, then clamped (which stays in the ball for images in range)."""
         delta = moved - images
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
@@ -66,11 +66,11 @@ class Ball:
         return (images + self.eps * delta.to(images.device)).clamp(self.low, self.high)
 
     def ascent(self, gradient: Tensor) -> Tensor:  # (K, *F) -> (K, *F)
-        """The steepest direction of unit length in this norm; 0 where the gradient is 0."""
+        """The steepest direction of unit length in this norm; 0 if the gradient is 0."""
         return gradient.sign() if self.norm == "linf" else _unit(gradient)
 
     def check(self, images: Tensor) -> None:
-        """Refuse clean images outside [low, high], which clamping alone would move by more than eps.
+        """Raise an error for clean images outside [low, high]: clamping alone could move them by more than eps.
 
         Raises:
             AttackError: for images outside the range, or NaN.
@@ -78,13 +78,13 @@ class Ball:
         lowest, highest = (images.min().item(), images.max().item()) if images.numel() else (self.low, self.low)
         if not (lowest >= self.low and highest <= self.high):
             raise AttackError(
-                f"images lie in [{lowest:.4g}, {highest:.4g}], outside [low, high] = [{self.low}, {self.high}]: give "
+                f"images are in [{lowest:.4g}, {highest:.4g}], outside [low, high] = [{self.low}, {self.high}]: give "
                 "the range of your images as low and high (and eps in the same units)."
             )
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:  # (K,), (K, *F) -> (K, 1, ...)
-    """One number per sample, ready to multiply a batch."""
+    """One number per sample, in a shape that broadcasts over a batch."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 

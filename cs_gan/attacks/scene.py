@@ -1,4 +1,4 @@
-"""What an attacker may spend, and the scene of its attack: one coded batch."""
+"""The attacker's budget, and the scene of its attack: one coded batch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "rand")
 
 @dataclass(frozen=True)
 class Budget:
-    """What an attacker may spend.
+    """The attacker's budget.
 
     Args:
         eps, norm, low, high: the ball, in the units of the images; see :class:`Ball`.
         attack: ``fgsm``, ``pgd``, or with pyautoattack ``apgd-ce``, ``apgd-dlr``, ``rand``; the threat
-            ``square`` takes none of them.
-        steps, step, restarts, loss: of :func:`pgd` (``step`` and ``loss`` not of APGD). The margin is the
-            default, since cross-entropy overrates a defence that mixes the batch (see :func:`margin`).
-        eot: draws per gradient for the batch threats; ``eot-n`` brings its own, and ``rand`` too.
-        queries: of ``square``.
+            ``square`` uses none of them.
+        steps, step, restarts, loss: as for :func:`pgd` (APGD ignores ``step`` and ``loss``). The margin is the
+            default, because cross-entropy overrates a defence that mixes the batch (see :func:`margin`).
+        eot: draws per gradient for the batch threats; ``eot-n`` and ``rand`` have their own number.
+        queries: number of queries for ``square``.
 
     Raises:
         AttackError: for an unknown attack or norm, eps below 0, or a count below 1.
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """Adversarial inputs to score: in each draw a batch, in which some positions count, under one seed.
+    """Adversarial inputs to score: per draw one batch and one seed; only some positions of the batch count.
 
     ``batch`` maps draw -> (K, *F), and ``labels`` is (K,); ``seeds`` has one entry per draw.
     """
@@ -91,13 +91,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Scene:
-    """One coded batch under attack, and all that a threat model may use.
+    """One coded batch under attack, with everything that a threat model may use.
 
     Args:
         defence: the defended network, or a plain one.
         images, labels: the clean group, (K, *F) and (K,).
         pool: (M, *F) clean images for fresh neighbours; the group's first sample is ``pool[first]``.
-        targets: positions that threats against one sample attack, each in a batch of its own.
+        targets: positions for threats against one sample, each attacked in its own batch.
         key: derives every seed of this group; ``draws``: fresh permutations to score on.
         surrogate: another network, for ``transfer``.
     """
@@ -118,7 +118,7 @@ class Scene:
         return stream(*self.key, "attacker", *purpose)
 
     def seeds(self, *target: int) -> list[int]:
-        """One seed for the permutations of each scoring draw, the same whatever the attack."""
+        """One seed for the permutations of each scoring draw, the same for all attacks."""
         return [derive_seed(*self.key, "score", draw, *target) for draw in range(self.draws)]
 
     def whole(self, images: Tensor, seeds: list[int] | None = None) -> Trial:

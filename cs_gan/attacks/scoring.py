@@ -31,23 +31,23 @@ class Interval(NamedTuple):
 def wilson(value: float, n: int) -> Interval:
     """Wilson's score interval of a proportion over n samples (Wilson 1927).
 
-    Used for the mean over draws too, where it is wider than need be: a per-sample mean varies less than
-    one draw. It keeps a width at 0 and at 1, which the normal interval doesn't.
+    Also used for the mean over draws. There it is wider than necessary, because a per-sample mean varies less than one
+    draw. Unlike the normal interval it has a width above 0 at 0 and at 1.
     """
     if n < 1:
-        raise AttackError("an accuracy over no samples: give at least one.")
+        raise AttackError("there are no samples to compute an accuracy: give at least one.")
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * (value * (1 - value) / n + Z95**2 / (4 * n**2)) ** 0.5
-    # Rounding may leave 1 - 1e-16 where the interval ends at the value itself.
+    # Rounding may give 1 - 1e-16 where the interval ends at the value itself.
     return Interval(value, min(max(0.0, centre - half), value), max(min(1.0, centre + half), value))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy over n samples and k draws; all three agree for one draw.
+    """Accuracy over n samples and k draws. For one draw all three are equal.
 
-    ``worst`` counts a sample only if it is right in all draws; ``majority`` if its class gets strictly
-    more draws than any other, so that a tie counts as wrong.
+    ``worst`` counts a sample only if it is right in all draws. ``majority`` counts it if its class gets strictly more
+    draws than any other class; a tie counts as wrong.
     """
 
     mean: Interval
@@ -61,7 +61,7 @@ def score_predictions(predictions: Tensor, labels: Tensor) -> Score:  # (k, n), 
     """Mean, worst of k and majority of predicted classes over k draws."""
     draws, n = predictions.shape
     right = predictions == labels
-    votes = (predictions[:, :, None] == predictions.T[None]).sum(0)  # (n, k): how often each of its draws' classes
+    votes = (predictions[:, :, None] == predictions.T[None]).sum(0)  # (n, k): how often the class of each draw occurs
     mine = right.sum(0)
     others = torch.where(right.T, torch.zeros_like(votes), votes).amax(1)
     shares = (right.double().mean(), right.all(0).double().mean(), (mine > others).double().mean())
@@ -70,12 +70,12 @@ def score_predictions(predictions: Tensor, labels: Tensor) -> Score:  # (k, n), 
 
 
 def plain(defence: nn.Module) -> nn.Module:
-    """The network without its defence; anything but a RandomizedCodedInference is its own."""
+    """The network without its defence. A network without RCI is returned unchanged."""
     return defence.model if isinstance(defence, RandomizedCodedInference) else defence
 
 
 def fresh(defence: nn.Module, generator: torch.Generator) -> Forward:
-    """The defended forward under new permutations at every call, drawn from ``generator``, not the defence's own."""
+    """The defended forward with new permutations at every call, drawn from ``generator``, not the defence's own."""
     if not isinstance(defence, RandomizedCodedInference):
         return defence
 
@@ -88,7 +88,7 @@ def fresh(defence: nn.Module, generator: torch.Generator) -> Forward:
 
 
 def fixed(defence: nn.Module, seed: int) -> Forward:
-    """The defended forward under the same permutations at every call: those that ``seed`` gives."""
+    """The defended forward with the same permutations at every call, given by ``seed``."""
 
     def forward(x: Tensor) -> Tensor:
         return fresh(defence, torch.Generator().manual_seed(seed))(x)
@@ -100,16 +100,16 @@ def fixed(defence: nn.Module, seed: int) -> Forward:
 def predict(
     defence: nn.Module, batches: Callable[[int], Tensor], seeds: list[int], labels: Tensor
 ) -> Tensor:  # draw -> (K, *F), k seeds, (K,) -> (k, K) classes
-    """The class of each sample under each seed's permutations, of the batch that this draw meets."""
+    """The predicted class of each sample in the batch of each draw, with the permutations of its seed."""
     draws = [checked_logits(fixed(defence, seed), batches(draw), labels) for draw, seed in enumerate(seeds)]
     return torch.stack([logits.argmax(1) for logits in draws])
 
 
 def groups(defence: nn.Module, images: Tensor, labels: Tensor, group_size: int) -> Iterator[slice]:
-    """Slices of ``group_size`` samples that are coded together, the last one short; all checked first.
+    """Slices of ``group_size`` samples that are coded together. The last may be short. All inputs are checked first.
 
     Raises:
-        AttackError: for images or labels that don't fit each other, or a group size below 1.
+        AttackError: for images and labels of different lengths, or a group size below 1.
         BatchError: for a group of one without a reference bank, or a bank of another shape.
     """
     check_batch(images, labels)
@@ -124,7 +124,7 @@ def groups(defence: nn.Module, images: Tensor, labels: Tensor, group_size: int) 
             )
         if bank is None and 1 in (min(group_size, len(images)), len(images) % group_size):
             raise BatchError(
-                f"{len(images)} images in groups of {group_size} leave a group of one, which can't be coded: choose "
+                f"{len(images)} images in groups of {group_size} leave a group of one, which can't be coded. Choose "
                 "another group_size, or construct RandomizedCodedInference(model, reference=bank)."
             )
     return (slice(start, min(start + group_size, len(images))) for start in range(0, len(images), group_size))

@@ -1,4 +1,4 @@
-"""What an attack must leave as it was: global random state, training modes, the defence's own draws."""
+"""State that an attack must not change: global random state, training modes, the defence's own draws."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Forward = Callable[[Tensor], Tensor]  # (K, *F) -> (K, classes)
 
 @contextmanager
 def undisturbed(device: torch.device, generator: torch.Generator, *forwards: object) -> Iterator[None]:
-    """Around an attack: modules among ``forwards`` in eval mode, randomness from ``generator`` alone.
+    """A context for an attack: modules in ``forwards`` are in eval mode, and randomness comes only from ``generator``.
 
-    Global generators are seeded from ``generator`` inside, since a defence that draws from them must not
-    show the attacker the draws it will serve with, and put back after.
+    Inside, global generators are seeded from ``generator``. So a defence that draws from them does not reveal its later
+    draws to the attacker. On exit they are restored.
 
     Raises:
         AttackError: if the generator isn't on the CPU.
@@ -31,7 +31,7 @@ def undisturbed(device: torch.device, generator: torch.Generator, *forwards: obj
     cuda = [device] if device.type == "cuda" else []
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=cuda), ExitStack() as stack:
-        # torch.manual_seed would also seed every other accelerator, which nobody restores.
+        # torch.manual_seed would also seed all other accelerators, and nobody would restore them.
         torch.default_generator.manual_seed(seed)
         for each in cuda:
             with torch.cuda.device(each):
@@ -45,7 +45,7 @@ def undisturbed(device: torch.device, generator: torch.Generator, *forwards: obj
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode inside; after it each submodule's own mode again."""
+    """A context in eval mode; on exit every submodule has its old mode."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()
@@ -57,7 +57,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 class PassCounter:
-    """Counts the forward passes (calls) of modules, and the samples in them, while it is entered."""
+    """A context that counts forward passes (calls) of modules and the samples in them."""
 
     def __init__(self, *modules: nn.Module) -> None:
         self.modules = list({id(module): module for module in modules}.values())
@@ -78,7 +78,7 @@ class PassCounter:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -25,7 +25,7 @@ class ThreatModel:
     """A named attacker.
 
     ``kind`` is ``white-box`` (gradients through the defence under fresh permutations), ``black-box``
-    (none through the defended network), ``uninformed`` (gradients, of a wrong defence),
+    (no gradients through the defended network), ``uninformed`` (gradients of a wrong defence),
     ``omniscient`` (knows the permutation that it is scored on) or ``batch`` (who shares the batch).
     """
 
@@ -33,7 +33,7 @@ class ThreatModel:
     kind: str
     knows: str
     attack: Callable[[Scene], list[Trial]]
-    eot: int | None = 1  # None: the budget's
+    eot: int | None = 1  # None: that of the budget
 
 
 def _oblivious(scene: Scene) -> list[Trial]:
@@ -46,7 +46,7 @@ def _through_seed(scene: Scene, seed: int) -> Tensor:
 
 
 def _wrong_permutation(scene: Scene) -> list[Trial]:
-    """Its permutation is none of those that it is scored on, unless so small a batch has no other."""
+    """Its permutation is not among the scoring permutations, unless the batch is too small for another one."""
     bank = scene.defence.reference if isinstance(scene.defence, RandomizedCodedInference) else None
     size = max(len(scene.images), 1 if bank is None else 1 + len(bank))
     taken = {first_permutation(seed, size) for seed in scene.seeds()}
@@ -56,7 +56,7 @@ def _wrong_permutation(scene: Scene) -> list[Trial]:
 
 
 def first_permutation(seed: int, size: int) -> tuple[int, ...]:
-    """The first permutation that a defence fixed at ``seed`` lays ``size`` samples in."""
+    """The first permutation of ``size`` samples that a defence with this ``seed`` uses."""
     return tuple(torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu").tolist())
 
 
@@ -86,16 +86,16 @@ def _transfer(scene: Scene) -> list[Trial]:
 
 
 def _neighbours_fixed(scene: Scene) -> list[Trial]:
-    """The attacker knows the clean neighbours, and meets the same ones when scored."""
+    """The attacker knows the clean neighbours, and is scored with the same ones."""
     return [_beside(scene, target, lambda _, __: scene.images) for target in scene.targets]
 
 
 def _neighbours_fresh(scene: Scene) -> list[Trial]:
-    """Clean neighbours are drawn from the pool anew, for every gradient and for every scoring draw."""
+    """New clean neighbours are drawn from the pool for every gradient and every scoring draw."""
     size = len(scene.images)
     if size > 1 and len(scene.pool) <= size:
         raise AttackError(
-            f"{len(scene.pool)} images are no more than one batch of {size}: fresh neighbours need more images, or a "
+            f"{len(scene.pool)} images are not more than one batch of {size}. Fresh neighbours need more images, or a "
             "smaller group_size."
         )
 
@@ -108,7 +108,7 @@ def _neighbours_fresh(scene: Scene) -> list[Trial]:
 
 
 def _beside(scene: Scene, target: int, company: Callable[[int, torch.Generator], Tensor]) -> Trial:
-    """Perturb one sample only, in a batch of its own; ``company(target, generator)`` fills the other places."""
+    """Perturb one sample in its own batch; ``company(target, generator)`` fills the other places."""
     generator = scene.generator("permutations", target)
     defended, drawn = fresh(scene.defence, generator), scene.generator("neighbours", target)
 
@@ -131,7 +131,7 @@ def _hostile(scene: Scene) -> list[Trial]:
 
 
 def _against(scene: Scene, target: int) -> Trial:
-    if len(scene.images) == 1:  # nobody beside it
+    if len(scene.images) == 1:  # it has no neighbours
         return scene.single(lambda _: scene.images, target)
     defended = fresh(scene.defence, scene.generator("permutations", target))
     clean = scene.images[target : target + 1]
@@ -140,8 +140,8 @@ def _against(scene: Scene, target: int) -> Trial:
         return torch.cat([others[:target], clean, others[target:]])
 
     def forward(others: Tensor) -> Tensor:  # (K - 1, *F) -> (K - 1, classes)
-        # Each neighbour is given the target's logits, and its label below: one loss for all of them, so
-        # that a restart is kept or left as a whole.
+        # Each neighbour gets the target's logits here and its label below. So all have the same loss, and a restart
+        # is kept or dropped as a whole.
         return defended(batch(others))[target : target + 1].expand(len(others), -1)
 
     keep = torch.arange(len(scene.images), device=scene.images.device) != target
@@ -191,7 +191,7 @@ THREATS: dict[str, ThreatModel] = {
 
 
 def find_threat(name: str) -> ThreatModel:
-    """The threat model of that name; ``eot-n`` for any n; spaces, hyphens and underscores are one.
+    """The threat model of that name; ``eot-n`` for any n. Spaces, hyphens and underscores are equivalent.
 
     Raises:
         AttackError: for an unknown name.

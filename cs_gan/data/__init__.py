@@ -1,4 +1,4 @@
-"""Images by name, from a folder or a zip, decoded once and held as uint8; labelled and shifted ones for classifiers."""
+"""Images by name, from a folder or a zip, decoded once and kept as uint8. Labelled and shifted data for classifiers."""
 
 from cs_gan.data.augmentation import DEQUANTISATION_WIDTH, augmented, positions
 from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt, corrupted

@@ -1,8 +1,8 @@
-"""Corruptions made on the fly, so that shift can be measured on any test set.
+"""Corruptions made on the fly, to measure distribution shift on any test set.
 
-These are not CIFAR-10-C's: neither its images, nor its code, nor its parameters, and half of its kinds are missing. An
-accuracy measured here compares networks measured here, and must never stand beside a CIFAR-10-C number; for those use
-:func:`cs_gan.data.load_shifted`. JPEG is Pillow's, and what it makes depends on the libjpeg in it.
+These are not those of CIFAR-10-C: its images, code and parameters are not used, and half of its kinds are missing. Use
+these accuracies only to compare networks with each other, never with CIFAR-10-C numbers. For those use
+:func:`cs_gan.data.load_shifted`. JPEG compression is Pillow's, and its result depends on Pillow's libjpeg.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cs_gan.errors import DataError
 from cs_gan.randomness import stream
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_CHUNK = 256  # images at a time: floats of all of them would take four times the store
+_CHUNK = 256  # images at a time: as floats, all images would take four times the store's memory
 
 Generators = Sequence[torch.Generator]  # one for each image
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of damage.
+    """One kind of corruption.
 
     Attributes:
         apply: (B, C, H, W) uint8, strength, a generator for each image -> the same shape, uint8.
@@ -49,29 +49,29 @@ class Corruption:
 def corrupt(
     images: Tensor, name: str, severity: int, *, seed: int = 0, indices: Sequence[int] | None = None
 ) -> Tensor:  # (n, C, H, W) uint8 -> the same
-    """Damage images; the noise on each is a pure function of (seed, name, its index), at every severity the same draw.
+    """Corrupt images. The noise on an image depends only on (seed, name, its index); all severities use the same draw.
 
     Args:
-        images: (n, C, H, W) uint8, left as they are.
+        images: (n, C, H, W) uint8, not modified.
         name: a key of :data:`CORRUPTIONS`.
         severity: 1 to 5.
-        seed: of the noise; the other corruptions draw nothing.
-        indices: the images' places in their store; 0 ... n - 1 unless given.
+        seed: for the noise; the other corruptions draw nothing.
+        indices: the images' indices in their store; 0 ... n - 1 by default.
 
     Raises:
-        DataError: for unknown names and severities, other tensors, and saturation of grey images.
+        DataError: for unknown names or severities, wrong tensors, and saturation of grey images.
     """
     _check(images, name, severity)
     places = range(len(images)) if indices is None else indices
     if len(places) != len(images):
-        raise DataError(f"corrupt: {len(images)} images but {len(places)} indices. Give one for each.")
+        raise DataError(f"corrupt: {len(images)} images but {len(places)} indices. Give one index per image.")
     damaged = torch.empty_like(images, memory_format=torch.contiguous_format)
     _fill(damaged, images, name, severity, seed, places)
     return damaged
 
 
 def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> ImageStore:
-    """The store with every image damaged, its labels kept; arguments as for :func:`corrupt`."""
+    """The store with all images corrupted and the same labels. Arguments as for :func:`corrupt`."""
     _check(store.images, name, severity)
     images, mapped = allocate(tuple(store.images.shape))
     _fill(images, store.images, name, severity, seed, range(len(store)))
@@ -178,6 +178,6 @@ CORRUPTIONS = {
     "contrast": Corruption(_contrast, (0.75, 0.6, 0.45, 0.3, 0.2), "distance from the mean grey, before being 1"),
     "saturation": Corruption(_saturation, (0.7, 0.5, 0.3, 0.15, 0), "distance from grey, before being 1"),
 }
-"""Every kind of damage by name."""
+"""All kinds of corruption by name."""
 
-_DRAWN = (_gaussian_noise, _shot_noise, _impulse_noise)  # the kinds that draw
+_DRAWN = (_gaussian_noise, _shot_noise, _impulse_noise)  # the kinds with random draws

@@ -1,4 +1,4 @@
-"""Data sets by name, wherever their images lie."""
+"""Data sets by name, from the places where their images may be."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from cs_gan.errors import DataError
 DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
 DOWNLOAD_ROOT = Path("data")
-"""Where torchvision's downloads go unless a root is given: below the working directory."""
+"""The folder for torchvision's downloads if no root is given: in the working directory."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four IDX files."""
+"""The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
 
 _CIFAR_BY_HAND = (
     "Get {archive} from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that {{root}}/{folder} exists; "
@@ -74,34 +74,33 @@ def load_images(
     digits        scikit-learn's 1,797 digits, 8x8, all ``train``       16         1
     cifar10       torchvision's, or a folder or zip of its images       32         3
     cifar100      the same, with its 100 fine classes                   32         3
-    fashion_mnist the four IDX files, or a folder or zip; 28x28 in a    32         1
-                  black border of 2, which at other sizes is left out
+    fashion_mnist the four IDX files, or a folder or zip; 28x28 with    32         1
+                  a black border of 2 (no border at other sizes)
     tiny_imagenet the official folder or zip, in place; 64x64   64         3
     celeba        torchvision's, or a folder or zip; centre crop 178    64         3
     folder        any folder or zip of images                           as stored  3
     ============= ===================================================== ========== ========
 
-    A folder or zip is read below ``<split>/`` where it has such a folder, else whole. Images below several
-    class folders get labels. tiny_imagenet's ``test`` means ``val``, and the description says so: its test images
-    have no labels. All but digits, tiny_imagenet and folder are downloaded if ``root`` is None (and, for
-    fashion_mnist, Debian's package isn't installed) or an existing folder without images; with several
-    processes, let one of them come here first. IDX files may be packed, and lie in ``root`` or as torchvision
-    puts them.
+    If a folder or zip contains a folder ``<split>/``, only that is read, otherwise all of it. Images in several class
+    folders get labels. For tiny_imagenet ``test`` means ``val``, because its test images have no labels; the
+    description says so. All except digits, tiny_imagenet and folder are downloaded if ``root`` is None (and, for
+    fashion_mnist, Debian's package isn't installed) or an existing folder without images. With several processes, let
+    one of them run this first. IDX files may be packed. They are in ``root`` or where torchvision puts them.
 
     Args:
         name: one of :data:`DATASET_NAMES`.
-        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory. Links in
-            it that lead out of it are refused, as are links in a zip.
+        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory. Links
+            that lead outside of it, and links in a zip, raise an error.
         image_size: side of the square result in pixels.
-        channels: 1 or 3; transparency is laid over white.
-        split: ``train``, ``test``, or what else the source has; ``all`` for everything in a folder or zip.
+        channels: 1 or 3; transparent pixels become white.
+        split: ``train``, ``test``, or another split of the source; ``all`` for everything in a folder or zip.
         limit: keep this many images, evenly spaced over the data set so that all classes stay.
-        limit_seed: draw them at random by this seed instead, as many of each class where there are labels; see
+        limit_seed: draw them at random with this seed instead. With labels, each class gets the same number; see
             :func:`~cs_gan.data.sampling.drawn`. Only those are decoded.
         progress: show a progress bar.
 
     Raises:
-        DataError: for unknown names and splits, missing, empty or broken data, or a download that fails.
+        DataError: for unknown names or splits, missing, empty or broken data, or a failed download.
     """
     _check_arguments(name, image_size, channels, limit)
     source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
@@ -118,7 +117,7 @@ def decoded_store(
     limit_seed: int | None = None,
     progress: bool = False,
 ) -> ImageStore:
-    """Decode a source and close it; ``limit`` and ``limit_seed`` as for :func:`load_images`."""
+    """Decode a source and close it. ``limit`` and ``limit_seed`` as for :func:`load_images`."""
     n = len(source)
     kept = n if limit is None else min(limit, n)
     labels = None if source.labels is None else torch.tensor(source.labels)
@@ -180,7 +179,7 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
 def _digits(root: Path | None, split: str) -> ImageSource:
     if split != "train":
         raise DataError(f"digits have no split {split!r}: all 1,797 images are 'train'.")
-    from sklearn.datasets import load_digits  # here, because it takes a second and only digits need it
+    from sklearn.datasets import load_digits  # imported here, because it takes a second and only digits need it
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0 ... 16
@@ -229,11 +228,11 @@ def _fashion_mnist(root: Path | None, split: str) -> ImageSource:
 
 
 def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
-    if root is None:  # nobody downloads it, so both places where a user may have put it are looked at
+    if root is None:  # not downloaded, so look at both places where a user may have put it
         places = (DOWNLOAD_ROOT / FOLDER, DOWNLOAD_ROOT / f"{FOLDER}.zip")
         root = next((place for place in places if place.exists()), None)
     elif root.is_dir():
-        _may_download_to(root)  # for what it says of a folder of zips
+        _may_download_to(root)  # for its error about a folder of zips
     if root is None:
         raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + _BY_HAND["tiny_imagenet"])
     return tiny_imagenet_source(_tree(root), split)
@@ -260,9 +259,9 @@ def _from_torchvision(
     present: bool,
     load: Callable[[Path, bool], ImageSource],
 ) -> ImageSource:
-    """The published files where they are ``present``, else plain images, else a download by torchvision."""
+    """The published files if they are ``present``, otherwise plain images, otherwise a download by torchvision."""
     folder = DOWNLOAD_ROOT if root is None else root
-    # Plain images are looked for only where the user points: data/ may well hold another data set.
+    # Look for plain images only in the given root: data/ may contain another data set.
     if not present and root is not None and not _may_download_to(root):
         return _folder(root, split)
     if split not in splits:
@@ -280,11 +279,11 @@ def _from_torchvision(
 
 
 def _may_download_to(root: Path) -> bool:
-    """An existing folder without images: into a missing one, a typing error would download gigabytes."""
+    """An existing folder without images. A missing folder may be a typing error, and would download gigabytes."""
     if not root.is_dir() or has_images(root):
         return False
     if zips := sorted(path.name for path in root.glob("*.zip")):
-        raise DataError(f"--data.root={root} holds no images, but zips: give one of {', '.join(zips)} as root.")
+        raise DataError(f"--data.root={root} has no images, but zips. Give one of {', '.join(zips)} as root.")
     return True
 
 

@@ -1,4 +1,4 @@
-"""Decode every picture once, on a few threads where that helps, into one uint8 tensor."""
+"""Decode every picture once into one uint8 tensor, on several threads if that helps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cs_gan.data.preparation import Preparation
 from cs_gan.data.sources import ImageSource
 from cs_gan.errors import DataError
 
-CHUNK = 64  # pictures a task: one task each would cost more than decoding 32x32 pixels
+CHUNK = 64  # pictures per task: with one picture per task, the overhead exceeds the decoding of 32x32 pixels
 SMALL_PIXELS = 128 * 128
-"""Pictures up to this size are decoded on one thread: on more they fight for Python's lock, at 1.6 times the time."""
+"""Pictures up to this size are decoded on one thread. More threads compete for Python's lock: 1.6 times the time."""
 
 
 def decode_images(
@@ -28,12 +28,12 @@ def decode_images(
     """Decode the ``chosen`` pictures of a source, in that order; see :func:`~cs_gan.data.memory.allocate`.
 
     Raises:
-        DataError: naming the first picture that is broken, too large, or, where no size is asked for, not of
-            the first one's size.
+        DataError: naming the first picture that is broken, too large or, if no size is requested, not of the
+            same size as the first.
     """
     first = _decode(source, chosen[0], prepare)
     images, mapped = allocate((len(chosen), *first.shape))
-    pixels = images.numpy()  # the same bytes; numpy assigns faster
+    pixels = images.numpy()  # a view of the same memory; numpy assigns faster
 
     def fill(start: int) -> int:
         stop = min(start + CHUNK, len(chosen))
@@ -47,7 +47,7 @@ def decode_images(
     pool = ThreadPoolExecutor(max_workers=_workers(source, chosen[0]))
     try:
         with tqdm(total=len(chosen), desc="Decoding images", unit=" images", disable=not progress) as bar:
-            # In order, so that of several broken files the first is named, whichever thread was faster.
+            # In order, so the error always names the first of several broken files.
             for count in pool.map(fill, range(0, len(chosen), CHUNK)):
                 bar.update(count)
     finally:

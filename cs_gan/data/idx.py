@@ -1,4 +1,4 @@
-"""IDX, the files of MNIST and Fashion-MNIST: a magic number, big-endian sizes, then bytes."""
+"""IDX, the file format of MNIST and Fashion-MNIST: a magic number, big-endian sizes, then bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cs_gan.data.sources import ImageSource, array_source
 from cs_gan.errors import DataError
 
 MAX_IDX_BYTES = 2**31
-"""Files that announce more are refused before anything is unpacked; Fashion-MNIST's largest has 47 million."""
+"""Files that announce more raise an error before unpacking. Fashion-MNIST's largest has 47 million."""
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_LAYOUTS = ("", "FashionMNIST/raw", "raw")  # the files themselves, torchvision's root, torchvision's FashionMNIST
+_LAYOUTS = ("", "FashionMNIST/raw", "raw")  # the folder of the files, torchvision's root, torchvision's FashionMNIST
 
 
 def find_idx(root: Path) -> Path | None:
-    """The folder at or below ``root`` that holds an IDX file of images, packed or not; None if there is none."""
+    """The folder at or below ``root`` that contains an IDX file of images, packed or not; None if there is none."""
     names = [f"{prefix}-images-idx3-ubyte{end}" for prefix in _PREFIX.values() for end in ("", ".gz")]
     folders = (root / layout for layout in _LAYOUTS)
     return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
@@ -32,7 +32,7 @@ def idx_source(folder: Path, *, name: str, split: str, classes: Sequence[str]) -
     """The images and labels of ``split`` (train or test) from two IDX files, each with ``.gz`` or without.
 
     Raises:
-        DataError: naming the file that is missing, damaged or doesn't fit the other.
+        DataError: naming the file that is missing, damaged or doesn't match the other.
     """
     image_path = _existing(folder / f"{_PREFIX[split]}-images-idx3-ubyte")
     label_path = _existing(folder / f"{_PREFIX[split]}-labels-idx1-ubyte")
@@ -45,11 +45,11 @@ def idx_source(folder: Path, *, name: str, split: str, classes: Sequence[str]) -
     return array_source(images, labels, name=name, split=split, classes=classes)
 
 
-def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:  # -> the shape that the file states
-    """An IDX file of bytes, packed by gzip if so named.
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:  # -> the shape stated in the file
+    """Read an IDX file of bytes, packed by gzip if its name says so.
 
     Raises:
-        DataError: if it isn't one, has other than ``dimensions`` dimensions, none of 0, or is too short or long.
+        DataError: if it isn't one, doesn't have ``dimensions`` dimensions above 0, or is too short or long.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -63,12 +63,12 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:  # -> the sh
             size = math.prod(shape)
             if len(shape) < dimensions or not 0 < size <= MAX_IDX_BYTES:
                 raise DataError(f"{path} states an impossible size, {'x'.join(map(str, shape))}. Get it again.")
-            content = file.read(size + 1)  # one more, to see that nothing follows
+            content = file.read(size + 1)  # one more byte, to check that nothing follows
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read ({error}). It is truncated or damaged: get it again.") from error
+        raise DataError(f"{path} can't be read ({error}). It is truncated or damaged. Get it again.") from error
     if len(content) != size:
         state = "is truncated" if len(content) < size else "goes on after its data"
-        raise DataError(f"{path} {state}: it states {size:,} bytes and holds {len(content):,}. Get it again.")
+        raise DataError(f"{path} {state}: it states {size:,} bytes and has {len(content):,}. Get it again.")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -76,4 +76,4 @@ def _existing(path: Path) -> Path:
     for candidate in (path, path.with_name(path.name + ".gz")):
         if candidate.is_file():
             return candidate
-    raise DataError(f"{path} is missing, and so is {path.name}.gz. Put it beside the others.")
+    raise DataError(f"{path} is missing, and so is {path.name}.gz. Put it in the same folder as the others.")

@@ -1,4 +1,4 @@
-"""Labelled images for supervised use: checked, drawn in balance, held out, read in order."""
+"""Labelled images for supervised use: checks, balanced subsets, held-out sets, reading in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cs_gan.data.store import ImageStore, describe
 from cs_gan.errors import DataError
 from cs_gan.randomness import stream
 
-_COPIED = 1024  # images a chunk, so that a mapped store isn't pulled into memory at once
+_COPIED = 1024  # images per chunk, so that a mapped store isn't loaded into memory at once
 
 
 def labelled(store: ImageStore, class_names: Sequence[str] | None = None) -> ImageStore:
@@ -23,8 +23,8 @@ def labelled(store: ImageStore, class_names: Sequence[str] | None = None) -> Ima
 
     Args:
         store: images with labels.
-        class_names: the classes of a network that was trained before. The store's must be among them, and its labels
-            are then renumbered by name; a test set needn't show every class. None for data to train on.
+        class_names: the classes of a trained network. They must include the classes of the store, whose labels are
+            then renumbered by name. A test set need not have all classes. None for training data.
 
     Raises:
         DataError: if there are no labels, class folders without images, only one class, or classes that
@@ -57,9 +57,9 @@ def labels_of(store: ImageStore) -> Tensor:  # -> (n,) int64
 
 
 def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
-    """``count`` images, alike in number for every class (give or take one), chosen by ``seed`` and kept in order.
+    """``count`` images chosen by ``seed``, equally many per class (up to one), in the store's order.
 
-    Of one store and seed, a smaller subset lies within a larger one.
+    For the same store and seed, a smaller subset is part of a larger one.
 
     Raises:
         DataError: if the store has no labels, ``count`` is below the number of classes, or a class has too few.
@@ -67,7 +67,7 @@ def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
     of_class = _by_class(store, seed, "subset")
     classes = len(of_class)
     if count < classes:
-        raise DataError(f"subset({count=}): give at least {classes}, an image for each class of {store.name}.")
+        raise DataError(f"subset({count=}): give at least {classes}, one image for each class of {store.name}.")
     rows = drawn(len(store), count, seed, labels_of(store))
     counts = labels_of(store)[rows].bincount(minlength=classes)
     if len(rows) < count or counts.max() - counts.min() > 1:
@@ -82,37 +82,37 @@ def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
 
 
 def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageStore, ImageStore]:  # -> rest, held out
-    """Hold images out, from every class in proportion, chosen by ``seed``; both parts keep the store's order.
+    """Hold out images, in proportion from every class, chosen by ``seed``. Both parts keep the store's order.
 
-    A fixed seed, apart from the run's, makes of digits' 1,797 images a training and a test set that all runs share.
+    With a fixed seed, separate from the run's, all runs share the same split of the 1,797 digits.
 
     Args:
         store: images with labels.
-        held_out: how many images (an int), or what share of them (a float between 0 and 1).
-        seed: chooses them.
+        held_out: number of images (an int), or their share (a float between 0 and 1).
+        seed: for the choice.
 
     Raises:
-        DataError: if the store has no labels, or a part would be empty or training be left without a class.
+        DataError: if the store has no labels, or a part would be empty, or training would lack a class.
     """
     call = f"split({held_out=})"
     count = round(Fraction(held_out) * len(store)) if isinstance(held_out, float) else held_out
     if not 0 < count < len(store) or (isinstance(held_out, float) and held_out >= 1):
         raise DataError(
             f"{call}: give a share between 0 and 1 or a number of images between 0 and {len(store):,}, the size of "
-            f"{store.name}, so that both parts have some."
+            f"{store.name}, so that neither part is empty."
         )
     of_class = _by_class(store, seed, "split")
     exact = [Fraction(count * len(members), len(store)) for members in of_class]
     takes = [int(each) for each in exact]
-    # What rounding down left over goes to the largest remainders, of equal ones to the first classes.
+    # The rest after rounding down goes to the largest remainders; on a tie, to the first classes.
     by_remainder = sorted(range(len(exact)), key=lambda label: takes[label] - exact[label])
     for label in by_remainder[: count - sum(takes)]:
         takes[label] += 1
     for label, (members, take) in enumerate(zip(of_class, takes, strict=True)):
         if take == len(members):
             raise DataError(
-                f"{call}: of class {store.class_names[label]!r}, which has {take} images in {store.name}, none would "
-                "stay to train on. Hold out less."
+                f"{call}: of class {store.class_names[label]!r}, which has {take} images in {store.name}, no image "
+                "would be left for training. Hold out less."
             )
     held = torch.cat([members[:take] for members, take in zip(of_class, takes, strict=True)]).sort().values
     rest = torch.cat([members[take:] for members, take in zip(of_class, takes, strict=True)]).sort().values
@@ -152,7 +152,7 @@ def _renumbered(store: ImageStore, labels: Tensor, names: Sequence[str]) -> Imag
 
 
 def _by_class(store: ImageStore, seed: int, purpose: str) -> list[Tensor]:
-    """For each class the places of its images, shuffled; DataError for a class without any."""
+    """For each class the shuffled indices of its images. DataError for a class without images."""
     labels = labels_of(store)
     members = [(labels == label).nonzero()[:, 0] for label in range(store.num_classes)]
     if missing := [store.class_names[label] for label, found in enumerate(members) if not len(found)]:

@@ -1,4 +1,4 @@
-"""Which pictures of a folder or zip make up the data set: order, split and classes, from their paths alone."""
+"""Which pictures of a folder or zip make up the data set: order, split and classes, from their paths only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from cs_gan.errors import DataError
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as an image in a folder or zip, in any case of letters."""
+"""Extensions of images in a folder or zip, in upper or lower case."""
 _NOTES = ("", ".csv", ".db", ".html", ".ini", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml")
 SPLIT_FOLDERS = frozenset({"train", "valid", "val", "validation", "test"})
 
@@ -20,12 +20,12 @@ Parts = tuple[str, ...]  # a path below the root, as its components
 
 @dataclass(frozen=True)
 class Layout:
-    """What the paths say about a data set.
+    """The layout of a data set, derived from its paths.
 
     Attributes:
         order: the images of the split, sorted.
-        labels: class numbers, or None where there are no classes.
-        split: the split these are; ``"all"`` where the source isn't split.
+        labels: class numbers, or None if there are no classes.
+        split: the split of these images; ``"all"`` if the source isn't split.
         classes: the class folders' names by number; none without classes.
         empty: class folders without images, as paths; see :func:`_empty_classes`.
     """
@@ -38,12 +38,12 @@ class Layout:
 
 
 def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root: Path) -> Layout:
-    """Sort images, pick the split and number the classes, by the paths of images and folders alone.
+    """Sort images, select the split and number the classes, using only the paths of images and folders.
 
-    Folders that hold everything are passed through. Where a folder named ``split`` follows, only its images
-    stay; where there are only folders of other splits, that is an error; else all images stay and the split is
-    ``"all"``. If every image then lies in one of several folders, those are the classes, numbered in order.
-    Names sort naturally, so that ``10.png`` follows ``9.png``.
+    A single folder that contains everything is skipped. If there is then a folder named ``split``, only its images
+    are used. If there are only folders of other splits, that is an error. Otherwise all images are used and the split
+    is ``"all"``. If every image is then in one of several folders, these are the classes, numbered in order. Names sort
+    naturally, so ``10.png`` follows ``9.png``.
     """
     entries = natural_order(entries)
     depth = _shared_depth(entries, 0, stop=SPLIT_FOLDERS | {split})
@@ -68,10 +68,10 @@ def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root
 
 
 def _empty_classes(entries: Sequence[Parts], folders: Iterable[Parts], depths: Iterable[int]) -> list[str]:
-    """Folders that hold no image, beside folders that do, where classes lie: at one of ``depths``.
+    """Class folders without images: next to folders with images, at one of ``depths``, where classes are.
 
-    Without classes that is every depth below the split: train/dog, where all images are in train/cat. A class that
-    is empty in one split only is none where all splits are read together.
+    Without classes, ``depths`` are all depths below the split: for example train/dog if all images are in train/cat. If
+    all splits are read together, a class that is empty in only one split is not empty.
     """
     found = []
     for depth in depths:
@@ -104,7 +104,7 @@ def _shared_depth(entries: Sequence[Parts], depth: int, stop: frozenset[str] = f
 
 
 def images_only(entries: Iterable[Parts], root: Path) -> list[Parts]:
-    """The entries that are images; DataError if there is none."""
+    """The entries that are images. DataError if there are none."""
     kept = [parts for parts in entries if is_image(parts)]
     if not kept:
         raise DataError(f"{root} holds no images. Looked, at any depth, for {', '.join(IMAGE_EXTENSIONS)}.")
@@ -112,7 +112,7 @@ def images_only(entries: Iterable[Parts], root: Path) -> list[Parts]:
 
 
 def is_image(parts: Parts) -> bool:
-    """Named as an image, and neither hidden nor one of macOS's resource forks."""
+    """Whether the name is that of an image, not hidden and not a macOS resource fork."""
     return bool(parts) and not any(map(is_hidden, parts)) and parts[-1].lower().endswith(IMAGE_EXTENSIONS)
 
 
@@ -131,5 +131,5 @@ def left_out(others: Iterable[Parts]) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """A file or folder that no data set means to hold."""
+    """Whether this file or folder is never part of a data set."""
     return name.startswith(".") or name == "__MACOSX"

@@ -1,4 +1,4 @@
-"""Room for the decoded images: main memory where they fit, a memory-mapped file where they don't."""
+"""Memory for the decoded images: main memory if they fit, otherwise a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from torch import Tensor
 from cs_gan.errors import DataError
 
 MEMORY_FRACTION = 0.5
-"""Images that would take more than this share of the available memory go into a mapped file."""
+"""Images that need more than this share of the available memory go into a mapped file."""
 
 
 def available_memory() -> float:
-    """Bytes that this process can still take without swapping: the machine's, or its container's if less."""
+    """Bytes that this process can still use without swapping: of the machine, or of its container if less."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free: float = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        try:  # elsewhere: pages free right now, which leaves out reclaimable caches
+        try:  # on other systems: pages free right now, without reclaimable caches
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, OSError, ValueError):
-            # Unknown (Windows, macOS): a guess that keeps CIFAR-10 in memory.
+            # Unknown (Windows, macOS): a guess that is enough for CIFAR-10.
             free = 4 * 2**30
     return min(free, _container_memory())
 
 
 def allocate(shape: tuple[int, ...]) -> tuple[Tensor, bool]:  # -> (*shape) uint8, and whether it is mapped
-    """An uninitialised uint8 tensor, in memory if it fits :data:`MEMORY_FRACTION`, else in a mapped file.
+    """An uninitialised uint8 tensor, in memory if it fits :data:`MEMORY_FRACTION`, otherwise in a mapped file.
 
-    The file lies in ``$TMPDIR``, else ``/var/tmp``, which unlike ``/tmp`` is never memory itself. It loses its
-    name at once, so its space comes back when the tensor goes, however the process ends.
+    The file is in ``$TMPDIR`` or ``/var/tmp``, which unlike ``/tmp`` is never in memory. It is unlinked at once, so its
+    space is freed with the tensor, even if the process is killed.
 
     Raises:
-        DataError: if the disk has no room for the mapped file.
+        DataError: if the disk has no space for the mapped file.
     """
     size = math.prod(shape)
     if size <= MEMORY_FRACTION * available_memory():
@@ -54,13 +54,13 @@ def allocate(shape: tuple[int, ...]) -> tuple[Tensor, bool]:  # -> (*shape) uint
     except OSError as error:
         raise DataError(
             f"The images take {size / 2**20:,.0f} MiB, more than half of the available memory, and a mapped file "
-            f"in {folder} failed ({error}). Point TMPDIR at a disk with room, or lower --data.limit or "
+            f"in {folder} failed ({error}). Point TMPDIR at a disk with space, or lower --data.limit or "
             "--data.image_size."
         ) from error
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    # A file without its blocks would end the run with SIGBUS on a full disk; this says so now.
+    # A sparse file would end the run with SIGBUS on a full disk. Allocating its blocks gives an error now.
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:
@@ -70,7 +70,7 @@ def _reserve(descriptor: int, size: int) -> None:
 def _container_memory() -> float:
     folder = Path("/sys/fs/cgroup")
     try:
-        limit = int((folder / "memory.max").read_text())  # "max", so a ValueError, where there is no limit
+        limit = int((folder / "memory.max").read_text())  # "max" (a ValueError) means no limit
         used = int((folder / "memory.current").read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return limit - used + int(stat["inactive_file"])

@@ -1,4 +1,4 @@
-"""Images to train a classifier on and images to score it on, which share none."""
+"""Disjoint sets of images to train a classifier on and to score it on."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def train_and_test(
     progress: bool = False,
     loading: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[ImageStore, ImageStore]:
-    """The training images and those to score on: the test set's, or held-out ones.
+    """The training images and the images to score on: test images or held-out ones.
 
     Args:
         name, root, image_size, channels, progress: as for :func:`load_images`.
-        holdout: training images to keep out; the same whatever the run's seed, so that runs over seeds share them.
-        validation: score on those; digits, which have no test images of their own, always are.
-        limit: train on so many of the others, chosen by ``limit_seed``.
-        loading: entered around each loading, so that of several processes one downloads.
+        holdout: number of training images to hold out. They are the same for all seeds of a run.
+        validation: score on the held-out images. Digits have no test images, so they always do.
+        limit: train on this many of the other images, chosen by ``limit_seed``.
+        loading: a context around each loading, so that only one of several processes downloads.
 
     Raises:
-        ConfigError: if there would be no images to score on but those it was trained on.
+        ConfigError: if only training images would be left to score on.
         DataError: for images without usable labels, or too few.
     """
 
@@ -56,7 +56,7 @@ def train_and_test(
     test = labelled(load("test"), training.class_names)
     if test.split == source:
         raise ConfigError(
-            f"{training.description} has no test images of its own, and those it was trained on would be scored: give "
+            f"{training.description} has no test images of its own, so training images would be scored. Give "
             "train/ and test/ folders, or hold some out with --data.holdout=1000 --data.evaluate_on=validation."
         )
     return training, test

@@ -1,4 +1,4 @@
-"""From a picture as it was stored to a training image: channels, crop, size. One recipe for all who compare."""
+"""From a stored picture to a training image: channels, crop, size. The same preparation for all."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from cs_gan.errors import DataError
 CELEBA_CROP = 178
 """Side of CelebA's centre crop, in pixels of the aligned 178x218 image."""
 CELEBA_SIZE = 64
-"""Side of a CelebA training image unless told otherwise."""
+"""Default side of a CelebA training image."""
 MAX_PIXELS = 64 * 2**20
-"""Larger images are refused before they are decoded: a few kilobytes can unfold to gigabytes."""
+"""Larger images raise an error before decoding: a few kilobytes can unpack to gigabytes."""
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Turns a picture into a (C, H, W) uint8 array.
 
-    In order: the EXIF rotation is applied, transparency is laid over white, channels are converted, then
-    ``crop`` is cut from the centre, ``border`` added, the shorter side resized to ``image_size`` (bilinear,
-    antialiased) and the centre square taken.
+    Steps in order: apply the EXIF rotation, make transparent pixels white, convert channels, cut ``crop`` from the
+    centre, add ``border``, resize the shorter side to ``image_size`` (bilinear, antialiased), cut the centre square.
 
     Attributes:
         channels: 1 (grey) or 3 (RGB).
-        image_size: side of the result in pixels; None leaves the size alone.
-        crop: side of the square cut out first; None for no crop.
+        image_size: side of the result in pixels; None keeps the size.
+        crop: side of the square that is cut out first; None for no crop.
         stored_size: (width, height) that every picture must have; None for any.
         border: black pixels to add on each side.
     """
@@ -49,7 +48,7 @@ class Preparation:
         return f"{crop}{border}{size}{'RGB' if self.channels == 3 else 'grey'}"
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
-        """The training image; DataError if the picture is too large, too small or not the kind expected."""
+        """The training image; DataError if the picture is too large, too small or of the wrong kind."""
         self._check(image)
         ImageOps.exif_transpose(image, in_place=True)
         image = _convert(image, self.channels)
@@ -66,7 +65,7 @@ class Preparation:
     def _check(self, image: Image.Image) -> None:
         width, height = image.size
         short, long = sorted(image.size)
-        # The second term is the whole picture after its shorter side was resized: a long thread explodes there.
+        # The second term is the size after resizing the shorter side, which is huge for a very long picture.
         scaled = 0 if self.crop or not self.image_size or not short else self.image_size**2 * long // short
         if max(width * height, scaled) > MAX_PIXELS:
             raise DataError(
@@ -77,12 +76,12 @@ class Preparation:
             expected = "x".join(map(str, self.stored_size))
             raise DataError(
                 f"the image is {width}x{height}, but this data set's are {expected}. Is --data.root the right "
-                "folder? For images of your own use --data.name=folder."
+                "folder? For your own images use --data.name=folder."
             )
         if self.crop and short < self.crop:
             raise DataError(
                 f"the image is {width}x{height}, too small for the {self.crop} pixel centre crop. Give the images "
-                "as they were published, or use --data.name=folder for images that are cropped already."
+                "as they were published, or use --data.name=folder for images that are already cropped."
             )
 
 
@@ -91,9 +90,9 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise DataError("the image has floating-point pixels of unknown range. Save it with 8 bits a channel.")
+        raise DataError("the image has floating-point pixels of unknown range. Save it with 8 bits per channel.")
     if image.mode.startswith("I"):
-        # 16 bits a pixel: Pillow's own conversion clips at 255 instead of scaling.
+        # 16 bits per pixel: Pillow's own conversion clips at 255 and doesn't scale.
         scaled = np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255)
         image = Image.fromarray(scaled.round().astype(np.uint8))
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):

@@ -21,14 +21,14 @@ def batch_indices(
 ) -> Tensor:  # -> (batch_size,) int64
     """Rank ``rank``'s share of the ``draw``-th global batch of an endless stream of shuffled epochs.
 
-    The stream is ``epoch_indices(n, 0), epoch_indices(n, 1), ...`` end to end. Draw ``d`` (from 0) takes the
-    next ``batch_size * world_size`` of it and each rank its own ``batch_size`` of those. Batches cross epoch
-    borders, so no image is dropped; only in a draw that crosses one can an image come twice.
+    The stream is ``epoch_indices(n, 0), epoch_indices(n, 1), ...`` one after another. Draw ``d`` (from 0) takes the
+    next ``batch_size * world_size`` indices, and each rank takes its ``batch_size`` of those. A batch can continue into
+    the next epoch, so no image is dropped. Only in such a draw can an image occur twice.
 
     Args:
         n: images in the store, at least 1; it may be smaller than a batch.
         batch_size: images for one rank, at least 1.
-        draw: how many batches came before this one, over the whole run.
+        draw: number of batches before this one in the whole run.
         seed: the run's seed.
         rank: this process, 0 to ``world_size - 1``.
         world_size: number of processes.
@@ -42,7 +42,7 @@ def batch_indices(
     if batch_size < 1 or draw < 0:
         raise DataError(f"{call}: batch_size must be at least 1 and draw at least 0.")
     if not 0 <= rank < world_size:
-        raise DataError(f"{call}: rank must lie in 0 ... world_size - 1.")
+        raise DataError(f"{call}: rank must be in 0 ... world_size - 1.")
     position = (draw * world_size + rank) * batch_size
     end = position + batch_size
     pieces = []
@@ -51,27 +51,29 @@ def batch_indices(
         stop = min(n, start + end - position)
         pieces.append(_permutation(n, epoch, seed)[start:stop])
         position += stop - start
-    return torch.cat(pieces)  # a copy: the cached permutation stays as it is
+    return torch.cat(pieces)  # a copy, to protect the cached permutation
 
 
 def drawn(n: int, count: int, seed: int, labels: Tensor | None = None) -> Tensor:  # labels (n,) -> (count,) int64
-    """The places of ``count`` of ``n`` images, sorted: a random choice by ``seed``, or all where there are no more.
+    """The sorted indices of ``count`` of ``n`` images: a random choice by ``seed``, or all if ``n`` is not larger.
 
-    With labels every class gives as many, give or take one, as long as it has them; a smaller class gives all it has.
-    Of one seed, a smaller choice lies within a larger one.
+    With labels, all classes give equally many (up to one). A class with fewer images gives all of them. For the same
+    seed, a smaller choice is part of a larger one.
     """
     if count >= n:
         return torch.arange(n)
     if labels is None:
         return torch.randperm(n, generator=stream(seed, "subset"))[:count].sort().values
     classes = int(labels.max()) + 1
-    turn = torch.empty(n, dtype=torch.int64)  # images are taken in rounds, in each round one of every class
+    turn = torch.empty(n, dtype=torch.int64)  # images are taken in rounds, one of every class per round
     for label in range(classes):
         members = (labels == label).nonzero()[:, 0]
         turn[members[torch.randperm(len(members), generator=stream(seed, "subset", label))]] = torch.arange(
             len(members)
         )
-    within = torch.randperm(classes, generator=stream(seed, "subset", "extra")).argsort()  # a class's place in a round
+    within = torch.randperm(
+        classes, generator=stream(seed, "subset", "extra")
+    ).argsort()  # the position of a class in a round
     return (turn * classes + within[labels]).argsort()[:count].sort().values
 
 

@@ -1,4 +1,4 @@
-"""Test sets of CIFAR-10's classes whose images come from elsewhere, as their authors publish them."""
+"""Test sets with CIFAR-10's classes and images from other sources, as published by their authors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cs_gan.data.store import ImageStore
 from cs_gan.errors import DataError
 
 SHIFTED_NAMES = ("cifar10.1", "cifar10.1_v4", "cifar10.2", "cifar10_c")
-"""The names :func:`load_shifted` knows; ``cifar10.1`` is its version 6, which the field uses."""
+"""The names for :func:`load_shifted`. ``cifar10.1`` is its commonly used version 6."""
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _COUNTS = {"cifar10.1": 2000, "cifar10.1_v4": 2021, "cifar10.2": 2000, "cifar10_c": 50_000}
 _SEVERITIES = 5
-_SUBFOLDERS = ("", "datasets", "CIFAR-10-C")  # the files themselves, the repository of 10.1, the unpacked 10-C
+_SUBFOLDERS = ("", "datasets", "CIFAR-10-C")  # the folder of the files, the repository of 10.1, the unpacked 10-C
 _SOURCES = {
     "cifar10.1": "https://github.com/modestyachts/CIFAR-10.1",
     "cifar10.1_v4": "https://github.com/modestyachts/CIFAR-10.1",
@@ -42,7 +42,7 @@ def load_shifted(
     channels: int | None = None,
     limit: int | None = None,
 ) -> ImageStore:
-    """A shifted test set for networks trained on CIFAR-10; nothing is downloaded.
+    """A shifted test set for networks trained on CIFAR-10. Nothing is downloaded.
 
     ============= ============================================================= ======================
     name          files in ``root``                                             images
@@ -56,14 +56,14 @@ def load_shifted(
     Args:
         name: one of :data:`SHIFTED_NAMES`.
         root: the folder with the files.
-        corruption: for cifar10_c alone, which it needs: a file's name without ``.npy``.
-        severity: for cifar10_c alone: 1 to 5; None for all five, one after another.
-        image_size: side in pixels, 32 unless the network takes another.
+        corruption: required for cifar10_c, only there: a file name without ``.npy``.
+        severity: only for cifar10_c: 1 to 5; None for all five, one after another.
+        image_size: side in pixels, by default 32.
         channels: 3, or 1 for networks of grey images.
         limit: keep this many images, evenly spaced.
 
     Raises:
-        DataError: for missing files, and arrays of another type, shape or count than published.
+        DataError: for missing files, or arrays whose type, shape or count differs from the published ones.
     """
     check_name(name, SHIFTED_NAMES)
     if channels not in (None, 1, 3) or any(each is not None and each < 1 for each in (image_size, limit)):
@@ -107,7 +107,7 @@ def _cifar10_c(folder: Path, corruption: str | None, severity: int | None) -> tu
 
 
 def _file(name: str, folder: Path, file: str) -> Path:
-    """The file in the folder or where its authors' archive has it."""
+    """The file in the folder, or at its place in the authors' archive."""
     found = next((path for below in _SUBFOLDERS if (path := folder / below / file).is_file()), None)
     if found is None:
         raise DataError(f"load_shifted({name!r}): {folder / file} is missing. Get it from {_SOURCES[name]}.")
@@ -115,7 +115,7 @@ def _file(name: str, folder: Path, file: str) -> Path:
 
 
 def _npy(path: Path) -> Array:
-    """An array as it lies in the file, not read yet; pickles, which could run code, are refused."""
+    """The array in a file, not read yet. Pickles could run code, so they raise an error."""
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(array, np.ndarray):
@@ -127,7 +127,7 @@ def _npy(path: Path) -> Array:
 
 
 def _npz(path: Path, count: int) -> tuple[Array, Array]:
-    limits = {"images": count * 3072 + 4096, "labels": count * 8 + 4096}  # bytes, with room for a header
+    limits = {"images": count * 3072 + 4096, "labels": count * 8 + 4096}  # bytes, with space for a header
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {key: archive.getinfo(f"{key}.npy").file_size for key in limits}
@@ -146,7 +146,7 @@ def _npz(path: Path, count: int) -> tuple[Array, Array]:
 
 
 def _told(error: Exception) -> str:
-    # numpy sees a pickle in whatever it doesn't know, and advises to load it all the same.
+    # numpy takes unknown content for a pickle and suggests loading it.
     return "its content isn't numbers" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
 
 

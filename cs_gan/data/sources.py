@@ -1,4 +1,4 @@
-"""Where pictures come from: an array, files, a folder. Zips are in :mod:`cs_gan.data.archives`."""
+"""Sources of pictures: an array, files, a folder. Zips are in :mod:`cs_gan.data.archives`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cs_gan.data.layout import Layout, Parts, arrange, images_only, is_hidden, i
 from cs_gan.errors import DataError
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Larger image files are refused before they are read."""
+"""Larger image files raise an error before they are read."""
 
 
 def _nothing() -> None:
@@ -28,14 +28,14 @@ class ImageSource:
     """Pictures in a fixed order, opened one at a time, from any thread.
 
     Attributes:
-        names: what to call each picture in an error.
-        open: opens picture ``i``; it may raise whatever Pillow or the file system raise.
+        names: the name of each picture for errors.
+        open: opens picture ``i``; it may raise any error of Pillow or the file system.
         labels: class numbers, or None.
-        split: the split these are, ``"all"`` where the source isn't split.
-        close: lets go of the file behind it.
-        classes: the classes' names by number; where there are labels but no names, the numbers serve.
+        split: the split of the pictures, ``"all"`` if the source isn't split.
+        close: closes the underlying file.
+        classes: the classes' names by number; if there are labels but no names, the numbers are used.
         empty: class folders without images.
-        remark: what a user should know of the split, for the description.
+        remark: a note about the split for the description.
     """
 
     names: Sequence[str]
@@ -58,11 +58,11 @@ class ImageTree:
     Attributes:
         root: that folder or zip.
         images: the paths of all images, in no order.
-        folders: the paths of the folders, those without images too.
-        read: the bytes of one file; whatever the file system or zipfile raise if it can't be read.
-        name: what to call a path in an error.
-        close: lets go of the file behind it.
-        others: the paths of files that look like data and aren't images that can be read.
+        folders: the paths of all folders, also without images.
+        read: returns the bytes of one file; it may raise any error of the file system or zipfile.
+        name: the name of a path for errors.
+        close: closes the underlying file.
+        others: the paths of files that look like data but are not images that can be read.
     """
 
     root: Path
@@ -74,7 +74,7 @@ class ImageTree:
     others: Sequence[Parts] = ()
 
     def source(self, layout: Layout, remark: str = "") -> ImageSource:
-        """The pictures that a layout chose."""
+        """The pictures selected by a layout."""
         order = layout.order
         return ImageSource(
             [self.name(parts) for parts in order],
@@ -104,7 +104,7 @@ class ImageTree:
 def array_source(
     pixels: npt.NDArray[np.uint8], labels: Iterable[int], *, name: str, split: str, classes: Sequence[str]
 ) -> ImageSource:  # pixels (n, H, W) or (n, H, W, 3)
-    """Pictures that lie in an array already."""
+    """Pictures in an array."""
     names = [f"{name} image {i}" for i in range(len(pixels))]
     numbers = [int(label) for label in labels]
     return ImageSource(names, lambda i: Image.fromarray(pixels[i]), numbers, split, classes=classes)
@@ -134,11 +134,10 @@ def tree_source(tree: ImageTree, split: str) -> ImageSource:
 
 
 def folder_tree(root: Path) -> ImageTree:
-    """What lies below the folder ``root``, which may be a link.
+    """The files below the folder ``root``, which may be a link.
 
-    Links below it are followed as long as they stay below it, each folder once; those
-    that are broken, run in a circle or lead out of ``root`` are refused, so that a data set is what its folder
-    holds and nothing else.
+    Links that stay below ``root`` are followed, each folder once. Links that are broken, circular or lead outside of
+    ``root`` raise an error. So a data set consists only of what is in its folder.
 
     Raises:
         DataError: naming such a link, or a folder that can't be listed.
@@ -163,7 +162,7 @@ def has_images(root: Path) -> bool:
 
 
 def check_bytes(size: int) -> None:
-    """DataError unless an image file of ``size`` bytes is worth reading."""
+    """DataError if an image file of ``size`` bytes is empty or too large."""
     if size == 0:
         raise DataError("the file is empty. Delete or replace it.")
     if size > MAX_FILE_BYTES:
@@ -176,7 +175,7 @@ def _read(path: Path) -> bytes:
 
 
 def _walk(root: Path, folders: list[Path], others: list[Path]) -> Iterator[Path]:
-    """Image files below ``root``, hidden ones left out; folders and files of other kinds are added to the lists."""
+    """Image files below ``root``, without hidden ones. Folders and files of other kinds are added to the lists."""
     top = os.path.realpath(root)
     seen: set[str] = set()
 
@@ -204,21 +203,21 @@ def _walk(root: Path, folders: list[Path], others: list[Path]) -> Iterator[Path]
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as entries:  # knows links and folders without asking the disk again
+        with os.scandir(folder) as entries:  # scandir knows links and folders without reading the disk again
             return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} can't be listed ({error.strerror}). Check its permissions.") from error
 
 
 def _check_link(path: Path, top: str, trail: Sequence[str]) -> None:
-    """Refuse a link that is broken, leads out of ``top``, or back to one of ``trail``: the folders it lies in."""
+    """DataError for a link that is broken, leads outside of ``top``, or back to one of its parents in ``trail``."""
     try:
         target = os.path.realpath(path, strict=True)
     except OSError as error:
-        raise DataError(f"{path} is a link that leads nowhere ({error.strerror}). Mend or remove it.") from error
+        raise DataError(f"{path} is a broken link ({error.strerror}). Fix or remove it.") from error
     folder = os.path.isdir(target)
     if target in trail:
-        raise DataError(f"{path} is a link back to {target}, which holds it. Remove it.")
+        raise DataError(f"{path} is a link back to {target}, which contains it. Remove it.")
     if os.path.commonpath([top, target]) != top and (folder or is_image((path.name,))):
         raise DataError(
             f"{path} is a link to {target}, outside {top}. Give the real folder as --data.root, or put the images "

@@ -1,4 +1,4 @@
-"""Two spirals: the classic problem in the plane on which a decision boundary can be seen."""
+"""Two spirals: the classic problem in the plane for viewing a decision boundary."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cs_gan.randomness import stream
 def two_spirals(
     n: int, *, noise: float = 0.03, turns: float = 1.5, seed: int = 0
 ) -> tuple[Tensor, Tensor]:  # -> (n, 2) float32, (n,) int64
-    """Points on two arms that wind about the origin, one the other's mirror image in it; labels 0 and 1 in turns.
+    """Points on two arms that wind around the origin and are mirror images at the origin; labels alternate 0 and 1.
 
-    An arm is ``r (cos 2 pi turns r, sin 2 pi turns r)``, with the radius r the root of a uniform number, so that points
-    lie about as densely outside as within. Lang and Witbrock's spirals ("Learning to tell two spirals apart", 1988)
+    An arm is ``r (cos 2 pi turns r, sin 2 pi turns r)``. The radius r is the root of a uniform number, so points are
+    about as dense outside as inside. Lang and Witbrock's spirals ("Learning to tell two spirals apart", 1988)
     have three turns.
 
     Args:
-        n: points, at least 2.
+        n: number of points, at least 2.
         noise: standard deviation of the Gaussian noise on both coordinates; the arms reach radius 1.
-        turns: how often an arm goes round; neighbouring arms are ``1 / (2 turns)`` apart.
-        seed: all that is drawn.
+        turns: number of turns of an arm; neighbouring arms are ``1 / (2 turns)`` apart.
+        seed: for all random draws.
 
     Raises:
         DataError: for impossible arguments.

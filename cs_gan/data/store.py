@@ -1,4 +1,4 @@
-"""The decoded images of a run and how a batch is made of them."""
+"""The decoded images of a run, and how to make a batch of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cs_gan.errors import DataError
 from cs_gan.randomness import derive_seed
 
 MAX_CLASSES = 2**16
-"""Labels from here on are taken for a mistake where the classes have no names."""
+"""If classes have no names, labels of this size or above count as an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +24,14 @@ class ImageStore:
 
     Attributes:
         images: (n, C, H, W) uint8, in memory or memory-mapped.
-        labels: (n,) int64 class numbers, or None where the data has no classes.
+        labels: (n,) int64 class numbers, or None if the data has no classes.
         name: the data set's name, such as ``"cifar10"``.
         description: one line for logs and reports.
-        split: what part of the data this is; ``"all"`` where it isn't split.
+        split: the split of the data; ``"all"`` if it isn't split.
         preparation: crop, resize and channels, in words; part of the fingerprint.
-        class_names: a name for each class, by number; left out, the numbers up to the largest label. Empty without
+        class_names: a name for each class, by number; by default the numbers up to the largest label. Empty without
             labels.
-        empty_classes: class folders that hold no images, which :func:`~cs_gan.data.labelled.labelled` refuses.
+        empty_classes: class folders without images, which :func:`~cs_gan.data.labelled.labelled` rejects.
     """
 
     images: Tensor
@@ -58,7 +58,7 @@ class ImageStore:
 
     @property
     def num_classes(self) -> int:
-        """Classes that labels may name, whether or not an image has each; 0 without labels."""
+        """The number of classes, including those without an image; 0 without labels."""
         return len(self.class_names)
 
     @property
@@ -68,7 +68,7 @@ class ImageStore:
         return channels, height, width
 
     def fits(self, device: torch.device) -> bool:
-        """Whether the images should lie on a GPU: they take at most a quarter of its free memory, and aren't mapped."""
+        """Whether the images should be on a GPU: they need at most a quarter of its free memory and aren't mapped."""
         if device.type != "cuda" or self.images.is_shared():  # type: ignore[no-untyped-call]
             return False
         free, _ = torch.cuda.mem_get_info(device)
@@ -78,8 +78,9 @@ class ImageStore:
     def fingerprint(self) -> str:
         """16 hex digits of a SHA-256 over name, split, preparation, shape and every pixel.
 
-        Two stores share it only if they hold the same images, made in the same way, in the same order, so it
-        can key a cache of reference statistics. Computed on first use, at a few hundred MiB a second.
+        Two stores have the same fingerprint only if they have the same images, prepared in the same way, in the same
+        order. So it can be the key of a cache of reference statistics. It is computed on first use, at a few hundred
+        MiB per second.
         """
         what = (self.name, self.split, self.preparation, tuple(self.images.shape))
         digest = hashlib.sha256(repr(what).encode())
@@ -98,20 +99,20 @@ class ImageStore:
     ) -> Tensor:  # indices (B,) -> (B, C, H, W) float32
         """The chosen images as float32 on the CPU, ``x / 127.5 - 1``, so in [-1, 1].
 
-        What is drawn for an image is a pure function of (seed, draw, its index) and, where a batch holds it
-        twice, of the occurrence: neighbours, order, rank and the number of processes don't matter.
+        The random augmentation of an image depends only on (seed, draw, its index) and, if a batch contains it twice,
+        on the occurrence. It does not depend on neighbours, order, rank or the number of processes.
 
         Args:
             indices: (B,) positions in the store, from 0.
-            augmentation: (seed, draw), the key of all that is drawn; required with ``flip``, ``crop`` or
+            augmentation: (seed, draw), the key of all random draws; required with ``flip``, ``crop`` or
                 ``dequantize``.
             flip: mirror each image left to right with probability 1/2.
-            crop: pad each side by this many black pixels, -1 in the result, and cut the old size out at random, all
-                ``(2 crop + 1)^2`` places alike.
+            crop: pad each side by this many black pixels, -1 in the result, and cut out the old size at one of the
+                ``(2 crop + 1)^2`` positions, all equally likely.
             dequantize: add U(0, 1/128) to each pixel, in 65,536 steps, after scaling; values then reach 1 + 1/128.
 
         Raises:
-            DataError: if ``crop`` is negative, a draw is asked for without ``augmentation``, or an index isn't in the
+            DataError: if ``crop`` is negative, a draw is asked for without ``augmentation``, or an index is not in the
                 store.
         """
         rows = torch.as_tensor(indices, dtype=torch.int64)
@@ -134,14 +135,14 @@ class ImageStore:
 
 
 def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes' names, made of numbers where none are given; DataError if the labels don't fit them."""
+    """The classes' names, by default their numbers. DataError if the labels don't fit them."""
     if labels.shape != (n,):
         raise DataError(f"ImageStore has {n} images but labels of shape {tuple(labels.shape)}.")
     if labels.dtype != torch.int64:
         raise DataError(f"ImageStore's labels are {labels.dtype}: give class numbers as int64, with labels.long().")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"ImageStore's class_names hold {twice!r} twice. Give each class a name of its own.")
+        raise DataError(f"ImageStore's class_names contain {twice!r} twice. Give each class its own name.")
     count = len(names) or min(max(int(labels.max()) + 1, 1), MAX_CLASSES)
     wrong = ((labels < 0) | (labels >= count)).nonzero()
     if len(wrong):
@@ -154,7 +155,7 @@ def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str,
 
 
 def describe(name: str, what: str, images: Tensor, mapped: bool) -> str:
-    """A store's description: name, split, count, shape, and where the images lie."""
+    """A store's description: name, split, count, shape, and where the images are."""
     mebibytes = images.numel() / 2**20
     return (
         f"{name} ({what}): {len(images):,} images, {'x'.join(map(str, images.shape[1:]))}, "

@@ -1,4 +1,4 @@
-"""Batches made ahead of their use, on threads."""
+"""Batches prepared ahead of their use, on threads."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from cs_gan.errors import DataError
 
 
 class BatchStream:
-    """``stream[draw]`` is ``make(draw)``, with the draws that follow already in the making.
+    """``stream[draw]`` is ``make(draw)``, while threads already make the next draws.
 
-    ``make`` must be a pure function of the draw (and, with two workers or more, bear being called at the same
-    time), so that neither the number of workers nor the order of the calls changes a batch. Ask for draws one
-    after another; any other draw is made all the same, only without a head start. What ``make`` raises is raised
-    by ``stream[draw]`` of that draw, and the stream stays usable.
+    ``make`` must be a pure function of the draw and, with two or more workers, safe to call at the same time. Then
+    neither the number of workers nor the order of calls changes a batch. Request draws one after another. Other draws
+    work too, but are not prepared ahead. If ``make`` raises an error, ``stream[draw]`` raises it for that draw, and the
+    stream stays usable.
 
-    Close it, best by ``with``: that drops what was made ahead and returns once every thread has ended.
+    Close it, best with ``with``. This drops prepared batches and returns when all threads have ended.
 
     Attributes:
         make: makes a batch.
-        workers: threads; 0 makes each batch when it is asked for.
-        ahead: how many draws beyond the last one asked for are in the making or ready; unused without workers.
-        pin: hand out batches in page-locked memory, for faster copies to a GPU; no effect without CUDA.
+        workers: number of threads; 0 makes each batch on request.
+        ahead: number of draws after the last requested one that are prepared; unused without workers.
+        pin: return batches in page-locked memory, for faster copies to a GPU; no effect without CUDA.
 
     Raises:
         DataError: for impossible numbers of workers or batches ahead, and for a draw from a closed stream.
@@ -56,7 +56,7 @@ class BatchStream:
         return self._pending.pop(draw).result()
 
     def close(self) -> None:
-        """Drop what was made ahead and end the threads; a second call does nothing."""
+        """Drop prepared batches and end the threads. A second call does nothing."""
         self._closed = True
         self._pending.clear()
         if self._pool is not None:
@@ -71,7 +71,7 @@ class BatchStream:
         self.close()
 
 
-# A function, not a method: a thread that held the stream would keep a forgotten one, and so itself, alive.
+# A function, not a method: a thread with a reference to the stream would keep an unused stream, and itself, alive.
 def _make(make: Callable[[int], Tensor], draw: int, pin: bool) -> Tensor:
     batch = make(draw)
     return batch.pin_memory() if pin else batch

@@ -1,4 +1,4 @@
-"""Tiny ImageNet as it is published: 200 classes in folders for training, a table of labels for validation."""
+"""Tiny ImageNet as published: 200 class folders for training, a table of labels for validation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SIZE = 64
 
 
 def tiny_imagenet_source(tree: ImageTree, split: str) -> ImageSource:
-    """Images and labels of ``train`` or ``val``; ``test`` means ``val``, since the test images have no labels.
+    """Images and labels of ``train`` or ``val``; ``test`` means ``val``, because the test images have no labels.
 
-    Classes are numbered as in ``wnids.txt``. A class is named by the first of its synonyms in ``words.txt``, with its
-    WordNet id where two classes share it; without that file, by its id.
+    Classes are numbered as in ``wnids.txt``. The name of a class is its first synonym in ``words.txt``, with its
+    WordNet id if two classes share the synonym. Without that file, the name is the id.
 
     Raises:
-        DataError: for another split, or naming what is missing, unknown, or not listed.
+        DataError: for an unknown split, or naming what is missing, unknown or not listed.
     """
     try:
         if split not in ("train", "val", "test"):
@@ -39,7 +39,7 @@ def tiny_imagenet_source(tree: ImageTree, split: str) -> ImageSource:
 
 
 def _top(tree: ImageTree) -> Parts:
-    """Where ``wnids.txt`` lies: at the root, in the published folder, or in the one folder that there is."""
+    """The folder of ``wnids.txt``: the root, the published folder, or the only folder there is."""
     tops = {parts[0] for parts in tree.images if len(parts) > 1}
     for top in [(), (FOLDER,), *([(*tops,)] if len(tops) == 1 else [])]:
         if tree.text((*top, "wnids.txt")) is not None:
@@ -126,7 +126,7 @@ def _annotations(tree: ImageTree, table: Parts, number: dict[str, int]) -> dict[
         if wnid not in number:
             raise DataError(f"{where} {name} is of class {wnid!r}, which wnids.txt doesn't list. Get both again.")
         if labels.setdefault(name, number[wnid]) != number[wnid]:
-            raise DataError(f"{where} {name} comes twice, with different classes. Get the file again.")
+            raise DataError(f"{where} {name} occurs twice, with different classes. Get the file again.")
     return labels
 
 

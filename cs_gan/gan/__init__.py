@@ -1,4 +1,4 @@
-"""WGAN-GP and its rivals: losses, penalties, augmentations, both networks' steps, the averaged generator."""
+"""WGAN-GP and alternatives: losses, penalties, augmentations, critic and generator steps, the averaged generator."""
 
 from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
 from cs_gan.gan.double_backward import fast_double_backward

@@ -1,6 +1,6 @@
-"""Augmentations inside the training step: differentiable, and functions of uniform numbers that are drawn outside.
+"""Differentiable augmentations inside the training step, as functions of uniform numbers drawn by the caller.
 
-All images are (B, C, H, W), whatever their range; what moves in from outside is 0, which is grey in [-1, 1].
+All images are (B, C, H, W), in any range. Pixels shifted in from outside the image are 0, which is grey in [-1, 1].
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def brightened(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 1)
 
 
 def saturated(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 1)
-    """Away from each pixel's grey, or towards it, by a factor of 2 u."""
+    """Saturation: scales the distance from each pixel's grey value by 2 u."""
     grey = x.mean(dim=1, keepdim=True)
     return (x - grey) * (2 * u).view(-1, 1, 1, 1) + grey
 
 
 def contrasted(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 1)
-    """Away from the image's mean, or towards it, by a factor of u + 1/2."""
+    """Contrast: scales the distance from the image's mean by u + 1/2."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return (x - mean) * (u + 0.5).view(-1, 1, 1, 1) + mean
 
@@ -39,12 +39,12 @@ def coloured(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 3)
 
 
 def translated(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
-    """Moved by a whole number of pixels, up to an eighth of each side in either direction."""
+    """Shifts by a whole number of pixels, up to an eighth of each side in either direction."""
     rows, columns = (
         _shift(size, (u[:, i] * (2 * _most(size) + 1)).floor() - _most(size), x.dtype)
         for i, size in enumerate(x.shape[2:])
     )
-    # As products, which have derivatives of any order with the same bits every time; gathering has not on CUDA.
+    # Matrix products have deterministic derivatives of any order. On CUDA, gathering does not.
     return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
 
 
@@ -53,13 +53,13 @@ def _most(size: int) -> int:
 
 
 def _shift(size: int, by: Tensor, dtype: torch.dtype) -> Tensor:  # (B,) -> (B, size, size) of 0 and 1
-    """Row i of the product is row i + by, or 0 where there is none."""
+    """Row i of the product is row i + by of the factor, or 0 if there is none."""
     index = torch.arange(size, device=by.device)
     return (index[None, None, :] == index[None, :, None] + by[:, None, None]).to(dtype)
 
 
 def cut_out(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
-    """A square of half the side set to 0; its centre is anywhere in the image."""
+    """Sets a square of half the side to 0. Its centre can be anywhere in the image."""
     inside = []
     for i, size in enumerate(x.shape[2:]):
         cut = int(size * CUTOUT + 0.5)
@@ -70,7 +70,7 @@ def cut_out(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
 
 
 def flipped(x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 1)
-    """Mirrored where u < 1/2."""
+    """Mirrors images with u < 1/2."""
     return torch.where((u < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
 
 
@@ -81,29 +81,29 @@ _KINDS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "flip": (1, flipped),
 }
 DIFF_AUGMENT = ("color", "translation", "cutout")
-"""The policy that the source uses with little data."""
+"""The policy that the source uses for few images."""
 VIEW = ("flip", "translation")
-"""What consistency regularisation compares an image with: flipped and moved by a few pixels (Zhang et al. 2020)."""
+"""The policy of consistency regularisation: flip and shift by a few pixels (Zhang et al. 2020)."""
 
 
 def diff_augment(x: Tensor, key: Tensor, policy: Sequence[str] = DIFF_AUGMENT) -> Tensor:
-    """Augment images so that gradients pass.
+    """Augment images differentiably.
 
-    Apply it to real and fake images alike wherever the critic sees them, in the generator's step too.
+    Apply it to all images that the critic sees, real and fake, also in the generator step.
 
     Args:
         x: (B, C, H, W).
-        key: () int64 on the images' device; all draws derive from it. ``torch.tensor(derive_seed(...))`` makes one.
-        policy: of color, translation, cutout and flip, in the order in which they are applied.
+        key: () int64 on the images' device; it fixes all draws. ``torch.tensor(derive_seed(...))`` makes one.
+        policy: names from color, translation, cutout and flip, in the order of application.
 
     Raises:
-        ValueError: for another name in the policy.
+        ValueError: for an unknown name in the policy.
 
     Source: Zhao et al. 2020 (DiffAugment), section 3.2 and the authors' ranges.
     """
     for kind in policy:
         if kind not in _KINDS:
-            raise ValueError(f"policy={list(policy)}: {kind!r} is unknown; there are {', '.join(_KINDS)}.")
+            raise ValueError(f"policy={list(policy)}: {kind!r} is unknown. Choose from {', '.join(_KINDS)}.")
     if not policy:
         return x
     draws = uniform(key, len(x), sum(_KINDS[kind][0] for kind in policy)).to(x.dtype)
@@ -116,8 +116,8 @@ def diff_augment(x: Tensor, key: Tensor, policy: Sequence[str] = DIFF_AUGMENT) -
 
 
 def mixed_images(images: Tensor, share: Tensor | float) -> Tensor:  # (B, *F), () -> (B, *F)
-    """share x_i + (1 - share) x_(i - 1), each image with its predecessor in the batch.
+    """share x_i + (1 - share) x_(i - 1): mixes each image with its predecessor in the batch.
 
-    Mixup of real images only: in a GAN there are no labels to mix. Source: Zhang et al. 2018, section 2.
+    Mixup of real images only, because a GAN has no labels to mix. Source: Zhang et al. 2018, section 2.
     """
     return images * share + images.roll(1, 0) * (1 - share)

@@ -1,4 +1,4 @@
-"""Operations whose derivatives are such operations again, to any order: see double_backward.py for what uses them."""
+"""Operations whose derivatives are again operations of this kind, to any order. double_backward.py uses them."""
 
 # ruff: noqa: D102 (forward and backward are autograd.Function's own)
 
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 class Geometry(NamedTuple):
-    """What ``aten::convolution`` takes after its tensors."""
+    """The arguments of ``aten::convolution`` after its tensors."""
 
     stride: list[int]
     padding: list[int]
@@ -52,7 +52,7 @@ class Convolution(Function):
 
 
 class InputGradient(Function):
-    """The gradient by x, bilinear in dy and w; of ``like``, a stand-in for x, only the shape counts."""
+    """The gradient by x, bilinear in dy and w. ``like`` stands for x; only its shape matters."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
@@ -74,7 +74,7 @@ class InputGradient(Function):
 
 
 class WeightGradient(Function):
-    """The gradient by w, bilinear in dy and x; of ``like``, a stand-in for w, only the shape counts."""
+    """The gradient by w, bilinear in dy and x. ``like`` stands for w; only its shape matters."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
@@ -122,7 +122,7 @@ class LeakyReLU(Function):
 
 
 class Slope(Function):
-    """dy where y is positive, else slope dy: linear in dy, and constant in y but for the kink."""
+    """dy where y is positive, else slope dy: linear in dy, and constant in y except at the kink."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, y: Tensor, slope: float) -> Tensor:
@@ -152,7 +152,7 @@ class AveragePool(Function):
 
 
 class AveragePoolGradient(Function):
-    """Its transpose; of ``like``, a stand-in for x, only the shape counts."""
+    """The transpose of average pooling. ``like`` stands for x; only its shape matters."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, like: Tensor, options: tuple[Any, ...]) -> Tensor:

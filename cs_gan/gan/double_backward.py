@@ -1,13 +1,14 @@
-"""Second derivatives of a critic at the price they should have.
+"""Fast second derivatives of a critic.
 
-A gradient penalty differentiates a gradient. torch is slow at it in two ways. It computes the double backward of a
-convolution as a convolution with a kernel as large as the image, which uses a fraction of a chip. And it hands on the
-second derivative of ReLU, leaky ReLU and average pooling, which is 0, as a tensor of zeros, through a whole backward
-pass of the network.
+A gradient penalty differentiates a gradient. torch is slow here for two reasons. It computes the double backward of a
+convolution as a convolution with a kernel as large as the image, which uses only a fraction of the hardware. And the
+second derivative of ReLU, leaky ReLU and average pooling is 0, but torch sends it as a tensor of zeros through a whole
+backward pass of the network.
 
-Here each operation's derivatives are such operations again ("closed under differentiation"), so a derivative of any
-order is an ordinary convolution, input gradient or weight gradient, and what is 0 is not computed. The values are
-torch's own, to rounding. The closed convolution is the idea of NVIDIA's ``conv2d_gradfix``; the code is ours.
+Here the derivatives of each operation are again operations of this kind ("closed under differentiation"). So a
+derivative of any order is an ordinary convolution, input gradient or weight gradient, and zeros are not computed. The
+values equal torch's, up to rounding. The closed convolution is the idea of NVIDIA's ``conv2d_gradfix``; the code is
+ours.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from cs_gan.core.recompute import checkpointed
 from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU
 
 CPU_CROSSOVER = 2**24
-"""Multiply-adds from which a convolution is worth closing on a CPU: below it Python costs more than it saves."""
+"""On a CPU, convolutions with fewer multiply-adds use torch's own: Python's overhead would be larger than the gain."""
 
 
 @contextmanager
 def fast_double_backward() -> Iterator[None]:
-    """Inside, convolutions, ReLU, leaky ReLU and average pooling are closed under differentiation.
+    """A context in which convolutions, ReLU, leaky ReLU and average pooling are closed under differentiation.
 
     ::
 
@@ -39,9 +40,9 @@ def fast_double_backward() -> Iterator[None]:
         (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
         slope.square().sum().backward()
 
-    Only the forward pass belongs inside; :func:`gradient_penalty` does it on its own. The model is not touched: calls
-    are caught, whoever makes them, in modules or not. A call that has no case here runs as torch's own: inputs that
-    need no gradient, in-place activations, asymmetric padding, ``torch.func``, forward-mode differentiation,
+    Put only the forward pass inside. :func:`gradient_penalty` does this itself. The model is not changed: all calls
+    are intercepted, inside or outside of modules. Calls without a case here run as usual in torch: inputs that need
+    no gradient, in-place activations, asymmetric padding, ``torch.func``, forward-mode differentiation,
     non-reentrant checkpoints, and on a CPU convolutions too small to gain (:data:`CPU_CROSSOVER`).
     """
     with _Closing():
@@ -61,7 +62,7 @@ class _Closing(TorchFunctionMode):
 
 
 def _applies(x: Any) -> bool:
-    """Whether second derivatives by x are to come, and of a kind that Functions here give."""
+    """Whether second derivatives by x may follow, of a kind that the Functions here support."""
     return (
         isinstance(x, Tensor)
         and x.requires_grad

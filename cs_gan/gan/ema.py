@@ -12,7 +12,7 @@ def averaged(generator: nn.Module, decay: float = 0.999) -> AveragedModel:
 
     Early averages would be dominated by the initial weights, so the decay after t updates is
     min(decay, (1 + t) / (10 + t)), as in TensorFlow's ``ExponentialMovingAverage``; the first update copies. Call
-    ``update_parameters`` after each step; the averaged network is its ``module``.
+    ``update_parameters`` after each step. ``module`` is the averaged network.
 
     Raises:
         ValueError: for a decay outside [0, 1).
@@ -23,7 +23,7 @@ def averaged(generator: nn.Module, decay: float = 0.999) -> AveragedModel:
 
 
 class _Averaged(AveragedModel):
-    """torch's own reads its counter on the host in every update; here it stays where it is."""
+    """torch's own update reads its counter on the host. This one leaves it on the device."""
 
     n_averaged: torch.Tensor
 
@@ -35,7 +35,7 @@ class _Averaged(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Let the model's weights and buffers enter the average."""
+        """Update the average with the model's weights and buffers."""
         count = self.n_averaged.to(torch.float32)
         share = (9 / (10 + count)).clamp_min(1 - self.decay).masked_fill(count == 0, 1.0)  # of the new weights
         pairs = list(zip(_state(self.module), _state(model), strict=True))

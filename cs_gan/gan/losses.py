@@ -1,4 +1,4 @@
-"""Adversarial losses: one function per equation, and the four pairs of them by name."""
+"""Adversarial losses: one function per equation, and four pairs of critic and generator loss by name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def relativistic_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor
 
 
 def relativistic_generator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
-    """E[softplus(D(real) - D(fake))]: the critic's loss with the two exchanged. Source: as there."""
+    """E[softplus(D(real) - D(fake))]: the critic's loss with real and fake exchanged. Same source."""
     return relativistic_critic_loss(fake_scores, real_scores)
 
 
@@ -72,12 +72,12 @@ def relativistic_generator_loss(fake_scores: Tensor, real_scores: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """What the two networks minimise.
+    """The losses of critic and generator.
 
     Attributes:
         critic: (real scores, fake scores) -> ().
-        generator: fake scores -> (), or where ``paired``, (fake scores, real scores) -> ().
-        paired: whether each fake score meets a real one, so that there must be as many.
+        generator: fake scores -> (), or if ``paired``, (fake scores, real scores) -> ().
+        paired: whether each fake score is paired with a real one. Both batches must then have the same size.
     """
 
     critic: Callable[[Tensor, Tensor], Tensor]
@@ -91,14 +91,14 @@ LOSSES = {
     "non-saturating": AdversarialLoss(non_saturating_critic_loss, non_saturating_generator_loss),
     "relativistic": AdversarialLoss(relativistic_critic_loss, relativistic_generator_loss, paired=True),
 }
-"""By the name that :func:`~cs_gan.gan.critic_step` and ``training.loss`` take."""
+"""The losses by name, as :func:`~cs_gan.gan.critic_step` and ``training.loss`` take it."""
 
 
 def adversarial_loss(name: str) -> AdversarialLoss:
     """One of :data:`LOSSES`.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for an unknown name.
     """
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}.")

@@ -1,4 +1,4 @@
-"""What regularises a critic, one function per equation, each without its weight."""
+"""Penalties on a critic: one function per equation, each without its weight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cs_gan.gan.double_backward import fast_double_backward
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
 
-    Computed in float32 (float64 stays) whatever autocast is around: second derivatives in half precision
+    Computed in float32 (float64 stays) under any autocast, because second derivatives in half precision
     overflow.
 
     Args:
@@ -30,7 +30,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
     if real.shape != fake.shape or alpha.shape != real.shape[:1]:
         raise ValueError(
             f"gradient_penalty got real {tuple(real.shape)}, fake {tuple(fake.shape)} and alpha "
-            f"{tuple(alpha.shape)}: real and fake must have one shape, and alpha one value a sample."
+            f"{tuple(alpha.shape)}: real and fake must have the same shape, and alpha one value per sample."
         )
     with torch.autocast(real.device.type, enabled=False):
         dtype = torch.promote_types(real.dtype, torch.float32)
@@ -61,22 +61,22 @@ def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
 
 
 def _input_gradient(caller: str, critic: nn.Module, images: Tensor) -> Tensor:  # (B, *F) -> (B, prod F)
-    """Of each score by its image, differentiable in the critic's parameters."""
+    """The gradient of each score by its image, differentiable in the critic's parameters."""
     images = images.requires_grad_() if images.is_leaf and not images.requires_grad else images
     with fast_double_backward():
         scores = critic(images)
     require_second_derivative(caller, scores, images)
-    # In this thread: on a GPU, autograd's own numbers these nodes in a count of its own. The order in which the
-    # gradients of a parameter are added up, and so their last bits, would depend on the history of the process.
+    # In this thread. On a GPU, autograd's own thread numbers these nodes with its own counter. Then the order in which
+    # a parameter's gradients are added, and so their last bits, would depend on the history of the process.
     with torch.autograd.set_multithreading_enabled(False):
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.flatten(1)
 
 
 def consistency_penalty(scores: Tensor, view_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
-    """E[(D(x) - D(T(x)))^2]: an image and an augmented view T(x) of it are to score alike.
+    """E[(D(x) - D(T(x)))^2]: an image and its augmented view T(x) should get the same score.
 
-    Of real images alone it is CR; of real and fake ones, each with a weight of its own, bCR.
+    On real images only, this is CR. On real and fake images, each with its own weight, it is bCR.
 
     Source: Zhang et al. 2020 (CR), equation 3 for the scores; Zhao et al. 2021 (bCR), algorithm 1.
     """
@@ -86,8 +86,8 @@ def consistency_penalty(scores: Tensor, view_scores: Tensor) -> Tensor:  # (B,),
 def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
     """E[f(x)^2], the mean square of a block's outputs.
 
-    Ours: the control for coding that block. The penalty of coding shrinks the linear part of a block too; this one does
-    nothing else.
+    Ours: the control for coding that block. The coded penalty also shrinks the linear part of a block. This penalty
+    only shrinks.
     """
     return features.square().mean()
 
@@ -95,9 +95,9 @@ def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
 class LeCam(nn.Module):
     """E[(D(real) - a_F)^2] + E[(D(fake) - a_R)^2], with a_R and a_F moving averages of real and fake scores.
 
-    The averages are buffers: keep the module in your checkpoints. In several processes they are of all processes'
-    scores. The first steps take the plain mean of all scores so far. (The authors' code starts after some thousand
-    steps, and penalises one side of each difference only.)
+    The averages are buffers, so save the module in your checkpoints. With several processes they average the scores of
+    all processes. The first steps use the plain mean of all scores so far. (The authors' code starts after some
+    thousand steps and penalises only one side of each difference.)
 
     Args:
         decay: of the averages.
@@ -120,7 +120,7 @@ class LeCam(nn.Module):
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
-        """Let the scores enter the averages, and give the penalty."""
+        """Update the averages with the scores and return the penalty."""
         with torch.no_grad():
             means = torch.stack([real_scores.mean(), fake_scores.mean()]).to(self.anchors)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -128,6 +128,6 @@ class LeCam(nn.Module):
                 means /= torch.distributed.get_world_size()
             self.seen += 1
             self.anchors.lerp_(means, (1 / self.seen).clamp_min(1 - self.decay))
-        real, fake = self.anchors.clone()  # the next call moves them, and a backward may still be to come
+        real, fake = self.anchors.clone()  # the next call changes them, possibly before the backward
         penalty: Tensor = (real_scores - fake).square().mean() + (fake_scores - real).square().mean()
         return penalty

@@ -1,4 +1,4 @@
-"""Spectral norm of a whole critic, at one power iteration a step."""
+"""Spectral norm of a whole critic, with one power iteration per step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LAYERS = (
 
 
 def spectrally_normalised(critic: nn.Module) -> nn.Module:
-    """The same critic, the weight of each of its convolutions and linear layers divided by its spectral norm.
+    """Divide the weight of each convolution and linear layer of a critic by its spectral norm.
 
-    Its weights are then ``parametrizations.weight.original`` in the state dict. Makes the critic of weights that are
-    drawn already; the first singular vectors come from torch's global generator.
+    In the state dict the weights are then ``parametrizations.weight.original``. The current weights are kept. The
+    first singular vectors come from torch's global random generator.
 
     Source: Miyato et al. 2018 (SNGAN), algorithm 1.
     """
@@ -31,7 +31,7 @@ def spectrally_normalised(critic: nn.Module) -> nn.Module:
 
 @contextmanager
 def computed_once(network: nn.Module) -> Iterator[None]:
-    """Inside, each parametrized weight is computed once: one power iteration a step, outside of autocast."""
+    """A context in which each parametrized weight is computed once: one power iteration per step, outside autocast."""
     parametrized = [module for module in network.modules() if parametrize.is_parametrized(module)]
     if not parametrized:
         yield

@@ -1,4 +1,4 @@
-"""One update of the critic and one of the generator, as functions of everything they use."""
+"""One critic update and one generator update, as functions of everything they use."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ def critic_step(
 
     Args:
         critic: plain or wrapped in DistributedDataParallel.
-        real, fake: (B, C, H, W), as the critic is to see them, so augmented already; ``fake`` without a graph.
+        real, fake: (B, C, H, W), as the critic sees them (already augmented); ``fake`` without a graph.
         alpha: (B,) uniform in [0, 1].
-        loss: a name of ``LOSSES``.
-        penalty_weight: of the gradient penalty; at 0 it isn't computed.
-        terms: what else is added, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``.
-        coded: attached to blocks of the critic, or None; its own weight applies.
-        coded_on: which scores the coded blocks observe: ``real``, ``fake`` or ``both``.
+        loss: a name in ``LOSSES``.
+        penalty_weight: weight of the gradient penalty; at 0 it isn't computed.
+        terms: further terms of the loss, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``.
+        coded: attached to blocks of the critic, or None; its ``weight`` applies.
+        coded_on: which images the coded blocks observe: ``real``, ``fake`` or ``both``.
         autocast: a context for the forward passes; second derivatives stay in float32.
-        backward: what differentiates the loss (``accelerator.backward``).
+        backward: differentiates the loss (``accelerator.backward``).
 
     Returns:
-        Detached scalars: critic_loss (with all penalties but the coded one, so that plain and coded runs compare),
-        wasserstein (E[D(real)] - E[D(fake)], which estimates that distance under that loss), and before their
-        weights gradient_penalty, each term by its name, and critic_coded, where they were computed.
+        Detached scalars: critic_loss (with all penalties except the coded one, so plain and coded runs can be compared)
+        and wasserstein (E[D(real)] - E[D(fake)], an estimate of that distance under the Wasserstein loss). Where they
+        were computed, also unweighted: gradient_penalty, each term under its name, and critic_coded.
     """
     optimizer.zero_grad(set_to_none=True)
     images = {"real": real, "fake": fake}
-    # Every forward but those of second derivatives goes through the wrapper, which readies the gradients' exchange;
-    # the bare module is the one that accepts a float32 pass outside autocast.
+    # All forwards except those for second derivatives go through the wrapper, which prepares the exchange of gradients.
+    # Only the bare module accepts a float32 pass outside autocast.
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
     with computed_once(bare):
         scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
@@ -86,7 +86,7 @@ def _scores(
     coded_on: str,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> dict[str, Tensor]:
-    """(B,) float32 each; the coded blocks observe those they are to, which come first."""
+    """(B,) float32 each. The images that the coded blocks observe come first."""
 
     def score(name: str) -> Tensor:
         with ExitStack() as watching:
@@ -115,14 +115,14 @@ def generator_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
 ) -> Losses:
-    """One update of the generator; the critic is frozen, which spares a third of its backward.
+    """One update of the generator; the critic is frozen, which saves a third of its backward.
 
     Args:
         generator: plain or wrapped; (B, L) -> (B, C, H, W).
-        critic: the bare module, not a wrapper, since its gradients are not exchanged here.
+        critic: the bare module, not a wrapper, because its gradients are not exchanged here.
         latents: (B, L).
         loss: a name of ``LOSSES``.
-        real: (B, C, H, W), augmented already, for the relativistic loss; the others don't look at it.
+        real: (B, C, H, W), already augmented, for the relativistic loss; other losses ignore it.
         augment: applied to the fake images before the critic sees them, differentiable.
         coded: attached to blocks of the generator, or None.
         autocast, backward: as in :func:`critic_step`.
@@ -131,13 +131,13 @@ def generator_step(
         Detached scalars: generator_loss (without the coded penalty), and generator_coded where it was observed.
 
     Raises:
-        ValueError: for a paired loss without as many real images as latents.
+        ValueError: if a paired loss does not get as many real images as latents.
     """
     objective = adversarial_loss(loss)
     if objective.paired and (real is None or len(real) != len(latents)):
         raise ValueError(
             f"generator_step with the {loss} loss got {len(latents)} latents and "
-            f"{'no' if real is None else len(real)} real images: it pairs them, so give as many."
+            f"{'no' if real is None else len(real)} real images: this loss pairs them, so give the same number of both."
         )
     optimizer.zero_grad(set_to_none=True)
     trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]

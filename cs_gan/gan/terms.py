@@ -1,4 +1,4 @@
-"""What a critic's step can add to its loss: objects of a weight each, for :func:`~cs_gan.gan.critic_step`."""
+"""Terms that a critic step can add to its loss, each with a weight, for :func:`~cs_gan.gan.critic_step`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalt
 
 @dataclass(frozen=True)
 class Scored:
-    """What a step knows when its terms are asked.
+    """The inputs of a term in a critic step.
 
     Attributes:
-        critic: as the step was given it, maybe wrapped; for further scores.
-        bare: the network itself; for second derivatives.
+        critic: as passed to the step, possibly wrapped; for further scores.
+        bare: the unwrapped network; for second derivatives.
         images: real and fake, (B, C, H, W).
         scores: of both, (B,) float32.
-        autocast: what was around the scores.
+        autocast: the context in which the scores were computed.
     """
 
     critic: nn.Module
@@ -33,13 +33,13 @@ class Scored:
 
 
 class Term:
-    """A penalty with its weight and the name that it has among the losses."""
+    """A penalty with its weight and its name in the losses."""
 
     name: str
     weight: float
 
     def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
-        """Around the scores of the real images."""
+        """The context for the scores of the real images."""
         return nullcontext()
 
     def __call__(self, seen: Scored) -> Tensor:
@@ -71,7 +71,7 @@ class ZeroCentred(Term):
 
 @dataclass(frozen=True)
 class Consistency(Term):
-    """CR on real images; with a second one on fake images, bCR (:func:`consistency_penalty`).
+    """CR on real images. Together with a second one on fake images it is bCR (:func:`consistency_penalty`).
 
     Args:
         weight: 10 is usual.
@@ -97,14 +97,14 @@ class Consistency(Term):
 
 @dataclass(frozen=True)
 class LeCamTerm(Term):
-    """LeCam divergence, with averages that live on (:class:`LeCam`)."""
+    """LeCam divergence; the averages persist between steps (:class:`LeCam`)."""
 
     weight: float
     anchors: LeCam
     name: str = "lecam"
 
     def __call__(self, seen: Scored) -> Tensor:
-        """Moves the averages too."""
+        """Updates the averages too."""
         penalty: Tensor = self.anchors(seen.scores["real"], seen.scores["fake"])
         return penalty
 
@@ -114,7 +114,7 @@ class FeatureNorm(Term):
     """The mean square of a block's outputs on real images (:func:`feature_norm_penalty`).
 
     Raises:
-        BlockError: for a block that the critic doesn't have, or that doesn't run.
+        BlockError: if the critic doesn't have the block, or the block doesn't run.
     """
 
     weight: float
@@ -132,7 +132,7 @@ class FeatureNorm(Term):
             hook.remove()
 
     def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
-        """Keeps what the block gives."""
+        """Stores the output of the block."""
         try:
             return self._recording(critic.get_submodule(self.block))
         except AttributeError as error:

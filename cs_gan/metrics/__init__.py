@@ -1,4 +1,4 @@
-"""Scores for GANs through torch-fidelity, each under an honest name.
+"""Scores for GANs with torch-fidelity, each under its correct name.
 
 ``Evaluator(extractor, reference, reference_about=..., num_samples=...)(generator, seed=0)`` gives ``Scores``.
 """

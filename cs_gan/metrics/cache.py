@@ -1,8 +1,8 @@
-"""A private cache of arrays: what is known of the real images, and the digits classifier.
+"""A private cache of arrays: features of the real images, and the digits classifier.
 
-torch-fidelity's own cache is unpickled and keyed by names alone. This one is safetensors, keyed by everything
-that changes the result, written atomically, and each payload carries its own sha256: a file that doesn't verify
-is computed again, never trusted.
+torch-fidelity's own cache is unpickled and keyed only by names. This one uses safetensors. Its keys contain everything
+that changes the result. Files are written atomically and carry the sha256 of their payload. A file that doesn't verify
+is computed again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def key_digest(key: Mapping[str, object]) -> str:
 
 
 def load(path: Path) -> Arrays | None:
-    """The arrays in ``path``; None where there is no such file, or a damaged one, which a warning reports."""
+    """The arrays in ``path``. None if there is no such file, or with a warning if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -52,9 +52,9 @@ def load(path: Path) -> Arrays | None:
 
 
 def store(path: Path, arrays: Arrays) -> None:
-    """Keep ``arrays`` in ``path``.
+    """Store ``arrays`` in ``path``.
 
-    A folder that can't be written costs the time of the next computation and nothing else, so it is a warning.
+    If the folder can't be written this only warns, because the arrays can be computed again.
     """
     try:
         _write_atomically(path, arrays)
@@ -63,7 +63,7 @@ def store(path: Path, arrays: Arrays) -> None:
 
 
 def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays in ``path``, or those of ``compute()``, which are then stored there."""
+    """The arrays in ``path``. If there are none, the result of ``compute()``, which is then stored there."""
     arrays = load(path)
     if arrays is None:
         arrays = compute()
@@ -91,7 +91,7 @@ def _read_verified(path: Path) -> Arrays:
 
 
 def _write_atomically(path: Path, arrays: Arrays) -> None:
-    """Two processes may compute the same thing; whichever renames last wins, and no one reads half a file."""
+    """If two processes compute the same thing, the last rename wins. Nobody reads an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     payload = save(contiguous, metadata={"sha256": _payload_sha256(contiguous)})

@@ -1,4 +1,4 @@
-"""What the extractors of our own share: features of one layer, logits, and torch-fidelity's interface."""
+"""The common part of our own extractors: features of one layer, logits, and torch-fidelity's interface."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cs_gan.errors import MetricError
 
 
 class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
-    """A torch-fidelity extractor that gives a classifier's penultimate features and its logits.
+    """A torch-fidelity extractor that returns a classifier's penultimate features and its logits.
 
     Attributes:
-        title: what error messages call it.
-        layer: torch-fidelity's name of the features, their count.
+        title: its name in error messages.
+        layer: torch-fidelity's name of the features, which is their number.
     """
 
     title: ClassVar[str]
@@ -39,7 +39,7 @@ class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Compilation isn't tested, so it isn't offered."""
+        """Compilation isn't tested, so it isn't supported."""
         return False
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

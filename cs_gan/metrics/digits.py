@@ -1,9 +1,9 @@
 """A digit classifier as a feature extractor: trained in seconds, no download, for grey toy data.
 
-It learns scikit-learn's 8 x 8 digits, seen as 16 x 16 grey images, and its 64-wide penultimate layer measures
-distances. Its scores say how digit-like images are; they mean nothing for photographs and can't be compared with
-published numbers. Weights depend on the machine in their last bits: compare scores only where the weights' sha256,
-which stands in every score's provenance, is the same.
+It is trained on scikit-learn's 8 x 8 digits, resized to 16 x 16 grey images. Its 64-wide penultimate layer gives the
+features for distances. Its scores measure how digit-like images are. They mean nothing for photographs and can't be
+compared with published numbers. The last bits of the weights depend on the machine. Compare scores only if the sha256
+of the weights, in every score's provenance, is the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cs_gan.randomness import derive_seed, stream
 IMAGE_SIZE = 16
 FEATURES = 64
 MIN_ACCURACY = 0.95
-# Everything that shapes the weights; the cache file is named by a digest of it.
+# Everything that the weights depend on. The name of the cache file is a digest of it.
 RECIPE: dict[str, object] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
 
 
@@ -77,7 +77,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def locate_weights(cache_dir: Path | None = None) -> Path:
-    """The cached weights, trained first where there are none.
+    """The cached weights. If there are none, they are trained first.
 
     Raises:
         MetricError: the trained network misses the held-out accuracy, or the cache folder can't be written.
@@ -114,7 +114,7 @@ def train() -> Arrays:
     if not accuracy >= MIN_ACCURACY:
         raise MetricError(
             f"the digits classifier reached {accuracy:.3f} on held-out digits, expected at least {MIN_ACCURACY}; "
-            "scores from it would mean nothing: please report this with your torch version"
+            "scores from it would be meaningless. Please report this with your torch version"
         )
     weights: Arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     return weights
@@ -142,8 +142,8 @@ class DigitsExtractor(ClassifierExtractor):
     Args:
         name: the name it is registered under.
         features_list: which of ``"64"`` and ``"logits"`` to return, in this order.
-        feature_extractor_weights_path: a weight file; default: the cached one, trained where it is missing.
-        **kwargs: torch-fidelity's other settings, which don't concern it.
+        feature_extractor_weights_path: a weight file; default: the cached one, which is trained if it is missing.
+        **kwargs: torch-fidelity's other settings, which are ignored.
 
     Raises:
         MetricError: weights that can't be loaded or trained.

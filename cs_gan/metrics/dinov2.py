@@ -1,8 +1,8 @@
-"""DINOv2's ViT-L/14 as a feature extractor, from files that the user put in place; nothing is downloaded.
+"""DINOv2's ViT-L/14 as a feature extractor, from files that the user provides. Nothing is downloaded.
 
-torch-fidelity's own ``dinov2-vit-l-14`` asks torch.hub, which goes to the network even where all is cached and may
-wait for an answer at the terminal. This one takes the same network and weights from the same places and is otherwise
-torch-fidelity's class: the resize, the scaling and the output are its own.
+torch-fidelity's own ``dinov2-vit-l-14`` uses torch.hub, which accesses the network even if everything is cached, and
+may ask a question at the terminal. This one takes the same network and weights from the same places. Everything else,
+such as resize, scaling and output, is torch-fidelity's class.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def locate_weights(weights: Path | None = None) -> Path:
 
 
 def code_folder() -> Path:
-    """Where torch.hub keeps the repository."""
+    """The folder where torch.hub stores the repository."""
     return Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
 
 
@@ -57,10 +57,10 @@ class DinoV2Extractor(FeatureExtractorDinoV2):  # type: ignore[misc]
         name: the name it is registered under.
         features_list: ``["dinov2"]``.
         feature_extractor_weights_path: the weight file; default: that of :func:`locate_weights`.
-        **kwargs: torch-fidelity's other settings, which don't concern it.
+        **kwargs: torch-fidelity's other settings, which are ignored.
 
     Raises:
-        MetricError: files that are missing, or weights that aren't this network's.
+        MetricError: if files are missing, or the weights are not for this network.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DinoV2Extractor(FeatureExtractorDinoV2):  # type: ignore[misc]
         feature_extractor_weights_path: str | Path | None = None,
         **kwargs: object,
     ) -> None:
-        FeatureExtractorBase.__init__(self, name, features_list)  # not its class's, which would ask torch.hub
+        FeatureExtractorBase.__init__(self, name, features_list)  # not that of its class, which would use torch.hub
         path = locate_weights(Path(feature_extractor_weights_path) if feature_extractor_weights_path else None)
         self.feature_extractor_internal_dtype = torch.float32
         os.environ.setdefault("XFORMERS_DISABLED", "1")  # as torch-fidelity does: the plain attention, on any device

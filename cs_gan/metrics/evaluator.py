@@ -1,4 +1,4 @@
-"""Score a generator against real images: features once, then every score from them."""
+"""Score a generator against real images: extract features once, then compute all scores from them."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ from cs_gan.metrics.scores import (
 )
 from cs_gan.metrics.sharding import Processes
 
-CHUNK = 10_000  # reference features compared at a time
+CHUNK = 10_000  # number of reference features compared at a time
 
 
 class Evaluator:
-    """Scores of a generator, reproducible from (generator, seed) alone.
+    """Scores of a generator, reproducible from (generator, seed).
 
-    uint8 images go in at their native size and each extractor resizes them in its own way, so a score belongs to
-    one image size: 32 x 32 and 64 x 64 versions of a data set have different scores. Every distance, precision
-    and recall use the same extractor's features, and their names say which; torch-fidelity by itself takes VGG16's
-    for precision and recall.
+    Images are uint8 in their native size, and each extractor resizes them in its own way. So a score belongs to one
+    image size: 32 x 32 and 64 x 64 versions of a data set have different scores. All distances, precision and recall
+    use the features of the same extractor, which is part of their names. (torch-fidelity uses VGG16's for precision and
+    recall by default.)
 
-    Where torch.distributed has several processes, each builds an evaluator and all of them call it: each reads its
-    share of the images, the first computes the scores and all return them. Scores don't depend on how many there
-    are, beyond what different processors round differently.
+    With several processes in torch.distributed, each builds an evaluator and all call it. Each reads its share of the
+    images, the first computes the scores, and all return them. Scores don't depend on the number of processes, except
+    for rounding differences between different processors.
 
     Args:
         extractor: a name in ``EXTRACTORS``: inception, efficientnet_lite0, digits or dinov2.
         reference: real images, uint8 (n, C, H, W), C = 1 or 3.
-        reference_about: what they are, in JSON values: fingerprint, name, split, crop and other preparation. Part
-            of the cache's key and of every provenance.
-        num_samples: how many images to generate, at least 4. Few samples bias a Fréchet distance upwards; with no
-            more samples than features the covariance is rank-deficient and the provenance says so. Compare only
-            scores of equal counts; published FIDs use 50,000.
+        reference_about: their description in JSON values: fingerprint, name, split, crop and other preparation. Part
+            of the cache key and of every provenance.
+        num_samples: how many images to generate, at least 4. Few samples bias a Fréchet distance upwards; if
+            there are not more samples than features, the covariance is rank-deficient and the provenance says so.
+            Compare only scores of equal counts; published FIDs use 50,000.
         num_reference: how many real images to use, a fixed random subset; default: all.
-        batch_size: images per forward pass; it doesn't change the score beyond rounding, nor beyond the noise that
-            a generator draws for itself.
+        batch_size: images per forward pass; it changes the score only by rounding, and by the noise that a generator
+            draws itself.
         device: where the extractor runs.
         cache_dir: reference features and the digits classifier; default ``~/.cache/cs_gan/metrics``.
         weights: an explicit weight file for the extractor.
-        progress: show a bar; of several processes only the first does.
+        progress: show a progress bar (only in the first process).
 
     Raises:
         MetricError: unknown extractor, missing or damaged weights, images of the wrong type, bad counts.
@@ -113,16 +113,16 @@ class Evaluator:
         """Score ``generator``: latents (B, latent_dim) -> images in [-1, 1], (B, 1 or 3, H, W). Collective.
 
         Latents come from ``stream(seed, "evaluation")``. The global RNG and every submodule's training mode are
-        afterwards what they were before.
+        restored afterwards.
 
         Args:
             generator: the network to score, the same in every process.
-            seed: what its latents and its own noise are drawn from.
+            seed: for its latents and its own noise.
             num_samples: how many images to generate; default: the evaluator's.
-            about: what the generator is, in JSON values, such as ``{"step": 500, "network": "EMA"}``; added to the
-                provenance.
-            kid_subsets: how many subsets KID averages over. With 2,000 images of 1,280 features, 100 take as long
-                on a CPU as a third of the features; fewer make it noisier, not biased.
+            about: a description of the generator in JSON values, such as ``{"step": 500, "network": "EMA"}``; added to
+                the provenance.
+            kid_subsets: how many subsets KID averages over. On a CPU, with 2,000 images of 1,280 features, 100 subsets
+                take a third of the time of the features. Fewer subsets make it noisier, not biased.
 
         Raises:
             MetricError: no ``latent_dim``, images that aren't finite or of another size, a score that isn't finite,
@@ -149,7 +149,7 @@ class Evaluator:
         return Scores(values, self._extractor.spec.distance, provenance | described)
 
     def features(self, images: Tensor) -> Tensor:  # uint8 (n, C, H, W) -> (n, d)
-        """What the distances are measured on, on the CPU. Not collective.
+        """The features that distances are computed from, on the CPU. Not collective.
 
         Raises:
             MetricError: images of the wrong type or size.
@@ -171,17 +171,17 @@ class Evaluator:
         found = self.features(images)
         distances, indices = found.new_empty(len(found), 0), torch.empty(len(found), 0, dtype=torch.long)
         for number, part in enumerate(batches_of(self._reference.all_features(), CHUNK)):
-            # The faster way through a matrix product can't tell a copy from a near neighbour.
+            # The faster way with a matrix product can't distinguish a copy from a near neighbour.
             new = torch.cdist(found, part, compute_mode="donot_use_mm_for_euclid_dist")
             new_indices = (torch.arange(len(part)) + number * CHUNK).expand(len(found), -1)
             candidates = torch.cat([indices, new_indices], 1)
-            # The k best so far, and this chunk's.
+            # The k best so far and those of this chunk.
             distances, order = torch.cat([distances, new], 1).topk(min(k, candidates.shape[1]), largest=False)
             indices = candidates.gather(1, order)
         return distances, indices
 
     def _values(self, generated: tuple[Tensor, ...] | None, real: Arrays | None, kid_subsets: int) -> dict[str, float]:
-        assert generated is not None  # of the first process, which alone comes here
+        assert generated is not None  # only the first process comes here
         assert real is not None
         features, spec = generated[0], self._extractor.spec
         some_real = torch.from_numpy(real["features"])
@@ -189,7 +189,7 @@ class Evaluator:
         values = {spec.distance: frechet_distance(feature_statistics(features), real)}
         if spec.inception_score:
             values[spec.inception_score], deviation = inception_score(generated[1], splits)
-            if splits > 1:  # the deviation over one split is 0 by construction and says nothing
+            if splits > 1:  # the deviation over one split is always 0
                 values[f"{spec.inception_score} std"] = deviation
         values[spec.kernel_distance], deviation = kernel_distance(features, some_real, kid_subsets)
         if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
@@ -240,9 +240,9 @@ def _check_count(what: str, count: int, minimum: int = MIN_SAMPLES) -> None:
 
 
 def _json_values(what: str, mapping: Mapping[str, object]) -> dict[str, Any]:
-    """A copy of ``mapping``, as it will be read from a file."""
+    """A copy of ``mapping``, as it would be read from a JSON file."""
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(mapping), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise MetricError(f"{what} = {mapping!r} goes into a JSON file, and can't: {error}") from error
+        raise MetricError(f"{what} = {mapping!r} can't be written to a JSON file: {error}") from error
     return copy

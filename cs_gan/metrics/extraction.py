@@ -1,4 +1,4 @@
-"""From batches of images to features and logits, in one process or shared among several."""
+"""From batches of images to features and logits, in one or several processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cs_gan.metrics.sharding import Processes
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """An extractor at work on images of one size.
+    """An extractor for images of one size.
 
     Attributes:
-        extractor: what reads them.
-        device: where it is.
+        extractor: the network.
+        device: its device.
         image_size: (H, W) of every image.
         batch_size: images per forward pass.
-        progress: show a bar; of several processes only the first does.
+        progress: show a progress bar (only in the first process).
     """
 
     extractor: LoadedExtractor
@@ -41,7 +41,7 @@ class FeatureReader:
         Raises:
             MetricError: images of another size.
         """
-        if count == 0:  # an empty share: the widths are unknown, and no one asks for them
+        if count == 0:  # an empty share: the widths are unknown, and nobody needs them
             return (torch.empty(0, 0),) * (2 if self.extractor.spec.logit_layer else 1)
         outputs = []
         module: Callable[[Tensor], tuple[Tensor, ...]] = self.extractor.module
@@ -50,7 +50,7 @@ class FeatureReader:
                 if tuple(batch.shape[2:]) != self.image_size:
                     raise MetricError(
                         f"images of {tuple(batch.shape[2:])} pixels against reference images of {self.image_size}: "
-                        "extractors resize, so scores across sizes would measure the resizing too"
+                        "extractors resize, so the score would also measure the resizing"
                     )
                 # Autocast around the training loop must not reach the scores.
                 with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
@@ -61,13 +61,13 @@ class FeatureReader:
     def read_together(
         self, processes: Processes, batches: Callable[[range], Iterable[Tensor]], count: int, title: str
     ) -> tuple[Tensor, ...] | None:
-        """Collective: each process reads its share; the first returns the outputs of all, the others None.
+        """Collective: each process reads its share. The first returns the outputs of all, the others None.
 
         Args:
-            processes: who takes part.
+            processes: the processes that take part.
             batches: the images at consecutive positions, in batches of ``batch_size``.
-            count: how many images there are in all.
-            title: what the progress bar says.
+            count: total number of images.
+            title: text of the progress bar.
 
         Raises:
             MetricError: images of another size, or a failure in any process.

@@ -1,10 +1,10 @@
-"""The feature extractors by name, and the honest name of every score made with each.
+"""The feature extractors by name, and the correct name of every score made with each.
 
-A distance is called FID only where the features are those that define FID. All are in torch-fidelity's
+A distance is called FID only if the features are those that define FID. All extractors are in torch-fidelity's
 registry, so its own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well.
 
-KID is the kernel distance over Inception's features, so the others' names carry their extractor. Precision and
-recall always do: torch-fidelity takes VGG16's features for them by default, and these are the extractor's own.
+KID is the kernel distance over Inception's features, so for other extractors the name contains the extractor. Precision
+and recall always contain it: torch-fidelity uses VGG16's features for them by default, we use the extractor's own.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class ExtractorSpec:
     Attributes:
         name: the name a user configures.
         registered_name: its name in torch-fidelity's registry.
-        distance: what the Fréchet distance over its features is called.
-        inception_score: what exp(E KL(p(y|x) || p(y))) over its classes is called; None where it has no classes.
-        kernel_distance: what the polynomial kernel's MMD over its features is called.
-        precision: what the share of generated images on the real ones' manifold is called.
-        recall: what the share of real images on the generated ones' manifold is called.
-        density: what the mean number of real images' neighbourhoods around a generated one is called.
-        coverage: what the share of real images with a generated one in their neighbourhood is called.
+        distance: name of the Fréchet distance over its features.
+        inception_score: name of exp(E KL(p(y|x) || p(y))) over its classes; None if it has no classes.
+        kernel_distance: name of the polynomial kernel's MMD over its features.
+        precision: name of the share of generated images on the real ones' manifold.
+        recall: name of the share of real images on the generated ones' manifold.
+        density: name of the mean number of real images' neighbourhoods around a generated one.
+        coverage: name of the share of real images with a generated one in their neighbourhood.
         feature_layer: the layer the distances, precision and recall use.
         logit_layer: the layer the Inception-Score-like score uses, or None.
         num_features: the width of ``feature_layer``.
@@ -62,7 +62,7 @@ class ExtractorSpec:
 
 def _explicit(weights: Path) -> Path:
     if not weights.is_file():
-        raise MetricError(f"the extractor's weights {weights} don't exist; leave `weights` out for the default")
+        raise MetricError(f"the extractor's weights {weights} don't exist. Leave `weights` out for the default")
     return weights
 
 
@@ -151,7 +151,9 @@ for _name, _cls in (
     ("cs-gan-digits", digits.DigitsExtractor),
     ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),
 ):
-    if _name not in FEATURE_EXTRACTORS_REGISTRY:  # torch-fidelity refuses a second registration, as on a reload
+    if (
+        _name not in FEATURE_EXTRACTORS_REGISTRY
+    ):  # torch-fidelity raises an error on a second registration, for example on a reload
         register_feature_extractor(_name, _cls)
 
 
@@ -172,7 +174,7 @@ def load_extractor(
     weights: Path | None = None,
     cache_dir: Path | None = None,
 ) -> LoadedExtractor:
-    """Build the extractor ``name`` in fp32 and channels_last on ``device``; the global RNG stays as it was.
+    """Build the extractor ``name`` in fp32 and channels_last on ``device``. The global RNG does not change.
 
     Raises:
         MetricError: an unknown name, or weights that are missing, damaged or of another network.

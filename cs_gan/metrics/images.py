@@ -1,4 +1,4 @@
-"""Images on their way to an extractor: from a generator's [-1, 1] to uint8 RGB."""
+"""Prepare images for an extractor: from a generator's [-1, 1] to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cs_gan.randomness import derive_seed, stream
 
 
 def check_uint8(images: Tensor, what: str) -> None:
-    """Refuse anything but uint8 (n, 1 or 3, H, W).
+    """Raise an error unless images are uint8 (n, 1 or 3, H, W).
 
     Raises:
         MetricError: another type, rank or channel count.
@@ -27,7 +27,7 @@ def check_uint8(images: Tensor, what: str) -> None:
 
 
 def batches_of(x: Tensor, size: int) -> Iterator[Tensor]:  # (n, ...) -> views of at most (size, ...)
-    """Cut along the first axis."""
+    """Split along the first axis."""
     for start in range(0, len(x), size):
         yield x[start : start + size]
 
@@ -58,24 +58,24 @@ def generated_images(
 ) -> Iterator[Tensor]:  # yields uint8 (B, C, H, W)
     """``count`` images in batches, or those at the positions ``share``: a function of (generator, seed) only.
 
-    ``share`` starts at a batch (see ``Processes.share``). Noise that the generator draws for itself comes from
-    the seed and the batch's number. Between two batches, and after an error, the caller finds the global RNG and
-    the training modes as they were.
+    ``share`` starts at a batch (see ``Processes.share``). Noise that the generator draws itself depends on
+    the seed and the batch number. Between batches and after an error, the global RNG and the training modes are
+    restored.
 
     Raises:
         MetricError: no ``latent_dim``, or images that :func:`to_uint8` refuses.
     """
-    # DDP's forward is collective, and the processes' shares may differ by a batch.
+    # DDP's forward is collective, but the shares of the processes may differ by a batch.
     generator = generator.module if isinstance(generator, DistributedDataParallel) else generator
     latent_dim = _latent_dim(generator)
     share = range(count) if share is None else share
     parameter = next(generator.parameters(), None)
     place = device if parameter is None else parameter.device
-    # All at once: a CPU generator's draws depend on how they are cut into calls.
+    # In one call, because a CPU generator's draws depend on how they are split into calls.
     latents = torch.randn(count, latent_dim, generator=stream(seed, "evaluation"))
     for index, z in enumerate(batches_of(latents[share.start : share.stop], batch_size), share.start // batch_size):
         noise_seed = derive_seed(seed, "evaluation", "noise", index)
-        # no_grad rather than inference_mode: what the generator caches here must stay usable in training.
+        # no_grad, not inference_mode: values that the generator caches here must stay usable in training.
         with (
             evaluation_mode(generator),
             isolated_rng(noise_seed, place),
@@ -89,7 +89,7 @@ def generated_images(
 
 
 def _latent_dim(generator: nn.Module) -> int:
-    # AveragedModel and the like keep the network in .module, torch.compile forwards attributes by itself.
+    # AveragedModel and similar classes keep the network in .module; torch.compile forwards attributes.
     for candidate in (generator, getattr(generator, "module", None)):
         latent_dim = getattr(candidate, "latent_dim", None)
         if isinstance(latent_dim, int) and latent_dim > 0:

@@ -1,4 +1,4 @@
-"""Where torch-fidelity's Inception-v3 weights are, and proof that they are the ones that define FID."""
+"""Find torch-fidelity's Inception-v3 weights, and check that they are the ones that define FID."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 def locate_weights(weights: Path | None = None) -> Path:
     """The verified weight file: ``weights``, or the one in ``$TORCH_HOME/hub/checkpoints``.
 
-    torch-fidelity unpickles this file and checks nothing, and one damaged or foreign file makes every FID wrong,
-    so the sha256 is checked here first.
+    torch-fidelity unpickles this file without a check. A damaged or wrong file would make every FID wrong, so the
+    sha256 is checked here first.
 
     Raises:
         MetricError: the file is missing or isn't the file that defines FID.

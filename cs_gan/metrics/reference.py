@@ -1,4 +1,4 @@
-"""The real images, and their features from memory, disk or scratch."""
+"""The real images and their features, from memory, disk or computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cs_gan.metrics.scores import feature_statistics
 from cs_gan.metrics.sharding import Processes
 from cs_gan.randomness import stream
 
-# Covariances take all images; of this many the features themselves are kept, for KID, precision and recall.
+# Covariances use all images. For KID, precision and recall the features of this many images are kept.
 FEATURES_KEPT = 10_000
 
 
@@ -27,15 +27,15 @@ class Reference:
 
     Args:
         images: uint8 (n, C, H, W).
-        about: what they are, in JSON values; part of the cache's key.
+        about: their description in JSON values; part of the cache key.
         count: how many of them the scores use, a fixed random subset; None for all.
         reader: reads their features.
-        cache_dir: where these are kept.
+        cache_dir: where the features are stored.
 
     Attributes:
         images: as given.
         count: how many the scores use.
-        num_features_kept: of how many of those the features themselves are kept.
+        num_features_kept: the number of those whose features are kept.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Reference:
     def statistics(self, processes: Processes) -> Arrays | None:
         """Collective: mu (d,), sigma (d, d) of the ``count`` images and features (m, d) of at most 10,000 of them.
 
-        The first process has them, the others None.
+        The first process returns them, the others None.
 
         Raises:
             MetricError: features that aren't finite, or a failure in any process.
@@ -65,7 +65,7 @@ class Reference:
         return self._known
 
     def all_features(self) -> Tensor:  # (n, d)
-        """Features of every image, whatever ``count`` is, in the images' order. Not collective."""
+        """Features of all images, independent of ``count``, in their order. Not collective."""
         if self._all is None:
             complete = self.count == self.num_features_kept == len(self.images)
             if complete and self._is_known():
@@ -83,7 +83,7 @@ class Reference:
         return self._known is not None
 
     def _keep(self, outputs: tuple[Tensor, ...] | None) -> None:
-        assert outputs is not None  # of the first process, which alone comes here
+        assert outputs is not None  # only the first process comes here
         features = outputs[0]
         kept = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
         self._known = {**feature_statistics(features), "features": kept}
@@ -100,7 +100,7 @@ class Reference:
 
     def _path(self, what: str, count: int) -> Path:
         extractor = self._reader.extractor
-        # What the caller says of the images is taken at its word; some of them catch the same words for other data.
+        # The caller's description is trusted. Hashing some of the images catches equal descriptions of different data.
         some = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
         key = {
             "version": 2,

@@ -19,16 +19,16 @@ from cs_gan.errors import MetricError
 
 Statistics = dict[str, npt.NDArray[Any]]
 
-# Below this many samples a split's Inception Score is bounded by its size rather than by the images.
+# With fewer samples, a split's Inception Score is limited by its size, not by the images.
 MIN_SAMPLES_PER_SPLIT = 50
 MAX_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
-# Precision and recall look at the distance to the third neighbour and at n x n distances.
+# Precision and recall use the distance to the third neighbour and n x n distances.
 NEIGHBOURS = 3
 MIN_SAMPLES = NEIGHBOURS + 1
 MANIFOLD_LIMIT = 10_000
-# Density and coverage look at the distance to the fifth, as in their paper's experiments.
+# Density and coverage use the fifth neighbour, as in the experiments of their paper.
 DENSITY_NEIGHBOURS = 5
 MIN_REAL = DENSITY_NEIGHBOURS + 1
 SHUFFLE_SEED = 2020  # torch-fidelity's own default: its command line draws the same splits and subsets
@@ -36,17 +36,17 @@ SHUFFLE_SEED = 2020  # torch-fidelity's own default: its command line draws the 
 
 @dataclass(frozen=True)
 class Scores:
-    """Named scores and what they were computed from.
+    """Named scores and their provenance.
 
     Attributes:
         values: score name -> value, each finite: distance, Inception Score, kernel distance, precision, recall,
-            density, coverage, the second and third followed by their " std". A Fréchet distance may be a tiny negative
-            number, which is rounding; a kernel distance, which is unbiased, lies below 0 as often as above where
-            nothing differs.
+            density, coverage, and the " std" of the second and third. A Fréchet distance can be a tiny negative number
+            because of rounding. A kernel distance is unbiased: for equal distributions it is below 0 as often as
+            above.
         primary: the name of the distance, the score to compare runs by (lower is better).
         provenance: extractor, weights and their sha256, counts, reference, seed, seconds, processes, notes. Two
-            scores can be compared where all of it agrees but the seed, the seconds, the processes and what the
-            caller said about the generator.
+            scores can be compared if all of it agrees, except the seed, the seconds, the processes and the caller's
+            description of the generator.
     """
 
     values: dict[str, float]
@@ -82,7 +82,7 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
 
 
 def num_splits(num_samples: int) -> int:
-    """The customary 10 splits, or fewer where a split would hold less than 50 samples; at least one."""
+    """The usual 10 splits, or fewer if a split would have less than 50 samples; at least one."""
     return max(1, min(MAX_SPLITS, num_samples // MIN_SAMPLES_PER_SPLIT))
 
 
@@ -98,7 +98,7 @@ def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:  # (n, 
 
 
 def kid_subset_size(*counts: int) -> int:
-    """The customary 1000, or the smallest count where there are fewer samples."""
+    """The usual 1000, or the smallest count if there are fewer samples."""
     return min(KID_SUBSET_SIZE, *counts)
 
 
@@ -153,12 +153,12 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
 
 
 def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (m, d), (n, d)
-    """How densely generated samples lie among the real ones, and the share of real ones that have some near.
+    """Density of generated samples among real ones, and the share of real samples with a generated one nearby.
 
     Naeem et al. 2020 (arXiv:2002.09797), section 3. B(i) is the ball around the real sample x_i that reaches to its
     k-th nearest real neighbour, k = 5: density = sum_ij [y_j in B(i)] / (k m), coverage = sum_i [some y_j in B(i)] / n.
-    The ball is open, as in the authors' code. Density may exceed 1; for real samples themselves it is 1. At most the
-    first 10,000 of each side are used.
+    The ball is open, as in the authors' code. Density can exceed 1; for the real samples themselves it is 1. At most
+    the first 10,000 of each side are used.
 
     Raises:
         MetricError: fewer than six real samples, no generated ones, or a feature that isn't finite.
@@ -185,5 +185,5 @@ def _check_features(what: str, features: Tensor, minimum: int) -> None:
 
 def _finite(what: str, value: float) -> float:
     if not math.isfinite(value):
-        raise MetricError(f"{what} came out as {value}; it is reported as a failure, never as a number")
+        raise MetricError(f"{what} came out as {value}; this is a failure, not a score")
     return value

@@ -1,4 +1,4 @@
-"""Scoring by several processes: who does what, how it comes together, and how one's failure reaches all."""
+"""Scoring in several processes: shares, gathering, and passing one process's error to all."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes of torch.distributed's default group, or this one alone where there is no group.
+    """The processes of torch.distributed's default group, or only this one if there is no group.
 
-    Every method but :meth:`share` is collective: all processes call it in the same order. With NCCL each
-    process's current CUDA device must be its own, as accelerate sets it.
+    All methods except :meth:`share` are collective: all processes call them in the same order. With NCCL each
+    process must have its own current CUDA device, as accelerate sets it.
 
     Args:
         device: this process's device.
 
     Attributes:
-        rank: this process's number; 0 is the first, which computes and keeps what is needed once.
-        size: how many there are.
+        rank: this process's number; 0 is the first, which computes and stores what is needed only once.
+        size: the number of processes.
     """
 
     def __init__(self, device: torch.device) -> None:
         initialised = dist.is_available() and dist.is_initialized()
         self.rank: int = dist.get_rank() if initialised else 0
         self.size: int = dist.get_world_size() if initialised else 1
-        # NCCL carries CUDA tensors only; gloo carries those of the CPU.
+        # NCCL only supports CUDA tensors; gloo supports those of the CPU.
         nccl = self.size > 1 and dist.get_backend() == "nccl"
         self._carrier = device if nccl else torch.device("cpu")
 
     def share(self, count: int, batch_size: int, rank: int | None = None) -> range:
-        """The consecutive samples, of ``count``, that ``rank`` (default: this process) is to process.
+        """The consecutive samples, out of ``count``, for process ``rank`` (default: this process).
 
-        Shares are cut between batches, so every batch is what it would be in one process: the noise drawn per
-        batch and the rounding don't depend on the number of processes. Only later shares can be empty.
+        Shares consist of whole batches, so every batch is the same as in one process: noise per batch and rounding
+        don't depend on the number of processes. Only the last shares can be empty.
         """
         rank = self.rank if rank is None else rank
         batches = -(-count // batch_size)
@@ -50,10 +50,10 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """All processes leave the block, or none: an error in one is raised in all, so that no one waits for it.
+        """A context. An error in one process is raised in all, so that none waits for it.
 
         Raises:
-            MetricError: the block failed in another process. Where it failed itself, its own error.
+            MetricError: the block failed in another process. If it failed in this process, the original error.
         """
         if self.size == 1:
             yield
@@ -72,7 +72,7 @@ class Processes:
                 raise MetricError(f"process {rank} of {self.size} failed, so there is no score: {report}")
 
     def gather(self, part: Tensor, count: int, batch_size: int) -> Tensor | None:  # (len(share), d) -> (count, d)
-        """The parts of all processes in order, on the CPU of the first process; None in the others."""
+        """The parts of all processes in order, on the CPU in the first process; None in the others."""
         if self.size == 1:
             return part.cpu()
         if self.rank > 0:
@@ -89,10 +89,10 @@ class Processes:
         return torch.cat(parts)
 
     def on_first(self, compute: Callable[[], T]) -> T:
-        """``compute()`` of the first process, in every process.
+        """The result of ``compute()`` in the first process, returned in all processes.
 
         Raises:
-            MetricError: it failed; in the first process its own error.
+            MetricError: it failed. In the first process, the original error.
         """
         result: list[T] = []
         with self.together():

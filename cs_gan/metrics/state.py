@@ -1,4 +1,4 @@
-"""Leaving things as they were: random state and training modes."""
+"""Contexts that restore random state and training modes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of the CPU and ``device`` inside, and put their states back after.
+    """Seed the global generators of the CPU and ``device`` inside, and restore their states on exit.
 
     ``torch.manual_seed`` would also seed every other accelerator, which ``fork_rng`` doesn't restore.
     """
@@ -26,7 +26,7 @@ def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """``module.eval()`` inside; after, every submodule's own mode again, frozen batch norms included."""
+    """``module.eval()`` inside; on exit every submodule has its old mode, including frozen batch norms."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

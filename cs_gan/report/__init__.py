@@ -1,4 +1,4 @@
-"""What a run looks like: sample grids, curves, tables, and reports of one run or several."""
+"""Reports of one or several runs: sample grids, curves, tables, pages."""
 
 from cs_gan.report.comparison import save_comparison
 from cs_gan.report.curve import save_curve, save_metrics_csv

@@ -12,7 +12,7 @@ from cs_gan.report import save_comparison, save_overview, save_report, save_zoo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when the file is written, 2 when a folder is no run or the output has another suffix."""
+    """0 if the file was written; 2 if a folder is not a run, or the output has another suffix."""
     parser = argparse.ArgumentParser(prog="python -m cs_gan.report", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, as train_gan.py writes them")
     parser.add_argument(
@@ -37,13 +37,13 @@ def write(output: Path, runs: Sequence[Path]) -> None:
     """A picture, a table or a page, by the suffix of ``output``.
 
     Raises:
-        DataError: if a folder is no run, or the suffix is none of ``.png``, ``.md`` and ``.html``.
+        DataError: if a folder is not a run, or the suffix is none of ``.png``, ``.md`` and ``.html``.
     """
     if output.suffix not in (".png", ".md", ".html"):
-        raise DataError(f"--output={output}: give a file that ends in .html, .png or .md.")
+        raise DataError(f"--output={output}: give a file name that ends in .html, .png or .md.")
     for run in runs:
         if not run.is_dir():
-            raise DataError(f"{run} is no folder: give the folder of a run.")
+            raise DataError(f"{run} is not a folder. Give the folder of a run.")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
         save_overview(output, runs)

@@ -1,4 +1,4 @@
-"""What a chart shows, and how it is drawn into a picture; ``svg.py`` lays the same out for a page."""
+"""The content of a chart, and drawing it as a picture. ``svg.py`` makes the same chart for a page."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-# Told apart by colour-blind readers too, after Okabe and Ito; style.css has the same and lighter ones for the dark.
+# Also distinguishable for colour-blind readers (Okabe and Ito). style.css has the same, and lighter ones for dark mode.
 PALETTE = ("#0072b2", "#d55e00", "#00855f", "#b5579a", "#a67c00", "#3a9bd9", "#7a5195", "#6b6f76")
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 INK, RULE = "#667085", "#e4e2dd"
-MANY = 60  # points above which markers would run into one another
+MANY = 60  # with more points than this, markers would overlap
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a panel: the mean over runs, in a band from the lowest to the highest where there are several."""
+    """One line of a panel: the mean over runs, with a band from lowest to highest if there are several."""
 
     steps: npt.NDArray[np.float64]  # (s,)
     values: npt.NDArray[np.float64]  # (runs, s)
-    group: int = 0  # which colour
-    part: str = ""  # of a panel that shows several scores: which one, by dashes
+    group: int = 0  # index of the colour
+    part: str = ""  # in a panel with several scores: which one, shown by dashes
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:  # (s,)
@@ -39,13 +39,13 @@ class Series:
 
     @property
     def band(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:  # (s,), (s,)
-        """The lowest and the highest, of several runs."""
+        """The lowest and the highest value over the runs."""
         return (self.values.min(0), self.values.max(0)) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart; ``log`` asks for a logarithmic axis where that helps, ``ends`` are the vertical axis's own."""
+    """One chart. ``log`` allows a logarithmic axis if useful; ``ends`` are fixed ends of the vertical axis."""
 
     title: str
     series: Sequence[Series]
@@ -55,12 +55,12 @@ class Panel:
 
     @property
     def parts(self) -> list[str]:
-        """The scores that it shows, one for each kind of dash."""
+        """The scores in the panel, one per kind of dash."""
         return list(dict.fromkeys(series.part for series in self.series))
 
     @property
     def span(self) -> tuple[float, float]:
-        """The lowest and the highest value, or the ends that were asked for."""
+        """The lowest and the highest value, or the fixed ends."""
         if self.ends:
             return self.ends
         values = np.concatenate([series.values.ravel() for series in self.series])
@@ -68,13 +68,13 @@ class Panel:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the axis is; within one order of magnitude it would have no labels worth reading."""
+        """Whether the axis is logarithmic. Within one order of magnitude it would have too few labels."""
         low, high = self.span
         return self.log and low > 0 and high >= 10 * low
 
 
 def ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
-    """Some three to seven round numbers between two."""
+    """About three to seven round numbers between two values."""
     if not logarithmic:
         found = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     else:
@@ -91,12 +91,12 @@ def tick_label(value: float) -> str:
 
 
 def literal(name: str) -> str:
-    """A name from a file as text for a figure, where a dollar sign would open a formula."""
+    """Escape a name for a figure, where a dollar sign would start a formula."""
     return name.replace("$", r"\$")
 
 
 def draw(axes: Axes, panel: Panel) -> None:
-    """Draw a panel, with a legend of its parts where it has several."""
+    """Draw a panel, with a legend if it has several parts."""
     dashes = {part: DASHES[i % len(DASHES)] for i, part in enumerate(panel.parts)}
     for series in panel.series:
         marker = "o" if len(series.steps) <= MANY else ""
@@ -134,7 +134,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a PNG whole or not at all."""
+    """Write a PNG atomically."""
     FigureCanvasAgg(figure)
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=dpi)

@@ -1,4 +1,4 @@
-"""Runs side by side on one page."""
+"""Several runs side by side on one page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cs_gan.report.svg import layout
 
 @dataclass(frozen=True)
 class Row:
-    """A group's scores at one moment: their means, with standard errors where there are several runs."""
+    """A group's scores at one step: means, with standard errors if there are several runs."""
 
     label: str
     group: int
@@ -34,13 +34,13 @@ class Row:
 
 
 def save_comparison(path: Path, runs: Sequence[Path]) -> None:
-    """Write the scores, newest samples and differing settings of runs as one HTML file, whole or not at all.
+    """Write the scores, newest samples and differing settings of runs as one HTML file, atomically.
 
-    Runs that differ in nothing but their seed are one line, their mean in a band from the lowest to the highest. A
-    warning says where scores were computed in ways that don't compare.
+    Runs that differ only in the seed become one line: their mean, with a band from lowest to highest. A warning lists
+    differences in how scores were computed that make them incomparable.
 
     Raises:
-        DataError: if a folder is no run.
+        DataError: if a folder is not a run.
     """
     groups = group_runs([read_run(run) for run in runs])
     everything = [one for group in groups for one in group.evaluations]
@@ -68,7 +68,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
         best=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, top, strict=True)],
         pictures=[(i, _newest(run)) for i, group in enumerate(groups) for run in group.runs if run.grids],
         differences=config_differences(groups),
-        # Scores in full may come from other counts than the curves, so each kind is held against its own.
+        # Full scores may use other counts than curves, so each kind is only compared with its own.
         conflicts=score_conflicts([groups[i].evaluations for i in scored])
         | score_conflicts(last)
         | score_conflicts(top),
@@ -76,7 +76,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
 
 
 def last_scores(group: Group, complete: bool) -> list[Evaluation]:
-    """At the last step that all of the group's runs were scored at, so that a slow seed doesn't bend the mean."""
+    """Scores at the last step that all runs of the group reached, so that a slow seed doesn't distort the mean."""
     if complete:
         return [run.full["final"] for run in group.scored]
     tables = [run.evaluations for run in group.scored]
@@ -85,7 +85,7 @@ def last_scores(group: Group, complete: bool) -> list[Evaluation]:
 
 
 def _best(group: Group, complete: bool) -> list[Evaluation]:
-    """Each run at its own best primary score."""
+    """Scores of each run at its own best primary score."""
     found = (run.full["best"] if complete else best(run.evaluations) for run in group.scored)
     return [one for one in found if one is not None]
 

@@ -17,14 +17,14 @@ MOST_PANELS = 5
 
 
 def save_curve(path: Path, metrics: Path) -> None:
-    """Plot a run's scores against steps as a PNG, one panel a score; whole or not at all.
+    """Plot a run's scores against steps as a PNG, atomically, with one panel per score.
 
     Raises:
-        DataError: if ``metrics`` holds no score.
+        DataError: if ``metrics`` contains no score.
     """
     panels = score_panels({"": [read_evaluations(metrics)]})[:MOST_PANELS]
     if not panels:
-        raise DataError(f"{metrics} holds no scores: evaluate the run first.")
+        raise DataError(f"{metrics} contains no scores. Evaluate the run first.")
     figure = Figure(figsize=(4.8 * len(panels), 3.4), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw(axes, panel)
@@ -32,7 +32,7 @@ def save_curve(path: Path, metrics: Path) -> None:
 
 
 def save_metrics_csv(path: Path, metrics: Path) -> None:
-    """Write ``metrics.jsonl`` as a table: step, every score of any line, seconds; whole or not at all."""
+    """Write ``metrics.jsonl`` as a table: step, all scores, seconds. Atomic."""
     rows = [
         {"step": one.step, **{name: f"{value:.6g}" for name, value in one.scores.items()}}
         | {"seconds": one.provenance.get("seconds", "")}

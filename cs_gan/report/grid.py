@@ -11,17 +11,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-GAP = 2  # pixels of grey between images, without which strokes seem to run on from one to the next
+GAP = 2  # grey pixels between images; without them strokes seem to continue into the next image
 GREY = 128
 
 
 def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
-    """Write images as one PNG, row by row with a thin gap, whole or not at all.
+    """Write images as one PNG, row by row with a thin gap, atomically.
 
     Args:
         path: a ``.png`` file.
         images: (n, C, H, W) uint8 with C of 1 or 3; n a multiple of ``columns``.
-        columns: the square root of n by default.
+        columns: by default the square root of n.
 
     Raises:
         ValueError: if the images don't fill the rows.
@@ -29,7 +29,7 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
     columns = columns or math.isqrt(len(images))
     if len(images) % columns:
         raise ValueError(f"{len(images)} images don't fill rows of {columns}.")
-    # Small images are shown at twice or more their size: a grid is for looking at.
+    # Small images are enlarged at least twice for viewing.
     scale = max(1, 64 // images.shape[-1])
     enlarged = repeat(images, "n ch h w -> n ch (h a) (w b)", a=scale, b=scale)
     spaced = functional.pad(enlarged, (0, GAP, 0, GAP), value=GREY)

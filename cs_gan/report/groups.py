@@ -1,4 +1,4 @@
-"""Runs that say the same thing with other seeds, and scores that may not be compared."""
+"""Group runs that differ only in the seed, and detect scores that must not be compared."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from cs_gan.report.run import Evaluation, Run, shown
 
-# Runs that differ in these alone are the same experiment.
+# Runs that differ only in these keys are the same experiment.
 FREE = ("seed", "output_dir", "resume")
-# What may differ between comparable scores, by the last part of its name. All else counts: a needless warning is
-# cheaper than a comparison of what can't be compared.
+# Keys (their last part) that may differ between comparable scores. All others count: an unnecessary warning is better
+# than a wrong comparison.
 HARMLESS = {
     "seed",
     "seconds",
@@ -33,39 +33,39 @@ HARMLESS = {
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in the seed."""
 
     label: str
     runs: list[Run]
 
     @property
     def scored(self) -> list[Run]:
-        """Those that have been evaluated."""
+        """The runs that were evaluated."""
         return [run for run in self.runs if run.evaluations]
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """Those of all its runs."""
+        """The evaluations of all its runs."""
         return [one for run in self.runs for one in run.evaluations]
 
     @property
     def legend(self) -> str:
-        """The label, with what a line and its band are where it stands for several runs."""
+        """The label; for several runs, with an explanation of line and band."""
         count = len(self.scored)
         return self.label if count < 2 else f"{self.label}: mean of n = {count} seeds, band from lowest to highest"
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Groups in the order of their first runs; a run without a configuration is a group of its own."""
+    """Groups in the order of their first runs. A run without a configuration forms its own group."""
     groups: list[list[Run]] = []
-    for run in {run.path.resolve(): run for run in runs}.values():  # the same folder twice is one run
+    for run in {run.path.resolve(): run for run in runs}.values():  # the same folder given twice is one run
         home = next((group for group in groups if run.config and _recipe(run) == _recipe(group[0])), None)
         if home is None:
             groups.append([run])
         else:
             home.append(run)
     labels = [_label(group) for group in groups]
-    # Equal names in different parents are told apart by the whole path.
+    # Runs with equal names in different folders are labelled by their whole path.
     return [
         Group(label if labels.count(label) == 1 else str(group[0].path), group)
         for label, group in zip(labels, groups, strict=True)
@@ -73,28 +73,28 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and standard error (deviation over n - 1, by the root of n); one value has no error, none no mean."""
+    """Mean and standard error (deviation over n - 1, by the root of n). No error for one value, no mean for none."""
     if len(values) < 2:
         return next(iter(values), None), None
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def config_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """key -> its value in each group, for keys in which groups differ; and the seeds."""
+    """key -> its value in each group, for keys that differ between groups; also the seeds."""
     rows = _differing([[run.config for run in group.runs] for group in groups])
     return {key: row for key, row in rows.items() if key not in ("output_dir", "resume")}
 
 
 def score_conflicts(groups: Sequence[Sequence[Evaluation]]) -> dict[str, list[str]]:
-    """What the scores were computed from, where it isn't the same for all: key -> its value in each group.
+    """Differences in how scores were computed: key -> its value in each group.
 
-    Evaluations of one run can differ too, as when it was resumed with other counts.
+    Evaluations of one run can differ too, for example after a resume with other counts.
     """
     return _differing([[one.provenance for one in group] for group in groups], _matters)
 
 
 def repeated_seeds(groups: Sequence[Group]) -> list[str]:
-    """Groups in which a seed occurs twice: their spread is not one over seeds."""
+    """Groups in which a seed occurs twice, so that their spread is not over seeds."""
     seeds = {group.label: [run.config.get("seed") for run in group.runs] for group in groups}
     return [label for label, given in seeds.items() if len(set(map(str, given))) < len(given)]
 
@@ -115,7 +115,7 @@ def _shown(table: dict[str, Any], key: str) -> str:
 
 
 def _matters(key: str) -> bool:
-    # Runs on more and on fewer images may be compared: the reference says what they are scored against.
+    # Runs on more and on fewer images may be compared, because the reference is separate.
     return not key.startswith(("trained_on.", "critic_gap.")) and key.rsplit(".", 1)[-1] not in HARMLESS
 
 
@@ -124,7 +124,7 @@ def _recipe(run: Run) -> dict[str, Any]:
 
 
 def _label(group: Sequence[Run]) -> str:
-    """What the names share, ``small`` for ``small_seed0`` and ``small_seed1``; else the first name."""
+    """The common part of the names, ``small`` for ``small_seed0`` and ``small_seed1``, or the first name."""
     names = [run.name for run in group]
     if len(names) == 1:
         return names[0]

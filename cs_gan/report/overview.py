@@ -1,4 +1,4 @@
-"""Runs at a glance: one PNG with their curves in one panel and the newest grid of each."""
+"""An overview of runs: one PNG with their curves in one panel and the newest grid of each."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cs_gan.report.run import read_run
 def save_overview(path: Path, runs: Sequence[Path]) -> None:
     """One PNG for one run or several: a panel with the primary score of all, then a grid of each.
 
-    Runs that differ in their seed alone are drawn as one, their mean in a band from lowest to highest, with the grid
-    of the first.
+    Runs that differ only in the seed are drawn as one line: their mean, with a band from lowest to highest, and the
+    grid of the first run.
 
     Args:
         path: a ``.png`` file.
         runs: run folders with a grid and a score; each is labelled by its name.
 
     Raises:
-        DataError: if a folder is no run, or has no grid or no score yet.
+        DataError: if a folder is not a run, or has no grid or no score yet.
     """
     read = [read_run(run) for run in runs]
     for run in read:
         for what, missing in (("grid.png or grids/", not run.grids), ("scores in metrics.jsonl", not run.evaluations)):
             if missing:
-                raise DataError(f"{run.path} has no {what}: give the folder of a run that was scored at least once.")
+                raise DataError(f"{run.path} has no {what}: give the folder of a run with at least one score.")
     groups = group_runs(read)
     figure = Figure(figsize=(4.4 * (1 + len(groups)), 4.2), layout="constrained")
     first, *others = figure.subplots(1, 1 + len(groups))

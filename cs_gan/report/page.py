@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates that escape, pictures inside, nothing fetched."""
+"""Self-contained HTML pages: escaped templates, embedded pictures, no requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Frame:
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of ``templates/`` and write it, whole or not at all. All values are escaped."""
+    """Fill a template of ``templates/`` and write it atomically. All values are escaped."""
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["number"] = number
@@ -39,29 +39,29 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values
     )
     partial = path.with_suffix(".partial")
-    # A file name on Linux need not be valid UTF-8; such a byte is shown escaped rather than refused.
+    # A file name on Linux need not be valid UTF-8. Invalid bytes are shown escaped.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)
 
 
 def number(value: float) -> str:
-    """Four digits, thousands apart from 10,000 on."""
+    """A number with four digits, and with thousands separators from 10,000 on."""
     return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}".rstrip(".")
 
 
 def with_spread(value: float | None, spread: float | None) -> str:
-    """``3.200 ± 0.10``, or what there is of it."""
+    """``3.200 ± 0.10``, or only the available parts."""
     text = "–" if value is None else number(value)
     return text if spread is None else f"{text} ± {f'{spread:#.2g}'.rstrip('.')}"
 
 
 def frame(caption: str, picture: Path) -> Frame | None:
-    """A picture file re-encoded small; None where it can't be read."""
+    """A picture file, re-encoded smaller; None if it can't be read."""
     try:
         with Image.open(picture) as opened:
             image = opened.convert("L" if opened.mode == "L" else "RGB")
     except OSError:
-        return None  # a report must not fail a run over one picture
+        return None  # one bad picture must not stop a run
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     data = io.BytesIO()
     image.save(data, format="JPEG", quality=JPEG_QUALITY)
@@ -70,7 +70,7 @@ def frame(caption: str, picture: Path) -> Frame | None:
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:
-    """At most so many items, evenly spaced, the first and the last among them."""
+    """At most this many items, evenly spaced, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

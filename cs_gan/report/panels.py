@@ -1,4 +1,4 @@
-"""What to draw of runs: panels of scores, by group of seeds, and panels of losses."""
+"""Panels of scores, by group of seeds, and panels of losses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy.typing as npt
 from cs_gan.report.chart import Panel, Series
 from cs_gan.report.run import Evaluation, is_number, score_names
 
-POINTS = 300  # of a loss curve: more than a chart's pixels tell apart are averaged
+POINTS = 300  # points of a loss curve; more than a chart can show are averaged
 MOST_LOG_PANELS = 12
-PAIRED = ("precision", "recall", "density", "coverage")  # fractions that are read together
+PAIRED = ("precision", "recall", "density", "coverage")  # fractions that are shown together
 
 Tables = Mapping[str, Sequence[Sequence[Evaluation]]]
 
 
 def score_panels(tables: Tables) -> list[Panel]:
-    """One panel a score, precision and recall in one; the primary score first.
+    """One panel per score, with precision and recall in one. The primary score is first.
 
     Args:
-        tables: group -> the evaluations of each of its runs. A group's line is the mean over its runs, at the steps
-            that all of those with the score were evaluated at.
+        tables: group -> the evaluations of each of its runs. A group's line is the mean over its runs with the score,
+            at the steps at which all of them were evaluated.
     """
     everything = [evaluation for group in tables.values() for table in group for evaluation in table]
     families: dict[str, list[str]] = {}
@@ -46,7 +46,7 @@ def score_panels(tables: Tables) -> list[Panel]:
 
 
 def log_panels(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """One panel a column of the log, in the log's order."""
+    """One panel per column of the log, in the log's order."""
     columns = dict.fromkeys(key for line in log for key in line if key != "step")
     panels = []
     for column in columns:
@@ -58,12 +58,12 @@ def log_panels(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 
 def points_averaged(log: Sized) -> int:
-    """How many lines of the log make one point of a loss curve."""
+    """The number of log lines per point of a loss curve."""
     return -(-len(log) // POINTS)
 
 
 def at_common_steps(runs: Sequence[Sequence[Evaluation]], name: str) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """The steps (s,) at which all runs that have a score have it, and its values (runs, s)."""
+    """The steps (s,) at which all runs with a score have it, and its values (runs, s)."""
     curves = [{one.step: one.scores[name] for one in run if name in one.scores} for run in runs]
     curves = [curve for curve in curves if curve]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []

@@ -1,4 +1,4 @@
-"""The robustness report: ``robustness.html`` of what ``evaluate.py attack`` found, one file that needs nothing else."""
+"""The robustness report of ``evaluate.py attack``: ``robustness.html``, one self-contained file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Banded(Series):
-    """A line whose values are given with their band: ``values`` is (3, s), the line, its lower and its upper end."""
+    """A line with its band: ``values`` is (3, s): the line, the lower end and the upper end of the band."""
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:  # (s,)
@@ -38,14 +38,14 @@ class Banded(Series):
 
 
 def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the page of a robustness evaluation, whole or not at all.
+    """Write the page of a robustness evaluation atomically.
 
     Args:
         path: the HTML file.
-        result: what ``robustness.json`` holds.
+        result: the content of ``robustness.json``.
 
     Raises:
-        DataError: if it lacks a part.
+        DataError: if a part is missing.
     """
     if missing := [key for key in _NEEDED if key not in result]:
         raise DataError(f"these results of a robustness evaluation lack {', '.join(missing)}: give a robustness.json.")
@@ -83,14 +83,14 @@ def _three(row: Row) -> list[str]:
 
 
 def strongest(rows: Iterable[Row]) -> Row | None:
-    """The row that leaves least, of those on all images whose attacker doesn't know the permutation of the test."""
+    """The row with the lowest accuracy, among rows on all images whose attacker doesn't know the test permutation."""
     found = [row for row in rows if row["role"] == "threat" and row["kind"] != "omniscient"]
     most = max((row["n"] for row in found), default=0)
     return min((row for row in found if row["n"] == most), key=lambda row: float(row["mean"]), default=None)
 
 
 def _at(rows: Sequence[Row], given: str) -> dict[str, Row]:
-    """network -> its row at an eps: under its own attack, or under the strongest where it is defended."""
+    """network -> its row at an eps: under its own attack, or for a defended network under the strongest one."""
     here = [row for row in rows if row["eps_given"] == given]
     found = {row["network"]: row for row in here if row["role"] == "baseline"}
     least = strongest(here)
@@ -119,7 +119,7 @@ def _beside_panel(rows: Sequence[Row]) -> Panel:
 
 
 def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[Panel, str]]:
-    """A panel a threat, and what its attacker knows."""
+    """One panel per threat, with what its attacker knows."""
     found = []
     for threat in dict.fromkeys(row["threat"] for row in rows):
         mine = [row for row in rows if row["threat"] == threat]
@@ -135,7 +135,7 @@ def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[
 
 def _line(rows: Sequence[Row], name: str, colour: int, part: str) -> Banded:
     ordered = sorted(rows, key=lambda row: float(row["eps_pixels"]))
-    levels = 255 if rows[0]["norm"] == "linf" else 1  # grey levels read better than their fractions
+    levels = 255 if rows[0]["norm"] == "linf" else 1  # 8/255 is easier to read than 0.0314
     values = [[100 * row[key] for row in ordered] for key in (name, f"{name}_low", f"{name}_high")]
     return Banded(np.array([levels * row["eps_pixels"] for row in ordered]), np.array(values), colour, part)
 

@@ -1,4 +1,4 @@
-"""A run folder as a report sees it. What is missing or torn is left out, never guessed."""
+"""A run folder as a report sees it. Missing or incomplete parts are left out, never guessed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from cs_gan.errors import DataError
 
-# Any one of these makes a folder a run; a report shows whichever there are.
+# A folder with any of these is a run. A report shows those that exist.
 PARTS = ("config.yaml", "log.jsonl", "metrics.jsonl", "grids", "grid.png")
 
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report shows of a run. ``config`` is flat; ``grids`` are in the order of their steps."""
+    """Everything that a report shows about a run. ``config`` is flat; ``grids`` are in the order of their steps."""
 
     path: Path
     config: dict[str, Any]
@@ -39,7 +39,7 @@ class Run:
     log: list[dict[str, Any]]
     evaluations: list[Evaluation]
     grids: list[tuple[int | None, Path]]
-    full: dict[str, Evaluation]  # final and best, scored in full at the end of the run; empty before
+    full: dict[str, Evaluation]  # full scores of final and best network at the end of the run; empty before
 
     @property
     def name(self) -> str:
@@ -48,29 +48,29 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """The newest step that left a trace."""
+        """The newest step found in any file."""
         logged = [line["step"] for line in self.log] + [evaluation.step for evaluation in self.evaluations]
         return max([*logged, *(step for step, _ in self.grids if step is not None)], default=0)
 
     @property
     def last(self) -> Evaluation | None:
-        """The final scores in full, or the last of the curve."""
+        """The full final scores, or the last of the curve."""
         return self.full.get("final") or (self.evaluations[-1] if self.evaluations else None)
 
     @property
     def best(self) -> Evaluation | None:
-        """The best scores in full, or the best of the curve."""
+        """The full best scores, or the best of the curve."""
         return self.full.get("best") or best(self.evaluations)
 
 
 def read_run(path: Path) -> Run:
-    """Read a run folder, of whatever state.
+    """Read a run folder in any state.
 
     Raises:
-        DataError: if nothing in the folder is of a run.
+        DataError: if the folder contains no part of a run.
     """
     if not any((path / part).exists() for part in PARTS):
-        raise DataError(f"{path} holds none of {', '.join(PARTS)}: give the folder of a run.")
+        raise DataError(f"{path} contains none of {', '.join(PARTS)}: give the folder of a run.")
     text = _read_text(path / "config.yaml")
     evaluations = read_evaluations(path / "metrics.jsonl")
     return Run(
@@ -91,9 +91,9 @@ def command_of(run: Run) -> str:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``.jsonl`` file that have a step, none where there is no file.
+    """The objects of a ``.jsonl`` file that have a step; none if there is no file.
 
-    A line that can't be read is passed over: a kill tears the last one.
+    Unreadable lines are skipped, because a kill can leave the last one incomplete.
     """
     lines = []
     for text in _read_text(path).splitlines():
@@ -107,17 +107,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
-    """The evaluations of a ``metrics.jsonl`` that hold a score, in the order of their steps."""
+    """The evaluations with a score in a ``metrics.jsonl``, in the order of their steps."""
     found: dict[int, Evaluation] = {}
     for line in read_lines(path):
         evaluation = _evaluation(line)
         if evaluation:
-            found[evaluation.step] = evaluation  # a resume may have written a step again: the later line counts
+            found[evaluation.step] = evaluation  # a resume may have written a step twice: the later line counts
     return [found[step] for step in sorted(found)]
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The one with the best primary score, the earliest of equals; of those that have the last one's primary score."""
+    """The earliest evaluation with the best primary score, among those with the same kind of score as the last."""
     if not evaluations:
         return None
     name, sign = evaluations[-1].primary, -1 if evaluations[-1].better == "higher" else 1
@@ -143,19 +143,19 @@ def flat(nested: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A value of a file as text."""
+    """A value from a file as text."""
     if isinstance(value, list) and value:
         return ", ".join(map(str, value))
     return "none" if value in (None, [], {}) else str(value)
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a file can be drawn."""
+    """Whether a value from a file can be drawn."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read_text(path: Path) -> str:
-    # A kill may tear a line inside a character, so decoding must not fail.
+    # A kill may cut a line inside a character, so decoding must not fail.
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
@@ -172,10 +172,10 @@ def _evaluation(line: dict[str, Any]) -> Evaluation | None:
 
 
 def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]:
-    """``scores.json``, unless the run has gone on since it was written."""
+    """``scores.json``, unless the run continued after it was written."""
     try:
         told = json.loads(_read_text(path))
-        # The best is missing where its network was lost with a checkpoint that was given up.
+        # The best is missing if its network was lost with an abandoned checkpoint.
         keys = [key for key in ("final", "best") if key in told]
         found = {key: _evaluation(told[key] | {"step": int(told[key]["step"])}) for key in keys}
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""The report of one run: ``report.html``, one file that needs nothing else."""
+"""The report of one run: ``report.html``, one self-contained file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cs_gan.report.run import Evaluation, Run, best, is_number, read_run, score_
 from cs_gan.report.svg import layout
 
 KEY_FACTS = {"data.name": "Data", "model.name": "Model", "seed": "Seed"}
-NEXT_LINE = " \\\n  "  # of a shell command
+NEXT_LINE = " \\\n  "  # a line break in a shell command
 
 
 def save_report(path: Path, run: Path) -> None:
-    """Write all that a run folder says of its run as one HTML file, whole or not at all.
+    """Write everything known about a run as one HTML file, atomically.
 
-    What the folder lacks is left out. The file makes no request, and its size is bounded: at most 24 grids, as JPEG.
+    Missing parts are left out. The file makes no requests. Its size is limited: at most 24 grids, as JPEG.
 
     Raises:
-        DataError: if ``run`` is no run folder.
+        DataError: if ``run`` is not a run folder.
     """
     read = read_run(run)
     evaluations = read.evaluations
@@ -68,7 +68,7 @@ def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:
 
 
 def _row(evaluation: Evaluation, columns: Sequence[str]) -> list[str]:
-    """The scores as text, with the deviation that was recorded with them."""
+    """The scores as text, with their recorded deviations."""
     return [with_spread(evaluation.scores.get(name), evaluation.scores.get(f"{name} std")) for name in columns]
 
 
@@ -79,7 +79,7 @@ def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
 
 
 def _commands(run: Run) -> dict[str, str]:
-    """What to type to go on and to do it again; nothing where the recipe doesn't tell which script it is for."""
+    """The commands to resume and to repeat the run; empty if the recipe doesn't show its script."""
     folder = run.config.get("output_dir")
     scripts = {
         "training.n_critic": "train_gan.py",
@@ -90,7 +90,7 @@ def _commands(run: Run) -> dict[str, str]:
     if not folder or script is None:
         return {}
     recipe = shlex.quote(f"{folder}/config.yaml")
-    # A resume with another number of processes is refused; accelerate launch would allow one thread.
+    # A resume needs the same number of processes. accelerate launch would allow only one thread.
     processes = run.last.provenance.get("processes", 1) if run.last else 1
     start = "python" if processes == 1 else f"torchrun --nproc_per_node {processes}"
     launch = f"{start} {script}{NEXT_LINE}--config {recipe}{NEXT_LINE}"

@@ -17,12 +17,12 @@ class Strip:
     """One row; coordinates are in pixels of the drawing."""
 
     label: str
-    group: int  # which colour
+    group: int  # index of the colour
     count: int
     told: str  # mean ± standard error
     middle: float | None
-    bar: tuple[float, float] | None  # where it begins, and its width
-    dots: list[tuple[float, str]]  # where, and what it says
+    bar: tuple[float, float] | None  # its start and width
+    dots: list[tuple[float, str]]  # position and text
     note: str = ""
 
 
@@ -33,7 +33,7 @@ class Strips:
     title: str
     rows: list[Strip]
     ticks: list[tuple[float, str]]
-    zero: float | None  # where it is marked
+    zero: float | None  # position of its mark
     width: float = WIDTH
 
 
@@ -43,13 +43,13 @@ def lay_out(
     notes: Sequence[str] = (),
     signed: bool = False,
 ) -> Strips | None:
-    """Place values on an axis as wide as they need; None where there are none.
+    """Place values on an axis that fits them; None if there are none.
 
     Args:
-        title: of what.
-        rows: of each its label, its colour, and seed -> value.
-        notes: a word for each row.
-        signed: they are differences: zero is on the axis, and above it they have a plus.
+        title: the title of the strips.
+        rows: for each its label, its colour, and seed -> value.
+        notes: a note for each row.
+        signed: the values are differences: the axis includes zero, and positive values get a plus.
     """
     found = [value for _, _, values in rows for value in values.values()]
     if not found:

@@ -1,4 +1,4 @@
-"""A sweep on one page: what each point scored, against the baseline, over the steps, and in pictures."""
+"""A sweep on one page: scores, differences to the baseline, curves and pictures of each point."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from cs_gan.report.run import Evaluation, Run, read_run
 from cs_gan.report.strips import Strips, lay_out
 from cs_gan.report.svg import layout
 
-BEST = "best "  # in front of a score's name: at the step that scored best
-MOST = len(PALETTE)  # points with a colour, curves and pictures; where there are more, the last colour is of the others
+BEST = "best "  # prefix of a score's name: at the best step
+MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the last colour is for all others
 
 
 @dataclass(frozen=True)
 class Point:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in the seed."""
 
     label: str
     colour: int
     told: Mapping[str, Any]  # as results.json has it
-    runs: dict[int, Run]  # seed -> its folder, of those that have begun
+    runs: dict[int, Run]  # seed -> its folder, for started runs
 
     def scores(self, name: str) -> dict[int, float]:
-        """Seed -> score, of the runs that are done."""
+        """Seed -> score, for finished runs."""
         return {run["seed"]: run["scores"][name] for run in self.told["runs"] if name in run["scores"]}
 
     def differences(self, name: str) -> Mapping[str, Any]:
-        """To the baseline; nothing where there are none."""
+        """Differences to the baseline; empty if there are none."""
         found: Mapping[str, Any] = self.told.get("differences", {}).get(name, {})
         return found
 
 
 def save_study(path: Path, folder: Path) -> None:
-    """Write what a sweep has found so far as one HTML file, whole or not at all.
+    """Write the results of a sweep so far as one HTML file, atomically.
 
     Args:
         path: the page.
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _points(folder: Path, told: Mapping[str, Any]) -> list[Point]:
-    """By their case where that tells them apart, else by all that varies."""
+    """Labels: the case if that is unique, otherwise all settings that vary."""
     cases = [point["case"] for point in told["points"]]
     points = []
     for number, point in enumerate(told["points"]):
@@ -100,12 +100,12 @@ def _points(folder: Path, told: Mapping[str, Any]) -> list[Point]:
 def _run(folder: Path) -> Run | None:
     try:
         return read_run(folder)
-    except DataError:  # not begun
+    except DataError:  # not started
         return None
 
 
 def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
-    """A colour for each; where there are too many, for the baseline's points and those that scored best."""
+    """A colour for each point; if there are too many, for the baseline's points and the best ones."""
     if len(points) <= MOST:
         return list(points)
     sign = -1 if told["better"] == "higher" else 1
@@ -119,7 +119,7 @@ def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
 
 
 def _curves(point: Point, scores: Sequence[str]) -> list[list[Evaluation]]:
-    """Of each run, with the scores alone that the study is about."""
+    """The curves of each run, only for the scores of the study."""
     wanted = {score.removeprefix(BEST) for score in scores}
     return [
         [
@@ -150,7 +150,7 @@ def _differences(points: Sequence[Point], score: str) -> Strips | None:
 
 
 def _pictures(points: Sequence[Point]) -> list[tuple[int, list[tuple[int, Frame]]]]:
-    """Seed -> the newest grid of each point, of as many seeds as a page holds."""
+    """Seed -> the newest grid of each point, for as many seeds as fit on a page."""
     found: list[tuple[int, list[tuple[int, Frame]]]] = []
     for seed in sorted({seed for point in points for seed in point.runs}):
         frames = [

@@ -1,6 +1,6 @@
 """The layout of a chart on a page: numbers and text, which ``templates/parts.html`` puts into an ``<svg>``.
 
-matplotlib could write SVG too, but takes a second for the charts of a page, and its colours don't follow the scheme.
+matplotlib can also write SVG, but needs a second for the charts of a page, and its colours don't follow dark mode.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Line:
     colour: int
     dash: int
     points: str
-    band: str  # the outline of an area, or nothing
-    dots: list[tuple[float, float, str]]  # x, y, what it says
+    band: str  # the outline of an area, or empty
+    dots: list[tuple[float, float, str]]  # x, y, text
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Chart:
 
 
 def layout(panel: Panel) -> Chart:
-    """Place a panel's lines and ticks."""
+    """Compute the positions of a panel's lines and ticks."""
     steps = np.concatenate([series.steps for series in panel.series])
     first, last = min(0.0, float(steps.min())), float(steps.max())
     low, high = _padded(panel)
@@ -84,7 +84,7 @@ def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
 
 
 def _padded(panel: Panel) -> tuple[float, float]:
-    """The values' range and a little more, as long on the axis above as below."""
+    """The range of the values with an equal margin at both ends."""
     low, high = panel.span
     if panel.logarithmic:
         spare = (high / low) ** 0.05
@@ -94,7 +94,7 @@ def _padded(panel: Panel) -> tuple[float, float]:
 
 
 def _scale(flatten: Scale, low: float, high: float, start: float, end: float) -> Scale:
-    """From values to pixels; values that are all the same lie in the middle."""
+    """From values to pixels. If all values are equal, they are in the middle."""
     ends = flatten(np.array([low, high], dtype=float))
     if ends[0] == ends[1]:
         ends = ends + np.array([-1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Losses on the embeddings of two views of each image, one function for each equation."""
+"""Losses on the embeddings of two views of each image: one function per equation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FLOOR = 1e-6
-"""Least length of a centred feature: one that has the same value in the whole batch correlates with nothing."""
+"""Minimum length of a centred feature. A feature that is constant in the batch then has correlation 0."""
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor:  # (B, D), (B, D) -> ()
-    """NT-Xent: among all other views of the batch, pick the one of the same image.
+    """NT-Xent: identify, among all other views in the batch, the other view of the same image.
 
     The mean over all 2B views of -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)), where s is the cosine and j
     the other view of i's image.
@@ -26,9 +26,9 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor: 
 
 
 def cross_correlation(first: Tensor, second: Tensor) -> Tensor:  # (B, D), (B, D) -> (D, D)
-    """Correlation over the batch of each feature of one view with each of the other.
+    """Correlation over the batch of each feature of one view with each feature of the other.
 
-    Source: Zbontar et al. 2021, Barlow Twins, equation 2, features centred over the batch as the text there says.
+    Source: Zbontar et al. 2021, Barlow Twins, equation 2, with features centred over the batch, as its text says.
     """
     a, b = (each.float() - each.float().mean(0) for each in (first, second))
     a, b = (F.normalize(each, dim=0, eps=FLOOR) for each in (a, b))

@@ -1,4 +1,4 @@
-"""What frozen features are worth: nearest neighbours and a linear probe. Labels are used here and nowhere else."""
+"""Scores of frozen features: nearest neighbours and a linear probe. Only these use labels."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch.nn import functional as F
 
 from cs_gan.errors import MetricError
 
-CHUNK = 256  # test features whose similarities are held at a time
-FLOOR = 1e-6  # least deviation of a feature that is divided by it
+CHUNK = 256  # number of test features compared at a time
+FLOOR = 1e-6  # minimum deviation that a feature is divided by
 
 
 def knn_accuracy(
     bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor, *, k: int = 200, temperature: float = 0.07
 ) -> float:
-    """Share of test features, in percent, that their k nearest neighbours by cosine name rightly.
+    """Percentage of test features that their k nearest neighbours by cosine classify correctly.
 
     Each neighbour votes for its class with the weight exp(cosine / temperature).
 
     Args:
-        bank, bank_labels: (n, F); (n,) int64, those that may vote.
+        bank, bank_labels: (n, F); (n,) int64, the features that vote.
         test, test_labels: (m, F); (m,) int64.
-        k: neighbours; all of the bank where it holds fewer.
-        temperature: of the weights.
+        k: number of neighbours; the whole bank if it is smaller.
+        temperature: temperature of the weights.
 
     Source: Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3.4.
     """
@@ -34,7 +34,7 @@ def knn_accuracy(
         features = F.normalize(test[start : start + CHUNK].float(), dim=1)
         cosines, nearest = (features @ bank.T).topk(min(k, len(bank)), dim=1)
         weights = (cosines / temperature).exp()
-        # Not scatter_add, which has no deterministic kernel on CUDA.
+        # scatter_add has no deterministic kernel on CUDA.
         votes = (weights.unsqueeze(1) @ F.one_hot(bank_labels[nearest], classes).float()).squeeze(1)
         right += int((votes.argmax(1) == test_labels[start : start + CHUNK]).sum())
     return 100 * right / len(test)
@@ -49,17 +49,17 @@ def linear_probe(
     decay: float = 1e-3,
     iterations: int = 200,
 ) -> float:
-    """Accuracy in percent on test features of a logistic regression that is fitted to the training features.
+    """Test accuracy in percent of a logistic regression fitted to the training features.
 
-    Features are brought to mean 0 and deviation 1 by the training ones. The objective, mean cross-entropy plus
+    Features are standardised with mean and deviation of the training features. The objective, mean cross-entropy plus
     ``decay`` / 2 times the squared weights, is convex and minimised on all features at once by L-BFGS from zero, so
-    nothing in it is random.
+    nothing is random.
 
     Args:
         train, train_labels: (n, F); (n,) int64.
         test, test_labels: (m, F); (m,) int64.
-        decay: of the weights; biases have none.
-        iterations: at most so many.
+        decay: weight decay; biases have none.
+        iterations: maximum number of iterations.
     """
     _check(train, train_labels, test, test_labels)
     train, test = train.double(), test.double()
@@ -87,5 +87,5 @@ def _check(bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor)
     fits = all(len(shapes[i]) == 2 and shapes[i + 1] == shapes[i][:1] and shapes[i][0] for i in (0, 2))
     if not fits or shapes[0][1] != shapes[2][1]:
         raise MetricError(
-            f"features and labels of shapes {shapes}: give (n, F), (n,), (m, F) and (m,), n and m at least 1."
+            f"features and labels of shapes {shapes}: give (n, F), (n,), (m, F) and (m,) with n and m at least 1."
         )

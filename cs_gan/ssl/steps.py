@@ -28,28 +28,27 @@ def ssl_step(
 ) -> Losses:
     """One update by one backward of loss + coded penalty.
 
-    Both views go through the network in one batch: batch norm and the code see 2B samples, and negatives are those of
+    Both views go through the network in one batch, so batch norm and coding see 2B samples. Negatives come only from
     this process.
 
     Args:
         network: plain or wrapped in DistributedDataParallel; (2B, *F) -> (2B, D) embeddings.
-        views: (2B, *F), the first view of each image, then the second ones in the same order.
+        views: (2B, *F), the first views of all images, then the second views in the same order.
         loss: such as :func:`~cs_gan.ssl.nt_xent`; (B, D), (B, D) -> (). It is called in float32.
-        coded: attached to blocks of the network, or None; its own weight applies.
+        coded: attached to blocks of the network, or None; its ``weight`` applies.
         autocast: a context for the forward pass.
-        backward: what differentiates the loss (``accelerator.backward``).
+        backward: differentiates the loss (``accelerator.backward``).
 
     Returns:
-        Detached scalars: loss (without the coded penalty, so that plain and coded runs compare), and coded (the penalty
-        before its weight) where it was observed.
+        Detached scalars: loss (without the coded penalty, so plain and coded runs can be compared), and coded (the
+        unweighted penalty) if it was observed.
 
     Raises:
         BatchError: for an odd number of views, or fewer than two images.
     """
     if len(views) % 2 or len(views) < 4:
         raise BatchError(
-            f"ssl_step(views={tuple(views.shape)}): give two views each of two images or more, "
-            "torch.cat([first, second])."
+            f"ssl_step(views={tuple(views.shape)}): give two views of at least two images, torch.cat([first, second])."
         )
     optimizer.zero_grad(set_to_none=True)
     with autocast(), coded.observe() if coded else nullcontext():

@@ -1,7 +1,7 @@
-"""Random views of images: crop, flip, turn, colours, grey, noise, as arithmetic on tensors.
+"""Random views of images: crop, flip, rotation, colours, grey, noise, as arithmetic on tensors.
 
-All that is random comes from one SplitMix64 key for each view (:mod:`cs_gan.randomness`). So views are made on the
-images' device, inside a CUDA graph too, and a resumed run sees the ones that it would have seen.
+All random numbers of a view come from one SplitMix64 key (:mod:`cs_gan.randomness`). So views can be made on the
+images' device, also inside a CUDA graph, and a resumed run gets the same views as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cs_gan.randomness import normal, splitmix, uniform
 
 DRAWN = 15
-"""Uniform numbers for a view: 5 of the crop, then turn, flip, 4 of the jitter, jitter at all, grey; 2 are spare."""
+"""Uniform numbers per view: 5 for the crop, rotation, flip, 4 for the jitter, jitter on or off, grey, 2 unused."""
 
 GREY = (0.299, 0.587, 0.114)
 """Luma of red, green and blue (ITU-R BT.601), as torchvision's greys."""
@@ -24,21 +24,21 @@ GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Views:
-    """How views are drawn. Each setting at its default does nothing.
+    """How views are drawn. With the default values a setting does nothing.
 
     Args:
-        crop_scale: least share of the image's area that a crop takes; the share is uniform from there to 1.
+        crop_scale: smallest share of the image's area in a crop; the share is uniform from there to 1.
         crop_ratio: largest ratio of width to height; its logarithm is uniform. 1 keeps the image's own.
-        turn: largest angle, in degrees, to either side; beyond the border its pixels go on.
+        turn: largest rotation in degrees, to either side; border pixels repeat outside.
         flip: mirror half of the views.
         jitter: strength s of the colour jitter of 80 % of the views: brightness, contrast and saturation are scaled by
-            1 - 0.8 s to 1 + 0.8 s, in this order, and the hue turned by up to 0.2 s of a circle. Grey images have no
-            saturation and no hue.
-        grey: share of RGB views that lose their colours.
+            1 - 0.8 s to 1 + 0.8 s, in this order, and the hue is rotated by up to 0.2 s of a circle. Grey images have
+            no saturation and no hue.
+        grey: share of RGB views that become grey.
         noise: standard deviation of normal noise on pixels in [-1, 1].
 
     The ranges are SimCLR's (Chen et al. 2020, appendix A), whose CIFAR-10 runs have s = 0.5 and no blur. Ours differ in
-    two ways: the order of the jitter is fixed, and the hue is turned in YIQ.
+    two ways: the jitter has a fixed order, and the hue is rotated in YIQ.
     """
 
     crop_scale: float = 1.0
@@ -51,7 +51,7 @@ class Views:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:  # (B, C, H, W), (V,) -> (V B, C, H, W)
-        """One view of every image for each key, those of the first key first.
+        """One view of every image per key; all views of the first key come first.
 
         Args:
             images: float32 in [-1, 1].
@@ -65,13 +65,13 @@ class Views:
         if self.grey and pixels.shape[1] == 3:
             pixels = torch.where(_per_image(drawn[12] < self.grey), _luma(pixels), pixels)
         if self.noise:
-            # Another stream of the same key: the uniform numbers are the first outputs of the key itself.
+            # Another stream of the same key, because the uniform numbers are the first outputs of the key itself.
             others = splitmix(keys, torch.full_like(keys, -2))
             pixels = pixels + normal(others, len(images), *images.shape[1:]).flatten(0, 1) * (self.noise / 2)
         return pixels.mul(2).sub(1)
 
     def _placed(self, pixels: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
-        """Crop, turn and flip: one sampling, in coordinates where the image is [-1, 1] x [-1, 1]."""
+        """Crop, rotation and flip in one sampling, in coordinates where the image is [-1, 1] x [-1, 1]."""
         area = 1 - (1 - self.crop_scale) * drawn[0]
         ratio = ((2 * drawn[1] - 1) * math.log(self.crop_ratio)).exp()
         width, height = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
@@ -79,7 +79,7 @@ class Views:
         angle = (2 * drawn[4] - 1) * math.radians(self.turn)
         if self.flip:
             width = torch.where(drawn[5] < 0.5, -width, width)
-        # x' = left + cos w x - sin h y,  y' = top + sin w x + cos h y. By hand: a matrix product may round to TF32.
+        # x' = left + cos w x - sin h y,  y' = top + sin w x + cos h y. No matrix product: it may round to TF32.
         rows, columns = pixels.shape[2:]
         x = _centres(columns, pixels.device)[None, None, :]
         y = _centres(rows, pixels.device)[None, :, None]
@@ -90,7 +90,7 @@ class Views:
         return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
     def _jittered(self, pixels: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
-        """Brightness, contrast, and of colours also saturation and hue."""
+        """Brightness and contrast; for colour images also saturation and hue."""
         brightness, contrast, saturation = (1 + 0.8 * self.jitter * (2 * d - 1) for d in drawn[:3])
         out = (pixels * _per_image(brightness)).clamp(0, 1)
         mean = _luma(out).mean((1, 2, 3), keepdim=True)
@@ -102,7 +102,7 @@ class Views:
 
 
 def _hue_turned(pixels: Tensor, angle: Tensor) -> Tensor:  # (B, 3, H, W), (B,) -> (B, 3, H, W)
-    """Colours turned about the grey axis, in YIQ (the NTSC matrix and its inverse), the luma as it was."""
+    """Rotates colours about the grey axis in YIQ (the NTSC matrix and its inverse). Luma does not change."""
     red, green, blue = pixels.unbind(1)
     luma = _luma(pixels)[:, 0]
     i = 0.596 * red - 0.274 * green - 0.322 * blue

@@ -1,4 +1,4 @@
-"""Supervised training: one step for ERM, mixup and its kin, penalties, and coding; measures of smoothness."""
+"""Supervised training: one step for ERM, mixup and its variants, penalties and coding; measures of smoothness."""
 
 from cs_gan.supervised.accuracy import accuracy
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty

@@ -12,21 +12,21 @@ from torch.nn import functional as F
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.randomness import stream
 
-Group = tuple[int, Tensor, Tensor]  # its number, images (K, C, H, W), labels (K,)
+Group = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
 
 
 @torch.no_grad()
 def accuracy(
     network: nn.Module, groups: Iterable[Group], *, device: torch.device | str = "cpu", seed: int = 0
 ) -> tuple[float, float]:
-    """Share of images classified rightly in percent, and mean cross-entropy.
+    """Percentage of correctly classified images, and mean cross-entropy.
 
-    Under :class:`RandomizedCodedInference` a group is what is coded together, and its permutations are drawn from
-    (seed, number of the group), so that the result doesn't depend on which process has it. Where torch.distributed
-    runs, every process calls this with its own groups, and all return the figures of all of them.
+    Under :class:`RandomizedCodedInference` the images of a group are coded together. The permutations are drawn from
+    (seed, group number), so the result doesn't depend on which process has the group. With torch.distributed, every
+    process calls this with its own groups, and all return the same figures for all groups.
 
     Args:
-        network: (K, C, H, W) -> logits (K, classes); it is used in evaluation mode, in float32.
+        network: (K, C, H, W) -> logits (K, classes); it runs in evaluation mode, in float32.
         groups: (number, images, labels).
         device: where to compute.
         seed: of the permutations.

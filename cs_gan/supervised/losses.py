@@ -1,4 +1,4 @@
-"""The task loss and the penalties that coded-smoothing is compared with: one function per equation."""
+"""The task loss and the penalties to compare coded-smoothing with: one function per equation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cs_gan.errors import BatchError
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:  # (K, C), (K,|K, C) -> ()
-    """Cross-entropy with labels or with mixed ones, in float32 or better; smoothing is torch's own.
+    """Cross-entropy with hard or mixed labels, in float32 or better; smoothing is torch's own.
 
     Label smoothing comes after the mix: (1 - s) mixed + s / C. Source: Szegedy et al. 2016, section 7.
     """
@@ -24,25 +24,25 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
 
 def logit_norm_penalty(logits: Tensor) -> Tensor:  # (K, C) -> ()
-    """The mean square of the logits: the control for what the coded penalty does to a network's affine part."""
+    """The mean square of the logits: the control for the effect of the coded penalty on a network's affine part."""
     return _wide(logits).square().mean()
 
 
 def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator | Tensor) -> Tensor:  # (K, *F) -> ()
-    """1/2 E ||J||_F^2 of the logits' Jacobian at each image, estimated by one random projection an image.
+    """1/2 E ||J||_F^2 of the logits' Jacobian at each image, estimated by one random projection per image.
 
-    With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The half is the source's,
-    so its weights hold here.
+    With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The factor 1/2 is the
+    source's, so its weights apply here.
 
-    It is a second pass, in float32 (float64 stays) whatever autocast is around; running statistics and other
-    buffers stay as they are, and attention takes the one kernel that has second derivatives. In training mode
-    batch norm ties the batch together: what is measured is then, as in the authors' code, the derivative of
-    the sum over the batch of v_k^T logits_k.
+    This is a second forward pass, in float32 (float64 stays) under any autocast. Running statistics and other
+    buffers do not change, and attention uses the kernel that has second derivatives. In training mode batch norm makes the
+    samples depend on each other. As in the authors' code, the result is then the derivative of the sum over the batch
+    of v_k^T logits_k.
 
     Args:
         model: (K, *F) -> (K, C) logits; the bare module, not its DistributedDataParallel wrapper.
         images: (K, *F) of a floating-point type; no gradient flows into them.
-        source: a generator on the CPU, from which the projections are drawn, or (K, C) normal numbers.
+        source: a CPU generator for the projections, or (K, C) normal numbers.
 
     Raises:
         BatchError: for integer images, or logits of another shape.
@@ -52,8 +52,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     """
     if not images.is_floating_point():
         raise BatchError(
-            f"jacobian_penalty got images of {images.dtype}, which have no derivative: give floating-point ones, "
-            "or leave the penalty off (jacobian=0)."
+            f"jacobian_penalty got images of {images.dtype}, which have no derivative. Give floating-point ones, "
+            "or turn the penalty off (jacobian=0)."
         )
     with (
         torch.autocast(images.device.type, enabled=False),
@@ -67,7 +67,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
         require_second_derivative("jacobian_penalty", logits, x)
         drawn = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
         projections = F.normalize(drawn, dim=1).to(logits)
-        with torch.autograd.set_multithreading_enabled(False):  # for the reason that gradient_penalty has
+        with torch.autograd.set_multithreading_enabled(False):  # for the same reason as in gradient_penalty
             (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
         penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()
         return penalty

@@ -1,7 +1,7 @@
-"""Mixup, CutMix and manifold mixup, as functions of the batch and a generator alone.
+"""Mixup, CutMix and manifold mixup, as functions of the batch and a generator only.
 
-All three pair sample k with sample k - 1 (the last with the first), as torchvision does: batches are
-shuffled, so this is a random pairing. A batch of one is paired with itself, which leaves it as it is.
+All three pair sample k with sample k - 1 (and the first with the last), like torchvision. Batches are shuffled, so this
+is a random pairing. In a batch of one, the sample is paired with itself and does not change.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class MixDraw:
-    """How one batch is mixed. Numbers are tensors, which may lie on any device, so that a CUDA graph reads them anew.
+    """How one batch is mixed. The numbers are tensors on any device, so a CUDA graph reads their current values.
 
     Attributes:
-        share: () float32, of a sample's own label.
-        box: (4,) int64, left, top, right, bottom of what CutMix pastes.
-        block: whose input manifold mixup mixes.
+        share: () float32, the share of a sample's own label.
+        box: (4,) int64, left, top, right, bottom of the box that CutMix pastes.
+        block: the block whose input manifold mixup mixes.
     """
 
     share: Tensor
@@ -46,7 +46,7 @@ class Mix(ABC):
 
     Args:
         alpha: of the Beta distribution.
-        probability: that a batch is mixed at all.
+        probability: probability that a batch is mixed.
 
     Raises:
         ConfigError: if alpha is not above 0, or the probability not in (0, 1].
@@ -68,38 +68,38 @@ class Mix(ABC):
             )
 
     def applies(self, generator: torch.Generator) -> bool:
-        """Whether this batch is mixed; nothing is drawn where all are."""
+        """Whether this batch is mixed. Draws nothing if the probability is 1."""
         return self.probability == 1 or bool(torch.rand((), generator=generator) < self.probability)
 
     def check(self, model: nn.Module, coded: CodedSmoothing | None) -> None:  # noqa: B027
-        """Refuse what can't work on this (bare) model; a mix of inputs works on all."""
+        """Raise an error if this (bare) model can't be mixed. Mixing inputs works on all models."""
 
     def draw(self, model: nn.Module, shape: Sequence[int], generator: torch.Generator) -> MixDraw:
-        """What is random in the mix of one batch.
+        """Draw the random numbers for mixing one batch.
 
         Args:
             model: the bare module.
             shape: of the batch, (K, *F).
-            generator: on the CPU; it gives one seed, whatever is then drawn.
+            generator: on the CPU. It is advanced by exactly one seed.
         """
         with _drawing_from(generator):
             return self._draw(model, shape)
 
     @abstractmethod
     def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
-        """The same from torch's global CPU generator."""
+        """The same, drawn from torch's global CPU generator."""
 
     @abstractmethod
     def mixing(
         self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> AbstractContextManager[Mixed]:
-        """Around the training forward: (images to call the model with, soft targets).
+        """A context for the training forward. Gives (images to call the model with, soft targets).
 
         Args:
             model: the bare module.
             images: (K, *F), floating-point.
             labels: (K,), int64.
-            source: a generator to :meth:`draw` from, or what was drawn.
+            source: a generator for :meth:`draw`, or the result of :meth:`draw`.
         """
 
     def _drawn(self, model: nn.Module, images: Tensor, source: torch.Generator | MixDraw) -> MixDraw:
@@ -108,14 +108,14 @@ class Mix(ABC):
         return MixDraw(draw.share.to(images.device), box, draw.block)
 
     def _share(self) -> float:
-        """Of Beta(alpha, alpha)."""
+        """A share drawn from Beta(alpha, alpha)."""
         alpha = torch.tensor([self.alpha])
         return float(torch.distributions.Beta(alpha, alpha).sample())
 
 
 @dataclass(frozen=True)
 class MixUp(Mix):
-    """lambda x_k + (1 - lambda) x_{k-1}, labels alike, one lambda a batch.
+    """lambda x_k + (1 - lambda) x_{k-1}, and the same for labels; one lambda per batch.
 
     Draws and results are those of ``torchvision.transforms.v2.MixUp``. Source: Zhang et al. 2018 (arXiv 1710.09412).
     """
@@ -135,7 +135,7 @@ class MixUp(Mix):
 
 @dataclass(frozen=True)
 class CutMix(Mix):
-    """A box of x_{k-1} pasted into x_k, labels by area, one box a batch.
+    """Pastes a box of x_{k-1} into x_k and mixes labels by area; one box per batch.
 
     Draws and results are those of ``torchvision.transforms.v2.CutMix``. Source: Yun et al. 2019 (arXiv 1905.04899).
     """
@@ -158,7 +158,7 @@ class CutMix(Mix):
         _check_images(self, images)
         if images.dim() != 4:
             raise BatchError(
-                f"CutMix cuts boxes out of images (K, C, H, W) and got {tuple(images.shape)}: use MixUp for other data."
+                f"CutMix cuts boxes out of images (K, C, H, W), got {tuple(images.shape)}. Use MixUp for other data."
             )
         draw = self._drawn(model, images, source)
         assert draw.box is not None
@@ -171,19 +171,19 @@ class CutMix(Mix):
 
 @dataclass(frozen=True)
 class ManifoldMixUp(Mix):
-    """Mixup of what one of ``blocks`` takes, chosen anew for every batch, uniformly.
+    """Mixup of the input of one block. For every batch one of ``blocks`` is chosen at random, uniformly.
 
-    The block's first call of the forward is mixed, in every floating-point argument whose first axis is the
-    batch. Choose blocks through which all of the signal goes: a skip connection around one stays unmixed,
-    while the labels are mixed. A coded block gets the mixed batch too, for its plain and its coded pass; but
-    the chosen block may not lie inside a coded one, whose coded pass has N samples where the mix has K.
+    The first call of the block in a forward is mixed, in every floating-point argument whose first axis is the batch.
+    Choose blocks that all of the signal passes through: a skip connection around a block stays unmixed, while the
+    labels are mixed. A coded block gets the mixed batch for both its plain and its coded pass. The chosen block must
+    not be inside a coded block, whose coded pass has N samples and not K.
 
     Args:
-        alpha: of Beta(alpha, alpha); the source uses 2 on CIFAR-10.
+        alpha: parameter of Beta(alpha, alpha); the source uses 2 on CIFAR-10.
         blocks: names or patterns as in :class:`CodedSmoothing`; ``"input"`` or ``""`` is the input itself.
 
     Raises:
-        ConfigError: for no blocks, or a string in place of a list.
+        ConfigError: if blocks is empty, or a string and not a list.
 
     Source: Verma et al. 2019 (arXiv 1806.05236), section 2.
     """
@@ -198,7 +198,7 @@ class ManifoldMixUp(Mix):
             )
 
     def check(self, model: nn.Module, coded: CodedSmoothing | None) -> None:
-        """Refuse unknown blocks, and those inside a coded block.
+        """Raise an error for unknown blocks and for blocks inside a coded block.
 
         Raises:
             BlockError: names the nearest block, or the coded one.
@@ -208,7 +208,7 @@ class ManifoldMixUp(Mix):
                 if block is not outer and any(block is inner for inner in outer.modules()):
                     raise BlockError(
                         f"ManifoldMixUp can't mix at {mixed!r} inside the coded block {name!r}, whose coded pass runs "
-                        f"on other samples: leave {mixed!r} out of blocks, or code a block within or after it."
+                        f"on other samples. Remove {mixed!r} from blocks, or code a block inside or after it."
                     )
 
     def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
@@ -219,7 +219,7 @@ class ManifoldMixUp(Mix):
     def mixing(
         self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
     ) -> Iterator[Mixed]:
-        """See :class:`Mix`; the hook lives as long as the context."""
+        """See :class:`Mix`; the hook exists only in the context."""
         draw, choices = self._drawn(model, images, source), self._choices(model)
         share, name = draw.share, draw.block or ""
         targets = _soft(labels, num_classes, share)
@@ -228,7 +228,7 @@ class ManifoldMixUp(Mix):
             yield _mixed_with_the_one_before(images, share), targets
             return
         hook = _MixOnce(name, len(images), share)
-        # Ahead of the hooks that are there: a block that is coded too encodes the mixed batch.
+        # Before existing hooks, so that a coded block encodes the mixed batch.
         handle = choices[name].register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
         try:
             yield images, targets
@@ -236,17 +236,17 @@ class ManifoldMixUp(Mix):
             handle.remove()
         if not hook.done:
             raise BlockError(
-                f"ManifoldMixUp chose the block {name!r}, which the model's forward does not call: leave it out of "
+                f"ManifoldMixUp chose the block {name!r}, which the model's forward does not call. Remove it from "
                 "blocks. (A model compiled as a whole does not see the hook: compile its blocks instead.)"
             )
 
     def _choices(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Name -> block, the input as the model itself."""
+        """Name -> block; the input is represented by the model itself."""
         return select_blocks(model, ["" if name == INPUT else name for name in self.blocks])
 
 
 class _MixOnce:
-    """A forward pre-hook that mixes the first call: the next may be the block's own coded pass."""
+    """A forward pre-hook that mixes only the first call, because the next may be the block's coded pass."""
 
     def __init__(self, name: str, K: int, share: Tensor) -> None:
         self.name, self.K, self.share = name, K, share
@@ -275,7 +275,9 @@ def _mixed_with_the_one_before(x: Tensor, share: Tensor) -> Tensor:  # (K, *F), 
 
 
 def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
-    hot = labels[:, None] == torch.arange(num_classes, device=labels.device)  # one_hot would read the labels
+    hot = labels[:, None] == torch.arange(
+        num_classes, device=labels.device
+    )  # one_hot would read the labels on the host
     return _mixed_with_the_one_before(hot.float(), share)
 
 
@@ -289,9 +291,9 @@ def _check_images(mix: Mix, images: Tensor) -> None:
 
 @contextmanager
 def _drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Inside, torch's global CPU generator runs on one seed drawn from ``generator``; on exit it is as before.
+    """A context in which torch's global CPU generator is seeded from ``generator``; on exit its state is restored.
 
-    torch's distributions draw from the global one and take no other.
+    torch's distributions can only draw from the global generator.
     """
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
     with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
-"""How smooth a trained network is: numbers for what a picture of its decision boundary shows.
+"""How smooth a trained network is, in numbers: what a picture of its decision boundary shows.
 
-Each is taken in evaluation mode, in the dtype of the points, and changes nothing: no gradient is left on a parameter.
+All are measured in evaluation mode, in the dtype of the points. They leave no gradients on parameters.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Array = npt.NDArray[np.float64]
 
 
 class Boundary(NamedTuple):
-    """The set where two classes are equally likely, in the plane.
+    """The decision boundary in the plane: the set where two classes are equally likely.
 
     Attributes:
-        length: in units of the plane. It is the total variation of the decision (0 or 1) over the square.
-        curvature: the mean of |curvature| along it, one over a length; nan where there is no boundary.
+        length: in units of the plane. It equals the total variation of the decision (0 or 1) over the square.
+        curvature: the mean of |curvature| along it, in units of 1 / length; nan without a boundary.
     """
 
     length: float
@@ -33,7 +33,7 @@ class Boundary(NamedTuple):
 
 
 def jacobian_norm(model: nn.Module, x: Tensor) -> float:  # (K, *F)
-    """The mean over samples of ||d logits / d x||_F, exact: one backward pass a class.
+    """The mean over samples of ||d logits / d x||_F, exact, with one backward pass per class.
 
     Raises:
         BatchError: for integer samples, or logits that aren't (K, classes).
@@ -54,12 +54,12 @@ def segment_energy(
 ) -> float:  # (K, *F)
     """How much the logits bend between samples: the mean over random segments of the integral of ||f''(t)||^2 dt.
 
-    A segment joins two samples drawn from ``x``, f(t) is the logits at the share t in [0, 1] of the way, and f'' its
-    second difference at ``points`` even ones. A network that is affine between samples has 0. Where logits have kinks
-    (ReLU) the scale depends on ``points``: compare at one number.
+    A segment joins two samples drawn from ``x``, f(t) are the logits at fraction t in [0, 1] of it. f'' is the second
+    difference at ``points`` evenly spaced points. It is 0 for a network that is affine between samples. For logits
+    with kinks (ReLU) the scale depends on ``points``, so compare only values with the same number.
 
     Raises:
-        BatchError: for fewer than two or integer samples, or logits that aren't (K, classes).
+        BatchError: for fewer than two samples, integer samples, or logits that aren't (K, classes).
         ConfigError: for no segments or fewer than three points.
     """
     _check_samples("segment_energy", x)
@@ -79,7 +79,7 @@ def segment_energy(
 
 
 def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  # -> (R, R)
-    """The first logit less the second on an even grid over [-extent, extent]^2; rows are the second coordinate.
+    """The first logit minus the second on an even grid over [-extent, extent]^2; rows are the second coordinate.
 
     Raises:
         BatchError: if the network doesn't take (K, 2) and give (K, 2).
@@ -89,7 +89,7 @@ def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  
     with _evaluating(model), torch.no_grad():
         logits = torch.cat([_logits(model, part) for part in torch.split(grid, 8192)])
     if logits.shape[1] != 2:
-        raise BatchError(f"the model gave {logits.shape[1]} logits: a field in the plane is drawn of two classes.")
+        raise BatchError(f"the model gave {logits.shape[1]} logits: a field in the plane needs two classes.")
     field: Array = (logits[:, 0] - logits[:, 1]).view(resolution, resolution).double().numpy()
     return field
 
@@ -97,9 +97,9 @@ def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  
 def boundary(field: Array, extent: float, step: float = 0.02) -> Boundary:  # (R, R)
     """Length and mean |curvature| of the zero set of a field over [-extent, extent]^2.
 
-    The zero set is found as polylines by linear interpolation; curvature is the turning of each polyline, laid out
-    anew with vertices ``step`` apart, over its length: with kinks (ReLU) it is the curvature at that scale.
-    A circle of radius r has 2 pi r and 1 / r.
+    Linear interpolation gives the zero set as polylines. Each polyline is resampled with vertices ``step`` apart. The
+    curvature is its total turning angle divided by its length. With kinks (ReLU) this is the curvature at that scale.
+    A circle of radius r gives 2 pi r and 1 / r.
     """
     from contourpy import contour_generator  # comes with matplotlib
 
@@ -109,17 +109,17 @@ def boundary(field: Array, extent: float, step: float = 0.02) -> Boundary:  # (R
         line = np.asarray(found, dtype=np.float64)
         vertices = _even(line, step)
         edges = np.diff(vertices, axis=0)
-        if np.array_equal(line[0], line[-1]) and len(edges) > 1:  # a loop turns at its seam too
+        if np.array_equal(line[0], line[-1]) and len(edges) > 1:  # a closed loop also turns where it closes
             edges = np.concatenate([edges, edges[:1]])
         angles = np.arctan2(edges[:, 1], edges[:, 0])
-        # The way from one direction to the next is at most half a turn.
+        # The angle from one direction to the next is at most half a turn.
         turning += float(np.abs((np.diff(angles) + math.pi) % (2 * math.pi) - math.pi).sum())
         length += float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
     return Boundary(length, turning / length if length else math.nan)
 
 
 def _even(line: Array, step: float) -> Array:  # (n, 2) -> (m, 2)
-    """The polyline with vertices ``step`` apart, or nearly so that they fit."""
+    """The polyline with vertices ``step`` apart, adjusted to divide its length."""
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     at = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
     return np.stack([np.interp(at, along, line[:, 0]), np.interp(at, along, line[:, 1])], 1)
@@ -135,12 +135,12 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _check_samples(call: str, x: Tensor) -> None:
     if not x.is_floating_point():
-        raise BatchError(f"{call} got samples of {x.dtype}: give floating-point ones, as the network takes them.")
+        raise BatchError(f"{call} got samples of {x.dtype}: give floating-point ones, as the network expects.")
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode inside, each module as it was after."""
+    """A context in evaluation mode; on exit every module has its old mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,15 +1,14 @@
 """One update of a classifier, as a function of everything it uses.
 
-The objective is (1 - mu) (task + weighted penalties) + mu coded penalty, the paper's combination; with
-everything off it is empirical risk minimisation (ERM), and with mu = 0 a coded penalty is measured and not
-used. On steps that a lazy ``coded`` skips the factor (1 - mu) stays, and on the others its penalty counts
-``every`` times: the mean gradient over ``every`` steps is then the one of coding each of them, and the task
-weighs the same in all. The Jacobian is taken at what the model was called with, so after a mix of inputs.
+The objective is (1 - mu) (task + weighted penalties) + mu coded penalty, the paper's combination. With everything off
+it is empirical risk minimisation (ERM). With mu = 0 the coded penalty is measured but not used. With ``every`` above 1,
+steps without coding keep the factor (1 - mu), and the penalty counts ``every`` times on the others. So the task has the
+same weight in all steps, and the mean gradient over ``every`` steps is the same as with coding in each. The Jacobian is
+taken at the inputs of the model, so after mixing.
 
-What is random in the mix and in the Jacobian's projections comes from the step's own generator, so a step
-is a function of weights, batch and that generator's seed. Dropout draws from torch's global generators.
-:func:`draw_step` does the drawing apart, on the host; what is left is a function of tensors, which a CUDA graph
-can hold.
+The random numbers for mixing and for the Jacobian's projections come from the step's own generator. So a step is a
+function of weights, batch and that generator's seed. Dropout draws from torch's global generators. :func:`draw_step`
+makes these draws separately, on the host. The rest is a function of tensors, which a CUDA graph can hold.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
 
 AGAINST = ("outputs", "labels")
-"""What decoded outputs can be compared with."""
+"""What the penalty can compare decoded outputs with."""
 
 
 @dataclass(frozen=True)
 class StepDraw:
-    """What is random in one step.
+    """The random numbers of one step.
 
     Attributes:
-        mix: of this batch; None where it isn't mixed.
-        projections: (K, C) of the Jacobian; None without it.
+        mix: how this batch is mixed; None if it isn't.
+        projections: (K, C) for the Jacobian; None without it.
     """
 
     mix: MixDraw | None = None
@@ -58,7 +57,7 @@ def draw_step(
     mix: Mix | None = None,
     jacobian: float = 0.0,
 ) -> StepDraw:
-    """What :func:`classifier_step` would draw from this generator for a batch of this shape, (K, *F)."""
+    """The random numbers that :func:`classifier_step` would draw for a batch of this shape, (K, *F)."""
     mixed = mix.draw(model, shape, generator) if mix is not None and mix.applies(generator) else None
     return StepDraw(mixed, torch.randn(shape[0], num_classes, generator=generator) if jacobian else None)
 
@@ -86,23 +85,23 @@ def classifier_step(
 
     Args:
         model: plain or wrapped in DistributedDataParallel; (K, *F) -> (K, num_classes) logits.
-        images, labels: (K, *F); (K,) int64, best left on the CPU: on an accelerator their check waits for it.
-        generator: on the CPU, one for each step and rank (``randomness.stream``); or what :func:`draw_step` drew from
-            it, and then labels aren't checked against ``num_classes`` and nothing waits for the device.
+        images, labels: (K, *F); (K,) int64, best on the CPU: checking labels on an accelerator waits for the device.
+        generator: on the CPU, one for each step and rank (``randomness.stream``); or the result of
+            :func:`draw_step`. Then labels aren't checked against ``num_classes`` and nothing waits for the device.
         mix: MixUp, CutMix, ManifoldMixUp or None.
         label_smoothing: share of the uniform distribution in the targets, after the mix.
         logit_norm, jacobian: weights of :func:`logit_norm_penalty` and :func:`jacobian_penalty`.
-        coded: attached to blocks of the model; its own weight, 1 by default, multiplies ``mu``.
+        coded: attached to blocks of the model; its ``weight``, 1 by default, multiplies ``mu``.
         against: ``outputs``: the coded penalty is the discrepancy between decoded and plain outputs. ``labels``: it is
-            the cross-entropy of decoded logits with the step's targets (mixed and smoothed as they are); ``coded``
-            then has the whole model as its one block.
-        autocast: around the training forward; losses and the Jacobian's pass stay in float32.
-        backward: what differentiates the loss (``accelerator.backward``).
-        max_grad_norm: bound on the norm of all gradients together (not with fp16 loss scaling), or None.
+            the cross-entropy of decoded logits with the step's targets (mixed and smoothed). Then the whole model must
+            be the only block of ``coded``.
+        autocast: context for the training forward; losses and the Jacobian's pass stay in float32.
+        backward: differentiates the loss (``accelerator.backward``).
+        max_grad_norm: upper bound on the norm of the whole gradient (not with fp16 loss scaling), or None.
 
     Returns:
-        Detached scalars: loss (cross-entropy alone, with mixed and smoothed targets), and each penalty before
-        its weight where it was measured: logit_norm, jacobian, coded.
+        Detached scalars: loss (only cross-entropy, with mixed and smoothed targets), and the unweighted penalties that
+        were measured: logit_norm, jacobian, coded.
 
     Raises:
         ConfigError, BatchError, BlockError: for an option, a batch or a block that can't be used.
@@ -112,7 +111,7 @@ def classifier_step(
     _check_strengths(label_smoothing, logit_norm, jacobian, max_grad_norm)
     labels = _checked_labels(images, labels, None if isinstance(generator, StepDraw) else num_classes)
     optimizer.zero_grad(set_to_none=True)
-    # The wrapper readies the gradients' exchange in its one forward; a second pass is for the bare module.
+    # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     if isinstance(generator, StepDraw):
         drawn = generator
@@ -143,7 +142,7 @@ def classifier_step(
 
 
 class _Targets:
-    """A discrepancy to the step's targets, which are known only when the batch is mixed."""
+    """A discrepancy to the step's targets, which are known only after mixing."""
 
     def __init__(self, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
@@ -165,10 +164,10 @@ def _mixed_and_observed(
     drawn: StepDraw,
     discrepancy: Discrepancy | None,
 ) -> Iterator[Mixed]:
-    """Around the training forward: (what the model is called with, targets)."""
+    """A context for the training forward. Gives (inputs of the model, targets)."""
     if mix is not None:
         mix.check(model, coded)
-    # Observation begins before the mix, whose hook then comes first: what is coded is mixed already.
+    # observe() comes before the mix, so the hook of the mix runs first and coding sees mixed samples.
     with coded.observe(discrepancy) if coded else nullcontext():
         if mix is None or drawn.mix is None:
             yield images, labels
@@ -197,11 +196,11 @@ def _check_options(
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs at least 2.")
     if isinstance(mix, list | tuple):
-        raise ConfigError(f"mix={mix!r}: two mixes at once would mix the labels twice; choose one.")
+        raise ConfigError(f"mix={mix!r}: two mixes would mix the labels twice. Choose one.")
     if mix is not None and not isinstance(mix, Mix):
         raise ConfigError(f"mix={mix!r}: give MixUp(alpha), CutMix(alpha), ManifoldMixUp(alpha, blocks) or None.")
     if not 0 <= mu < 1:
-        raise ConfigError(f"mu={mu}: the coded penalty's share must be in [0, 1); at 1 nothing of the task is left.")
+        raise ConfigError(f"mu={mu}: the coded penalty's share must be in [0, 1); at 1 the task has no weight.")
     if mu and coded is None:
         raise ConfigError(f"mu={mu} without coded: give coded=CodedSmoothing(model, blocks=[...]), or mu=0.")
 
@@ -213,8 +212,8 @@ def _check_against(against: str, coded: CodedSmoothing | None, model: nn.Module)
         bare = model.module if isinstance(model, DistributedDataParallel) else model
         if len(coded.blocks) != 1 or next(iter(coded.blocks.values())) is not bare:
             raise ConfigError(
-                f"against='labels' with coded blocks {list(coded.blocks)}: only logits can be compared with labels, so "
-                'code the model itself, CodedSmoothing(model, blocks=[""]).'
+                f"against='labels' with coded blocks {list(coded.blocks)}: only logits can be compared with labels. "
+                'Code the model itself: CodedSmoothing(model, blocks=[""]).'
             )
 
 
@@ -242,8 +241,8 @@ def _checked_labels(images: Tensor, labels: Tensor, num_classes: int | None) -> 
     low, high = (int(value) for value in torch.stack(labels.aminmax()).tolist())
     if low < 0 or high >= num_classes:
         raise BatchError(
-            f"label {low if low < 0 else high} is not a class: with num_classes={num_classes} they run from 0 to "
-            f"{num_classes - 1}. Set num_classes to the data set's, or number the labels from 0."
+            f"label {low if low < 0 else high} is not a class: with num_classes={num_classes} classes are 0 to "
+            f"{num_classes - 1}. Set num_classes to that of the data set, or number the labels from 0."
         )
     return labels.to(images.device, non_blocking=True)
 
@@ -253,5 +252,5 @@ def _check_logits(logits: Any, K: int, num_classes: int) -> None:
         given = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ConfigError(
             f"the model gave {given} for {K} images: classifier_step needs logits of shape ({K}, {num_classes}). "
-            f"Build the model with num_classes={num_classes}, or pick the logits out of what it returns."
+            f"Build the model with num_classes={num_classes}, or select the logits from its output."
         )

@@ -1,4 +1,4 @@
-"""A grid of runs over seeds, as separate processes: ``python -m cs_gan.sweep configs/sweeps/<name>.yaml``."""
+"""A grid of runs over seeds, each in its own process: ``python -m cs_gan.sweep configs/sweeps/<name>.yaml``."""
 
 from cs_gan.sweep.plan import Point, Run, plan
 from cs_gan.sweep.spec import Sweep, read_sweep

@@ -1,7 +1,7 @@
 """``python -m cs_gan.sweep configs/sweeps/<name>.yaml``: a grid of runs over seeds, then one table and plots.
 
-The same command goes on after a kill, or when its time is over: runs that are done are not run again, the others
-resume themselves. It may then run them elsewhere (--executor).
+The same command continues after a kill or after its time is over. Finished runs are not repeated, the others resume. It
+can then run them elsewhere (--executor).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from cs_gan.sweep.spec import Sweep, read_sweep
 from cs_gan.sweep.stop import Stop
 from cs_gan.sweep.summary import summarise
 
-TIME_OVER = 124  # as of timeout(1)
+TIME_OVER = 124  # as in timeout(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every run is done, 2 when one failed or the file can't be used.
+    """0 if all runs are done, 2 if one failed or the file can't be used.
 
-    130 after Ctrl-C, 143 after SIGTERM, 124 when the time is over.
+    130 after Ctrl-C, 143 after SIGTERM, 124 if the time is over.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -68,24 +68,26 @@ def _parser() -> argparse.ArgumentParser:
         help="runs at a time (default: one a core, sharing its threads; on one GPU give fewer; Ray and Slurm get all "
         "runs at once and queue them)",
     )
-    parser.add_argument("--minutes", type=float, help="then stop: runs save, and the same command goes on with them")
+    parser.add_argument("--minutes", type=float, help="then stop: runs save, and the same command continues them")
     parser.add_argument("--output", type=Path, help="default: samples/sweeps/<name of the file>")
     parser.add_argument("--dry-run", action="store_true", help="list the runs with their commands, run nothing")
-    parser.add_argument("--summarise", action="store_true", help="write table and plots of what is there, run nothing")
-    parser.add_argument("--executor", choices=NAMES, default="local", help="where runs are run (default: local)")
+    parser.add_argument(
+        "--summarise", action="store_true", help="write table and plots of the results so far, run nothing"
+    )
+    parser.add_argument("--executor", choices=NAMES, default="local", help="where runs execute (default: local)")
     parser.add_argument(
         "--executor-options",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="the executor's own: num_gpus=1 for Ray, timeout_min=240 slurm_partition=gpu for Slurm (docs/studies.md)",
+        help="options: num_gpus=1 for Ray, timeout_min=240 slurm_partition=gpu for Slurm (docs/studies.md)",
     )
     return parser
 
 
 def _list(sweep: Sweep, runs: Sequence[Run]) -> None:
-    """What a start would do."""
+    """Print what a start would do."""
     for run in runs:
         state = "done" if _done(run) else "to run"
         print(f"{run.name} ({state})\n  {shlex.join(run.command)}")
@@ -98,7 +100,7 @@ def _done(run: Run) -> bool:
 
 
 def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
-    """Run what isn't done, and tell of all."""
+    """Run what isn't done, and report all runs."""
     missing = [run for run in runs if not _done(run)]
     stop, request = Stop(options.minutes), Request(folder)
     if missing:
@@ -110,11 +112,11 @@ def _sweep(sweep: Sweep, runs: Sequence[Run], folder: Path, options: argparse.Na
     failed, waiting = results.total("failed"), results.total("not run")
     print(folder / "table.md")
     if waiting and stop.reason:
-        print(f"stopped with {waiting} runs to go; the same command goes on from here.", file=sys.stderr)
+        print(f"stopped with {waiting} runs left. The same command continues from here.", file=sys.stderr)
         return 128 + stop.signal if stop.signal else TIME_OVER
     if failed or waiting:
         print(
-            f"error: {failed + waiting} of {len(runs)} runs failed or were stopped; the table says why.",
+            f"error: {failed + waiting} of {len(runs)} runs failed or were stopped. The table says why.",
             file=sys.stderr,
         )
         return 2
@@ -130,7 +132,7 @@ def _execute(
         total=len(runs),
         initial=len(runs) - len(missing),
         unit="run",
-        smoothing=0,  # runs end in bursts, as many as there are jobs
+        smoothing=0,  # runs end in bursts of as many as there are jobs
         dynamic_ncols=terminal,
         mininterval=0.2 if terminal else 30.0,
     )
@@ -147,7 +149,7 @@ def _execute(
             bar.update()
             score = (sweep.scores or [outcome.primary])[0]
             say(f"{run.name}: {score} = {outcome.scores[score]:.4g} ({outcome.seconds or 0:.0f} s)")
-        elif outcome.reason:  # what was taken back before it began has none
+        elif outcome.reason:  # a run that was cancelled before its start has none
             say(f"{run.name} {outcome.status}: {outcome.reason}")
 
     say(f"{len(runs)} runs, {len(runs) - len(missing)} done; {executor.slots} at a time; {missing[0].folder.parent}")

@@ -1,4 +1,4 @@
-"""All runs of a sweep through an executor, until they are done or a stop is asked for."""
+"""Run all runs of a sweep with an executor, until they are done or a stop is requested."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Say = Callable[[str], None]
 def run_all(
     runs: Sequence[Run], executor: Executor, request: Request, stop: Stop, ended: Callable[[Run], None], say: Say
 ) -> None:
-    """Hand over all runs in their order, as many at a time as the executor takes.
+    """Submit all runs in order, as many at a time as the executor takes.
 
-    ``ended`` is called with each run that has ended, however it did.
+    ``ended`` is called with each run that has ended, for any reason.
     """
     waiting, active = deque(runs), list[tuple[Run, Job]]()
     told: set[str] = set()
-    request.clear()  # of a sweep that was killed
+    request.clear()  # from a sweep that was killed
     asked = ""
     try:
         while active or (waiting and not stop.reason):
@@ -43,14 +43,14 @@ def run_all(
                 if problem is None:
                     continue
                 active.remove((run, job))
-                if problem and not asked:  # what was taken back hasn't failed
+                if problem and not asked:  # a cancelled run hasn't failed
                     record_loss(run, problem)
                 ended(run)
             while not stop.reason and len(active) < executor.slots and (found := _next(waiting, executor, told, say)):
                 active.append(found)
             time.sleep(executor.pause)
     except BaseException:
-        request.make("kill")  # nothing is left behind by an error of ours
+        request.make("kill")  # our own errors must not leave runs behind
         raise
     finally:
         executor.close()
@@ -58,7 +58,7 @@ def run_all(
 
 
 def _next(waiting: deque[Run], executor: Executor, told: set[str], say: Say) -> tuple[Run, Job] | None:
-    """The first run that is in the executor's hands already, or whose folder no other process writes to."""
+    """The first run that the executor already has, or whose folder no other process writes to."""
     for run in list(waiting):
         job = executor.adopt(run)
         if job is None and in_use(run.folder):

@@ -1,4 +1,4 @@
-"""What runs the runs: worker processes on this machine, Ray, or Slurm, behind one interface."""
+"""Executors of runs: worker processes on this machine, Ray or Slurm, with one interface."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ NAMES = ("local", "ray", "slurm")
 
 
 class Job(Protocol):
-    """A run that was handed over."""
+    """A submitted run."""
 
     def problem(self) -> str | None:
-        """None before its end; nothing where the run's folder says how it ended; else why it can't."""
+        """None before its end; empty if the run's folder says how it ended; otherwise why the folder can't say it."""
 
 
 class Executor(Protocol):
-    """Takes runs and has :func:`~cs_gan.sweep.node.carry_out` done for each, somewhere, once."""
+    """Takes runs and executes :func:`~cs_gan.sweep.node.carry_out` once for each."""
 
-    slots: int  # how many it is given at a time
-    pause: float  # seconds between looks at them
+    slots: int  # number of runs it gets at a time
+    pause: float  # seconds between checks
 
     def submit(self, run: Run) -> Job:
         """Hand a run over."""
 
     def adopt(self, run: Run) -> Job | None:
-        """The job of an earlier sweep that is still to do this run, or does it."""
+        """The waiting or running job of an earlier sweep for this run."""
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
-        """Take back what hasn't begun; what has is asked by the request's file."""
+        """Cancel runs that haven't started. Running ones are stopped by the request's file."""
 
     def close(self) -> None:
-        """Leave nothing behind that a sweep has to answer for."""
+        """Clean up everything that belongs to this sweep."""
 
 
 def make_executor(
@@ -50,15 +50,15 @@ def make_executor(
     """One of ``NAMES``.
 
     Args:
-        name: which.
-        options: the executor's own.
-        folder: the sweep's, for what the executor must keep.
-        request: how runs are asked to stop.
-        jobs: at most so many at a time; None leaves it to the executor.
-        runs: how many there are.
+        name: name of the executor.
+        options: its options.
+        folder: the sweep's folder, for files of the executor.
+        request: asks runs to stop.
+        jobs: maximum number of runs at a time; None lets the executor choose.
+        runs: number of runs.
 
     Raises:
-        ConfigError: for an option that it doesn't know, or a package that is missing.
+        ConfigError: for an unknown option or a missing package.
     """
     if name == "ray":
         from cs_gan.sweep.on_ray import OnRay
@@ -88,10 +88,10 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def check_options(name: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse what an executor doesn't know.
+    """Check the options of an executor.
 
     Raises:
-        ConfigError: with the nearest.
+        ConfigError: for an unknown option, with the nearest name.
     """
     for key in options:
         if key not in known:
@@ -101,7 +101,7 @@ def check_options(name: str, options: Mapping[str, Any], known: Collection[str])
 
 
 def missing(package: str, error: ImportError) -> ConfigError:
-    """What to say of an executor whose package isn't installed."""
+    """The error for an executor whose package isn't installed."""
     extra = {"submitit": "slurm"}.get(package, package)
     return ConfigError(
         f"--executor {extra} needs {package}, which isn't installed ({error}): pip install {package}, "
@@ -110,7 +110,7 @@ def missing(package: str, error: ImportError) -> ConfigError:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -127,11 +127,11 @@ class Local:
         self._pool = ThreadPoolExecutor(jobs)
 
     def submit(self, run: Run) -> Job:
-        """Begin at once: there are as many threads as slots."""
+        """Start at once: there are as many threads as slots."""
         return _LocalJob(self._pool.submit(carry_out, run, Path.cwd(), self._threads, self._request))
 
     def adopt(self, run: Run) -> Job | None:
-        """Runs end with their sweep here."""
+        """None: here runs end with their sweep."""
         return None
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
@@ -147,7 +147,7 @@ class _LocalJob:
         self._future = future
 
     def problem(self) -> str | None:
-        """Its end is in the folder; an error of ours, such as a full disk, ends the sweep."""
+        """The folder records its end. Our own error, such as a full disk, ends the sweep."""
         if not self._future.done():
             return None
         self._future.result()

@@ -1,4 +1,4 @@
-"""Who writes to a folder: locks that a kill frees."""
+"""Locks on folders, which are released when their process is killed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cs_gan.errors import ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows, where two sweeps in one folder are not noticed
+except ImportError:  # Windows, where two sweeps in one folder are not detected
     fcntl = None  # type: ignore[assignment]
 
-WRITER = ".lock"  # held by who writes to the folder: a sweep, or in a run's folder the run
-STARTER = ".starter"  # held in a run's folder by what has started the run, until it has recorded its end
+WRITER = ".lock"  # held by the process that writes to the folder: a sweep, or in a run's folder the run
+STARTER = ".starter"  # held in a run's folder by the process that started the run, until it has recorded its end
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it: one sweep at a time.
+    """Create the folder and lock it, so that only one sweep uses it.
 
     Raises:
         ConfigError: if another process holds it.
@@ -27,30 +27,30 @@ def held(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / WRITER) as ours:
         if not ours:
-            raise ConfigError(f"another sweep is still running in {folder}: wait for it, or give another --output.")
+            raise ConfigError(f"another sweep is still running in {folder}. Wait for it, or give another --output.")
         yield
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, which is made; False where another process holds it."""
+    """Lock a file, which is created if needed. False if another process holds the lock."""
     with path.open("a") as lock:
         yield _take(lock.fileno())
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process writes to a run's folder: a run whose sweep was killed goes on to the end of its step."""
+    """Whether a process writes to a run's folder. A run whose sweep was killed continues to the end of its step."""
     return any(_taken(folder / name) for name in (STARTER, WRITER))
 
 
 def written(folder: Path) -> bool:
-    """Whether the run itself does."""
+    """Whether the run itself writes to it."""
     return _taken(folder / WRITER)
 
 
 def _taken(path: Path) -> bool:
     try:
-        with path.open("r+") as lock:  # over NFS only who may write may lock
+        with path.open("r+") as lock:  # over NFS, locking needs write permission
             return not _take(lock.fileno())
     except FileNotFoundError:
         return False

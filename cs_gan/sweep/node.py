@@ -1,4 +1,4 @@
-"""One run, where it is run: on this machine, or on a node of a cluster that sees the same files."""
+"""Execute one run, on this machine or on a cluster node that sees the same files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cs_gan.sweep.lock import STARTER, locked, written
 from cs_gan.sweep.outcome import OUTPUT, read_outcome, record, write_whole
 from cs_gan.sweep.plan import Run
 
-PAUSE = 0.5  # seconds between looks at the request
-# Linux ends a run, as a SIGTERM would, when what started it is gone however it went. The kernel keeps this over exec.
+PAUSE = 0.5  # seconds between checks of the request
+# Linux sends SIGTERM to a run when its parent is gone for any reason. The kernel keeps this setting over exec.
 LEASH = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(143); os.execv(sys.argv[2], sys.argv[2:])"
@@ -24,13 +24,13 @@ LEASH = (
 
 
 class Request:
-    """A file that asks all runs of a sweep to stop, wherever they are."""
+    """A file that asks all runs of a sweep to stop, on any machine."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder.absolute() / ".stop"
 
     def make(self, what: str) -> None:
-        """Ask to ``stop``, which lets runs save, or to ``kill``."""
+        """Request ``stop``, which lets runs save, or ``kill``."""
         write_whole(self._path, what)
 
     def clear(self) -> None:
@@ -38,7 +38,7 @@ class Request:
         self._path.unlink(missing_ok=True)
 
     def read(self) -> str:
-        """What is asked for; nothing where nothing is."""
+        """The current request; empty if there is none."""
         try:
             return self._path.read_text()
         except OSError:
@@ -46,16 +46,16 @@ class Request:
 
 
 def carry_out(run: Run, here: Path, threads: int, request: Request) -> None:
-    """Run it to its end, or until a stop is asked for, and record in its folder how it ended.
+    """Run it to its end, or until a stop is requested, and record in its folder how it ended.
 
-    What is done is not run again, and what another process still writes to is waited for: a run can come here twice,
-    from a sweep that was killed and the next one, or from a node that was given up for lost.
+    A finished run is not repeated. If another process still writes to the folder, this waits for it. A run can be
+    executed twice: by a killed sweep and the next one, or by a node that was believed lost.
 
     Args:
-        run: what.
+        run: the run.
         here: the folder that its paths are relative to.
-        threads: its share of the cores.
-        request: looked at now and then.
+        threads: its number of threads.
+        request: checked regularly.
     """
     run = replace(run, folder=here / run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _run(run: Run, here: Path, threads: int, request: Request) -> None:
     child = _Child(run, here, threads)
     try:
         child.wait(request)
-    except BaseException:  # a KeyboardInterrupt or SystemExit, by which Ray and Slurm take a task back
+    except BaseException:  # a KeyboardInterrupt or SystemExit, with which Ray and Slurm cancel a task
         child.ask("stop")
         child.wait(request)
         raise
@@ -99,11 +99,11 @@ class _Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # the terminal's Ctrl-C comes to the sweep, which passes it on once
+                start_new_session=True,  # Ctrl-C in the terminal goes to the sweep, which passes it on once
             )
 
     def wait(self, request: Request) -> None:
-        """Until it has ended; what is asked for meanwhile is passed on."""
+        """Wait until it has ended, and pass on requests."""
         while True:
             try:
                 self._process.wait(PAUSE)
@@ -112,7 +112,7 @@ class _Child:
                 self.ask(request.read())
 
     def ask(self, what: str) -> None:
-        """To ``stop``, once, since a run takes a second time as a wish not to wait for it; or to ``kill``."""
+        """Pass on ``stop`` only once, because a run takes a second signal as a request to end at once; or ``kill``."""
         if what == "stop" and not self._asked:
             self._process.terminate()
         elif what == "kill" and self._asked != "kill":
@@ -120,7 +120,7 @@ class _Child:
         self._asked = what or self._asked
 
     def record(self) -> None:
-        """How it ended. One that was killed on the user's behalf hasn't failed."""
+        """How it ended. A run killed on the user's request hasn't failed."""
         code = self._process.returncode
         if code is not None:
             code = 143 if self._asked == "kill" and code < 0 else code

@@ -12,14 +12,14 @@ from cs_gan.sweep.node import Request, carry_out
 from cs_gan.sweep.plan import Run
 
 OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "max_retries")
-RETRIES = 3  # of a run whose node or worker is lost
+RETRIES = 3  # retries of a run whose node or worker is lost
 
 
 class OnRay:
-    """Each run is a task that starts its command as a process on some node.
+    """Each run is a task that starts its command as a process on a node.
 
-    Where RAY_ADDRESS is set, the cluster is the one that Ray's own rules find by it; else Ray is started here for the
-    time of the sweep. All nodes must see the same files under the same paths, and the same Python.
+    If RAY_ADDRESS is set, Ray uses that cluster. Otherwise Ray is started here for the time of the sweep. All
+    nodes must see the same files under the same paths, and the same Python.
     """
 
     pause = 0.2
@@ -45,11 +45,11 @@ class OnRay:
         return _RayJob(self._ray, self._task.remote(run, Path.cwd(), self._threads, self._request))
 
     def adopt(self, run: Run) -> Job | None:
-        """Ray ends tasks with the sweep that they are of."""
+        """None: Ray ends tasks together with their sweep."""
         return None
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
-        """Of the tasks that have begun, this asks the runs to stop, as the request does."""
+        """Cancel tasks. In running tasks this asks the run to stop, like the request."""
         for job in jobs:
             if isinstance(job, _RayJob):
                 job.cancel()
@@ -67,7 +67,7 @@ class _RayJob:
         self._ray.cancel(self._task, force=False)
 
     def problem(self) -> str | None:
-        """What Ray says of a task that it couldn't bring to its end."""
+        """Ray's error for a task that it couldn't finish."""
         done, _ = self._ray.wait([self._task], timeout=0)
         if not done:
             return None

@@ -13,20 +13,20 @@ from cs_gan.sweep.node import Request, carry_out
 from cs_gan.sweep.outcome import write_whole
 from cs_gan.sweep.plan import Run
 
-JOB = ".slurm"  # in the run's folder: the job that was submitted for it
-MINUTES = 60  # of a job, unless timeout_min says other; a run that takes longer goes on in another
+JOB = ".slurm"  # file in the run's folder: the job submitted for it
+MINUTES = 60  # of a job by default; a longer run continues in another job
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "PREEMPTED", "REQUEUED", "READY"}
 
 
 class Carried:
-    """What a job does; one that is preempted, or reaches its time limit, is put into the queue again."""
+    """The work of a job. A job that is preempted or reaches its time limit is queued again."""
 
     def __call__(self, run: Run, here: Path, threads: int, request: Request) -> None:
         """On the node."""
         carry_out(run, here, threads, request)
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """The same again: the run itself goes on from its checkpoint."""
+        """The same job again: the run continues from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)
@@ -35,8 +35,9 @@ class Carried:
 class OnSlurm:
     """Each run is a job. All nodes must see the same files under the same paths, and the same Python.
 
-    Jobs outlive a sweep that is killed; the next one takes them over. Options are those of submitit's ``AutoExecutor``
-    (``timeout_min``, ``gpus_per_node``, ``slurm_partition``, ...), and ``cluster``, which can be ``local`` to try it.
+    Jobs keep running if the sweep is killed, and the next sweep takes them over. Options are those of submitit's
+    ``AutoExecutor`` (``timeout_min``, ``gpus_per_node``, ``slurm_partition``, ...), and ``cluster``: ``local``
+    tries it without Slurm.
     """
 
     def __init__(self, options: Mapping[str, Any], folder: Path, request: Request, slots: int) -> None:
@@ -52,18 +53,18 @@ class OnSlurm:
             self._executor = submitit.AutoExecutor(folder.absolute() / "slurm", cluster=self._cluster)
             self._executor.update_parameters(**given)
         except (RuntimeError, ValueError, NameError, AssertionError, TypeError) as error:
-            raise ConfigError(f"--executor slurm, as submitit says: {error}") from error
+            raise ConfigError(f"--executor slurm: submitit reports: {error}") from error
         self._kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}.get(self._cluster)
 
     def submit(self, run: Run) -> Job:
-        """Into Slurm's queue, and a note of it into the run's folder."""
+        """Put the run into Slurm's queue and a note of the job into the run's folder."""
         job = self._executor.submit(Carried(), run, Path.cwd(), self._threads, self._request)
         run.folder.mkdir(parents=True, exist_ok=True)
         write_whole(run.folder / JOB, f"{self._cluster} {job.job_id}")
         return _SlurmJob(job)
 
     def adopt(self, run: Run) -> Job | None:
-        """By the note in the run's folder."""
+        """The job named by the note in the run's folder."""
         try:
             cluster, job_id = (run.folder / JOB).read_text().split()
         except (OSError, ValueError):
@@ -78,10 +79,10 @@ class OnSlurm:
         return _SlurmJob(job) if job.watcher.get_state(job_id, mode="force").upper().split()[0] in LIVE else None
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
-        """Cancel those in the queue; the local executor has none."""
+        """Cancel queued jobs. The local executor has no queue."""
         ours = [job for job in jobs if isinstance(job, _SlurmJob)] if self._cluster == "slurm" else []
         if ours:
-            ours[0].job.watcher.update()  # of all at once
+            ours[0].job.watcher.update()  # state of all jobs in one call
         for job in ours:
             job.cancel_if_pending()
 
@@ -94,23 +95,23 @@ class _SlurmJob:
         self.job, self._cancelled = job, False
 
     def cancel_if_pending(self) -> None:
-        # Slurm's accounts don't know a job in its first seconds. One that runs by now lets its run save.
+        # Slurm's accounting doesn't know a job in its first seconds. If it already runs, it lets its run save.
         if self.job.watcher.get_state(self.job.job_id, mode="cache").upper() in ("PENDING", "UNKNOWN"):
             self.job.cancel(check=False)
             self._cancelled = True
 
     def problem(self) -> str | None:
-        """The error of a job that left no result, as when its node was lost or it took too long too often."""
+        """The error of a job without a result, for example after losing its node or too many time-outs."""
         if self._cancelled:
             return "cancelled"
         if not self.job.done():
             return None
-        error = self.job.exception()  # waits some seconds for a result that the file system may not show yet
+        error = self.job.exception()  # waits some seconds, because the file system may show the result late
         return "" if error is None else f"lost by Slurm: {' '.join(str(error).split())}"
 
 
 class _Orphan(_SlurmJob):
-    """A job of submitit's local executor from another process, whose own class can't tell whether it still runs."""
+    """A job of submitit's local executor from another process. Its own class can't check whether it still runs."""
 
     def problem(self) -> str | None:
         return None if _exists(int(self.job.job_id)) else super().problem()

@@ -1,4 +1,4 @@
-"""What became of a run, told from its folder."""
+"""The outcome of a run, read from its folder."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import yaml
 
 from cs_gan.sweep.plan import Run
 
-RECORD = "sweep.json"  # in the run's folder: what was asked, and how it ended
+RECORD = "sweep.json"  # file in the run's folder: its settings and how it ended
 OUTPUT = "output.txt"
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
-MOST = 600  # letters of a reason
-BEST = "best "  # in front of a score's name: of the step that scored best, not of the last one
+MOST = 600  # maximum length of a reason
+BEST = "best "  # prefix of a score's name: at the best step, not the last
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands: ``done`` with scores; ``failed``; or ``not run``, which another start of the sweep does.
+    """The state of a run: ``done`` with scores; ``failed``; or ``not run``, which the next start of the sweep runs.
 
-    ``seconds`` is the wall-clock time of all its starts, with loading and scoring.
+    ``seconds`` is the wall-clock time of all its starts, including loading and scoring.
     """
 
     status: Literal["done", "failed", "not run"]
@@ -36,12 +36,12 @@ class Outcome:
     better: str = ""
     scored_on: str = ""
     seconds: float | None = None
-    step: int | None = None  # where another start goes on from, of a run that isn't done
-    steps: int | None = None  # how many are asked for
+    step: int | None = None  # where the next start continues, for an unfinished run
+    steps: int | None = None  # number of requested steps
 
 
 def read_outcome(run: Run) -> Outcome:
-    """From what the folder holds. Scores count only where all that is asked now is what was asked then."""
+    """Read the folder. Scores count only if they were made with the current settings."""
     record = _read(run.folder / RECORD)
     if record and record.get("asked") != run.asked:
         return Outcome("not run", f"made with other settings ({_differences(record.get('asked') or {}, run.asked)})")
@@ -58,7 +58,7 @@ def read_outcome(run: Run) -> Outcome:
     if not final.get("scores"):
         return Outcome("failed", reason or "it left no scores.json", seconds=seconds, step=step, steps=steps)
     if final.get("step") != steps:
-        return Outcome("failed", f"scored at step {final.get('step')}, and {steps} are asked for", seconds=seconds)
+        return Outcome("failed", f"scored at step {final.get('step')}, but {steps} are requested", seconds=seconds)
     scores = {name: float(value) for name, value in final["scores"].items()}
     scores |= {f"{BEST}{name}": float(value) for name, value in ((told.get("best") or {}).get("scores") or {}).items()}
     about = (final.get("provenance") or {}).get("reference") or {}
@@ -67,13 +67,13 @@ def read_outcome(run: Run) -> Outcome:
 
 
 def record(run: Run, code: int, seconds: float, output_from: int) -> None:
-    """Keep how a run ended.
+    """Record how a run ended.
 
     Args:
-        run: which.
+        run: the run.
         code: its exit code.
-        seconds: how long this start took; that of earlier ones is added.
-        output_from: where its output begins in the file, which holds that of earlier starts too.
+        seconds: duration of this start; that of earlier starts is added.
+        output_from: position of its output in the file, after that of earlier starts.
     """
     reason = ""
     if code != 0:
@@ -85,12 +85,12 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
 
 
 def record_loss(run: Run, reason: str) -> None:
-    """Keep that a run ended where nothing could record it, as when its node is gone."""
+    """Record the end of a run that couldn't record it itself, for example because its node is gone."""
     _write(run, None, reason, 0.0)
 
 
 def last_words(path: Path, start: int = 0) -> str:
-    """The error that a run ended with, or else its last line."""
+    """The error message of a run, or its last line."""
     with path.open("rb") as file:
         file.seek(start)
         lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
@@ -100,7 +100,7 @@ def last_words(path: Path, start: int = 0) -> str:
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Replace a text file, whole or not at all."""
+    """Replace a text file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(content, encoding="utf-8")
     os.replace(partial, path)
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _steps(folder: Path) -> int | None:
-    """How many steps the run was to make, as it resolved them."""
+    """The number of steps of the run, from its resolved configuration."""
     try:
         return int(yaml.safe_load((folder / "config.yaml").read_text())["training"]["steps"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
@@ -132,7 +132,7 @@ def _steps(folder: Path) -> int | None:
 
 
 def _steps_done(folder: Path) -> int | None:
-    """The step of the newest checkpoint; None where nothing was begun."""
+    """The step of the newest checkpoint; None if the run hasn't started."""
     if not (folder / "config.yaml").exists():
         return None
     found = (re.fullmatch(r"step-(\d+)", path.name) for path in (folder / "checkpoints").glob("step-*"))

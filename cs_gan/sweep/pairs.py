@@ -1,4 +1,4 @@
-"""Runs of a case against runs of the baseline with the same seed."""
+"""Compare runs of a case with runs of the baseline of the same seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cs_gan.sweep.results import Cell, Results, Row, mean, standard_error
 
 @dataclass(frozen=True)
 class Difference:
-    """A point minus the baseline's point, by seed; only of seeds that both have."""
+    """A point minus the baseline's point, by seed, for seeds that both have."""
 
     by_seed: dict[int, float]
 
@@ -25,17 +25,17 @@ class Difference:
     def p(self) -> float | None:
         """Two-sided p-value of the sign test; None without a difference.
 
-        Seeds at which both score the same say nothing of a direction and are left out. With n seeds the least value
-        is 2 / 2^n: three seeds can't give less than 0.25.
+        Seeds with equal scores have no sign and are left out. With n seeds the smallest value is 2 / 2^n: 0.25 for
+        three seeds.
         """
-        from scipy.stats import binomtest  # takes a second
+        from scipy.stats import binomtest  # importing takes a second
 
         signs = [value > 0 for value in self.by_seed.values() if value != 0]
         return float(binomtest(sum(signs), len(signs)).pvalue) if signs else None
 
 
 def differences(results: Results, row: Row) -> dict[str, Difference] | None:
-    """Score -> the difference to the baseline; None for the baseline's own points and where none is named."""
+    """Score -> the difference to the baseline. None for the baseline's own points and without a baseline."""
     if not results.sweep.baseline or row.point.case == results.sweep.baseline:
         return None
     other = _counterpart(results, row)
@@ -47,13 +47,13 @@ def differences(results: Results, row: Row) -> dict[str, Difference] | None:
 
 
 def compared(results: Results) -> list[tuple[Row, dict[str, Difference]]]:
-    """All rows that have a difference to tell."""
+    """All rows that have a difference."""
     pairs = [(row, differences(results, row)) for row in results.rows]
     return [(row, found) for row, found in pairs if found is not None]
 
 
 def _counterpart(results: Results, row: Row) -> Row:
-    """The baseline's point with the same values of what varies in both; the file's check has left one."""
+    """The baseline's point with the same values of the settings that vary in both. The file's check ensures one."""
     rows = [other for other in results.rows if other.point.case == results.sweep.baseline]
     return next(other for other in rows if _agree(rows, other, row))
 

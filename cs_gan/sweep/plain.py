@@ -1,4 +1,4 @@
-"""Everything that is known of a sweep, for results.json: what its page and other programs read."""
+"""All results of a sweep for results.json, for its page and other programs."""
 
 from __future__ import annotations
 

@@ -15,29 +15,29 @@ from typing import Any
 from cs_gan.errors import ConfigError
 from cs_gan.sweep.spec import CASE, Case, Sweep
 
-LONGEST = 120  # characters of a name, well below what file systems take
-UNSAFE = re.compile(r"[^a-z0-9._+-]")  # capitals too: some file systems don't tell them apart
+LONGEST = 120  # maximum length of a name, well below the limits of file systems
+UNSAFE = re.compile(r"[^a-z0-9._+-]")  # also capitals: some file systems ignore case
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the grid: runs that differ in nothing but the seed."""
+    """One point of the grid: runs that differ only in the seed."""
 
     case: str
     varied: dict[str, Any]
-    settings: dict[str, Any]  # what is given to the run: also what is constant in its case
+    settings: dict[str, Any]  # all settings given to the run, including those constant in its case
     slug: str
 
     def value(self, key: str) -> Any:
-        """Where it stands on an axis; None where the key isn't of its case."""
+        """Its value on an axis; None if its case doesn't have the key."""
         return self.case if key == CASE else self.varied.get(key)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A point under one seed.
+    """A point with one seed.
 
-    ``asked`` is all that it was told, with the recipe's own keys, as JSON would give it back.
+    ``asked`` has all its settings and the recipe's keys, as read back from JSON.
     """
 
     point: Point
@@ -53,19 +53,19 @@ class Run:
 
 
 def plan(sweep: Sweep, folder: Path) -> list[Run]:
-    """All runs, in the order of the file, seeds outermost: a sweep that is cut short has seen most points once.
+    """All runs in the order of the file, seed by seed, so that a stopped sweep has most points at least once.
 
     Raises:
         ConfigError: if two of them would share a folder.
     """
     points = list_points(sweep)
     if len({point.slug for point in points}) < len(points):
-        raise ConfigError(f"{sweep.path}: two points have the same name. Does a list hold the same value twice?")
+        raise ConfigError(f"{sweep.path}: two points have the same name. Does a list contain a value twice?")
     return [_run(sweep, point, seed, folder / "runs") for seed in sweep.seeds for point in points]
 
 
 def list_points(sweep: Sweep) -> list[Point]:
-    """The product within every case."""
+    """The product of all settings within each case."""
     short = short_names(sweep.keys)
     points = []
     for case in sweep.cases:
@@ -76,7 +76,7 @@ def list_points(sweep: Sweep) -> list[Point]:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """The shortest ends of dotted keys that tell them apart: ``method.coded.mu`` -> ``mu``."""
+    """The shortest unique ends of dotted keys: ``method.coded.mu`` -> ``mu``."""
     keys = list(keys)
     short = {}
     for key in keys:
@@ -88,20 +88,20 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """A value in the syntax of the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _slug(case: Case, varied: dict[str, Any], short: dict[str, str]) -> str:
-    """``coded,mu=0.1,spline=natural``; with a checksum where letters were replaced, or many left out.
+    """``coded,mu=0.1,spline=natural``; with a checksum if letters were replaced or the name was cut.
 
-    What is safe holds neither comma nor ``=`` nor ``~``, so that different points have different names.
+    Safe values contain no comma, ``=`` or ``~``, so different points have different names.
     """
     texts = {key: text(value) for key, value in varied.items()}
     pieces = [UNSAFE.sub("_", case.name.lower())] if case.name else []
     pieces += [f"{short[key]}={UNSAFE.sub('_', value)}" for key, value in texts.items()]
     slug = re.sub(r"[^A-Za-z0-9._+=,-]", "_", ",".join(pieces))
-    # The names of cases differ in more than capitals: the file's check.
+    # The file's check ensures that names of cases differ in more than capitals.
     if len(slug) > LONGEST or UNSAFE.search("".join([case.name.lower(), *texts.values()])):
         checksum = hashlib.sha256(json.dumps([case.name, texts]).encode()).hexdigest()
         slug = f"{slug[:LONGEST]}~{checksum[:8]}"
@@ -111,13 +111,13 @@ def _slug(case: Case, varied: dict[str, Any], short: dict[str, str]) -> str:
 def _run(sweep: Sweep, point: Point, seed: int, runs: Path) -> Run:
     folder = runs / f"{point.slug}-seed{seed}"
     settings = sweep.fixed | point.settings
-    # A sweep's own table is what is looked at; hundreds of event files are only in the way.
+    # The sweep has its own table. Hundreds of event files would only be in the way.
     if "tracking.trackers" not in sweep.recipe | settings:
         settings = {"tracking.trackers": "none"} | settings
     command = [sys.executable, str(sweep.script), *([f"--config={sweep.config}"] if sweep.config else [])]
     command += [f"--{key}={text(value)}" for key, value in settings.items()]
     command += [f"--seed={seed}", f"--output_dir={folder}", "--resume=auto"]
-    # Where runs go is no part of what they are.
+    # The output folder is not part of a run's identity.
     recipe = {key: value for key, value in sweep.recipe.items() if key not in ("seed", "output_dir", "resume")}
     asked = {"script": str(sweep.script), **recipe, **settings, "seed": seed}
     return Run(point, seed, folder, command, json.loads(json.dumps(asked, default=str)))

@@ -1,4 +1,4 @@
-"""Heat maps and lines over what varies."""
+"""Heat maps and lines over the settings that vary."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WIDE = 20.0  # ratio of the largest value to the smallest above which an axis is
 
 
 def save_plots(folder: Path, results: Results) -> list[Path]:
-    """Write all plots; those of an earlier shape of the sweep go.
+    """Write all plots, and delete those of an earlier version of the sweep.
 
-    With two keys or more that vary, a heat map for every pair; with one, a line with standard errors. Cases are
-    plotted apart, and side by side in cases.png. What a plot doesn't show is averaged over, as its title says.
+    If two or more keys vary, every pair gives a heat map. One key gives a line with standard errors. Cases have
+    separate plots, and cases.png compares them. A plot averages over all other keys, as its title says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -51,7 +51,7 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
 
 
 def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Pairs of keys for heat maps and single ones for lines: the file's choice, or every pair that varies."""
+    """Pairs of keys for heat maps and single keys for lines: the file's choice, or every pair that varies."""
     varied = [key for key in rows[0].point.varied if len(_values(rows, key)) > 1]
     plots = results.sweep.plots
     pairs: list[tuple[str, ...]] = list(
@@ -62,14 +62,14 @@ def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Figure:
-    """The mean score at every pair of values; what misses a run has a star, what has none a dash."""
+    """The mean score at every pair of values. A star marks missing runs, a dash no runs."""
     places = _values(rows, down), _values(rows, across)
     short = short_names(results.keys)
     cells = [
         [average(_at(rows, {down: one, across: other}), results.score) for other in places[1]] for one in places[0]
     ]
     grid = np.array([[np.nan if cell.mean is None else cell.mean for cell in line] for line in cells])
-    middle = 0.4 * np.nanmin(grid) + 0.6 * np.nanmax(grid)  # above it viridis is bright
+    middle = 0.4 * np.nanmin(grid) + 0.6 * np.nanmax(grid)  # viridis is bright above this
     figure = Figure(figsize=(2.6 + 1.1 * len(places[1]), 1.9 + 0.6 * len(places[0])), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(grid), cmap="viridis", aspect="auto")
@@ -92,7 +92,7 @@ def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Fi
 
 
 def line(results: Results, rows: Sequence[Row], key: str) -> Figure:
-    """The mean score with its standard error against one key: a line over numbers, points over anything else."""
+    """The mean score with its standard error against one key: a line for numbers, points for other values."""
     values = _values(rows, key)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if numeric else values
@@ -113,7 +113,7 @@ def line(results: Results, rows: Sequence[Row], key: str) -> Figure:
 
 
 def side_by_side(results: Results) -> Figure:
-    """Every point of every case, in a column for each."""
+    """All points of all cases, one column per case."""
     names = list(dict.fromkeys(row.point.case for row in results.rows))
     figure = Figure(figsize=(2.0 + 0.9 * len(names), 3.6), layout="constrained")
     axes = figure.subplots()
@@ -154,7 +154,7 @@ def _at(rows: Sequence[Row], where: dict[str, Any]) -> list[Row]:
 
 
 def _title(figure: Figure, results: Results, rows: Sequence[Row], shown: Sequence[str], complete: bool) -> None:
-    """What the values are means over."""
+    """A text that says what the means are over."""
     short, seeds = short_names(results.keys), len(results.sweep.seeds)
     rest = [(short[key], len(_values(rows, key))) for key in rows[0].point.varied if key not in shown]
     over = [f"{count} values of {name}" for name, count in rest if count > 1] + [f"{seeds} seed{'s' * (seeds > 1)}"]
@@ -176,12 +176,12 @@ def _dress(axes: Axes) -> None:
 
 
 def _literal(name: str) -> str:
-    """A name from a file, where a dollar sign would open a formula."""
+    """Escape a name, in which a dollar sign would start a formula."""
     return name.replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write a PNG whole or not at all."""
+    """Write a PNG atomically."""
     FigureCanvasAgg(figure)
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=DPI)

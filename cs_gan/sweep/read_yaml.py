@@ -1,4 +1,4 @@
-"""YAML as the training scripts read it."""
+"""Read YAML like the training scripts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cs_gan.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers as the scripts read them (1e-4 is one), and no key twice: the first would go without a word."""
+    """Reads numbers like the scripts (1e-4 is one). Rejects duplicate keys, of which YAML drops the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As ever, after a look at the keys."""
+        """As in the base class, after checking the keys."""
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -33,7 +33,7 @@ def read_yaml(path: Path, what: str) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ConfigError: if it is missing or no YAML.
+        ConfigError: if it is missing or not YAML.
     """
     try:
         with path.open() as file:
@@ -41,4 +41,4 @@ def read_yaml(path: Path, what: str) -> Any:
     except OSError as error:
         raise ConfigError(f"{path}: {what} can't be read: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {what} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {what} is not valid YAML: {' '.join(str(error).split())}") from error

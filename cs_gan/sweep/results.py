@@ -1,4 +1,4 @@
-"""Means and standard errors of what the runs scored."""
+"""Means and standard errors of the scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Row:
     outcomes: dict[int, Outcome]
 
     def values(self, score: str) -> dict[int, float]:
-        """Seed -> score, of the runs that are done."""
+        """Seed -> score, for finished runs."""
         return {seed: one.scores[score] for seed, one in self.outcomes.items() if score in one.scores}
 
     def count(self, status: str) -> int:
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """How long a run takes: the mean over those that are done."""
+        """The mean duration of finished runs."""
         return mean([one.seconds for one in self.outcomes.values() if one.status == "done" and one.seconds is not None])
 
     @property
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def problems(self) -> list[str]:
-        """``seed 1: error: ...``; seeds that say the same are told together."""
+        """``seed 1: error: ...``; seeds with the same text are combined."""
         told: dict[str, list[int]] = {}
         for seed, one in self.outcomes.items():
             if one.status != "done":
@@ -54,22 +54,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """All rows, and which scores are told of them; the first is the one that counts."""
+    """All rows and the scores to report; the first is the main score."""
 
     sweep: Sweep
     rows: list[Row]
     scores: list[str]
-    better: str  # higher, lower, or nothing where nobody knows
+    better: str  # higher, lower, or empty if unknown
     scored_on: list[str]
 
     @property
     def score(self) -> str:
-        """The one that counts; ``score`` where no run is done."""
+        """The main score; ``score`` if no run is done."""
         return self.scores[0] if self.scores else "score"
 
     @property
     def keys(self) -> list[str]:
-        """Columns: what varies."""
+        """Columns: the settings that vary."""
         return self.sweep.keys
 
     def total(self, status: str) -> int:
@@ -78,12 +78,12 @@ class Results:
 
 
 def read_results(sweep: Sweep, runs: Sequence[Run]) -> Results:
-    """From the run folders as they are."""
+    """Read the results from the run folders."""
     return collected(sweep, runs, [judged(read_outcome(run), sweep) for run in runs])
 
 
 def collected(sweep: Sweep, runs: Sequence[Run], told: Sequence[Outcome]) -> Results:
-    """Of runs and what became of each."""
+    """Build the results from runs and their outcomes."""
     outcomes: dict[str, dict[int, Outcome]] = {}
     for run, outcome in zip(runs, told, strict=True):
         outcomes.setdefault(run.point.slug, {})[run.seed] = outcome
@@ -96,28 +96,28 @@ def collected(sweep: Sweep, runs: Sequence[Run], told: Sequence[Outcome]) -> Res
 
 
 def judged(outcome: Outcome, sweep: Sweep) -> Outcome:
-    """A run that lacks a score which is asked for counts as failed, since nothing can be told of it."""
+    """A run without a requested score counts as failed."""
     missing = [name for name in sweep.scores if outcome.status == "done" and name not in outcome.scores]
     if not missing:
         return outcome
     near = difflib.get_close_matches(missing[0], outcome.scores, n=1) or list(outcome.scores)
-    reason = f"score: {missing[0]!r} is none of its scores. Did you mean {' or '.join(map(repr, near))}?"
+    reason = f"score: {missing[0]!r} is not among its scores. Did you mean {' or '.join(map(repr, near))}?"
     return replace(outcome, status="failed", reason=reason, scores={})
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; none of nothing."""
+    """The mean; None if there are no values."""
     return float(np.mean(values)) if len(values) else None
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Deviation over n - 1, by the root of n; one value has none."""
+    """Deviation over n - 1, divided by the root of n; None for one value."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Rows that are averaged: the mean over points and seeds, its standard error over seeds."""
+    """The mean over points and seeds of several rows, and its standard error over seeds."""
 
     mean: float | None
     error: float | None
@@ -125,11 +125,11 @@ class Cell:
 
     @property
     def signed(self) -> str:
-        """As a difference is written: ``+0.52 ± 0.31``."""
+        """The text of a difference: ``+0.52 ± 0.31``."""
         return f"+{self}" if self.mean is not None and self.mean > 0 else str(self)
 
     def __str__(self) -> str:
-        """``95.12 ± 0.31``: as many decimals as the error has with two digits that count."""
+        """``95.12 ± 0.31``: with the decimals of an error of two significant digits."""
         if self.mean is None:
             return "—"
         if self.error is None:
@@ -151,16 +151,16 @@ def average(rows: Sequence[Row], score: str) -> Cell:
 
 @dataclass(frozen=True)
 class Best:
-    """The point of a group that was chosen, out of how many."""
+    """The chosen point of a group, and the number of points it was chosen from."""
 
     group: Any
     row: Row
     tried: int
-    left_out: int  # points that miss a run, and can't be chosen
+    left_out: int  # points with a missing run, which can't be chosen
 
 
 def best_of(results: Results) -> list[Best]:
-    """The best point of every group by its mean; only points with all their seeds are compared."""
+    """The best point of every group by its mean. Only points with all seeds are compared."""
     groups: dict[str, list[Row]] = {}
     for row in results.rows:
         groups.setdefault(str(row.point.value(results.sweep.group)), []).append(row)

@@ -1,4 +1,4 @@
-"""The raw rows of a sweep, one a run: enough to make its tables again without the run folders."""
+"""The raw rows of a sweep, one per run: enough to rebuild its tables without the run folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "bette
 
 
 def write_rows(results: Results) -> str:
-    """CSV: :data:`ABOUT`, the scores of the last step and, with ``best `` in front, the primary one at its best."""
+    """CSV: :data:`ABOUT`, the scores of the last step and, with prefix ``best ``, the best primary score."""
     told = [(row, seed, one) for row in results.rows for seed, one in row.outcomes.items()]
     names = list(dict.fromkeys(name for _, _, one in told for name in one.scores if _kept(name, one)))
     file = io.StringIO()
@@ -32,15 +32,15 @@ def write_rows(results: Results) -> str:
 
 
 def _kept(name: str, one: Outcome) -> bool:
-    """Of the best step the primary score alone: the rest would double the file."""
+    """Only the primary score of the best step. All scores would double the file."""
     return not name.startswith(BEST) or name == f"{BEST}{one.primary}"
 
 
 def read_rows(sweep: Sweep, runs: Sequence[Run], text: str) -> Results:
-    """What :func:`write_rows` told.
+    """Read the rows of :func:`write_rows`.
 
     Raises:
-        ConfigError: if the rows aren't those of this sweep's runs.
+        ConfigError: if the rows don't belong to this sweep's runs.
     """
     rows: dict[str, dict[str, Any]] = {row["run"]: row for row in csv.DictReader(io.StringIO(text))}
     asked = [run.name for run in runs]

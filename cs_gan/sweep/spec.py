@@ -1,4 +1,4 @@
-"""The file of a sweep: read, checked, and nothing run yet."""
+"""Read and check the file of a sweep."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ KEYS = (
     "group",
     "plots",
 )
-OURS = ("seed", "output_dir", "resume", "config", "dry_run")  # of a run, and set by the sweep
-CASE = "case"  # stands for the named cases where a key is asked for
+OURS = ("seed", "output_dir", "resume", "config", "dry_run")  # keys of a run that the sweep sets
+CASE = "case"  # used as a key for the named cases
 
 
 @dataclass(frozen=True)
 class Case:
-    """Settings that go together, and what varies among them; a sweep without cases has one, without a name."""
+    """A named combination of settings, of which some vary. A sweep without cases has one without a name."""
 
     name: str
     constant: dict[str, Any]
-    varied: dict[str, list[Any]]  # the case's own lists, then the grid's
+    varied: dict[str, list[Any]]  # the lists of the case, then those of the grid
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Which plots; None is chosen from what varies."""
+    """The plots; None chooses them from the settings that vary."""
 
     heatmaps: list[tuple[str, str]] | None = None
     lines: list[str] | None = None
@@ -48,23 +48,24 @@ class Plots:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is run, and how it is told.
+    """The runs of a sweep and their report.
 
     Args:
         path: the file.
-        script: ``train_classifier.py`` or another whose runs leave a run folder.
-        config: the base recipe; None where ``fixed`` holds it all.
+        script: ``train_classifier.py`` or another script that writes a run folder.
+        config: the base recipe; None if ``fixed`` has all settings.
         seeds: one run each, at every point.
         cases: the points, not yet multiplied out.
-        fixed: settings of all runs, over those of the recipe.
-        recipe: ``config``, read.
-        scores: names of scores after the last step, or with ``best `` in front of the step that scored best; the first
-            is plotted and chosen by. Empty is the primary score of the runs.
-        better: of the first score: higher or lower; None asks the runs, who know it of their primary score.
-        baseline: the case that the others are compared with, seed by seed; nothing is none.
-        best_of: whether the best point of every group is told.
-        group: what groups them: a key, or ``case``.
-        plots: which.
+        fixed: settings of all runs, which override the recipe.
+        recipe: the content of ``config``.
+        scores: names of scores after the last step, or with prefix ``best `` at the best step. The first is used for
+            plots and choices. Empty means the primary score of the runs.
+        better: direction of the first score: higher or lower; None takes it from the runs, which know it for their
+            primary score.
+        baseline: the case that the others are compared with, seed by seed; empty for none.
+        best_of: whether to report the best point of every group.
+        group: the key that groups them, or ``case``.
+        plots: the plots.
     """
 
     path: Path
@@ -83,15 +84,15 @@ class Sweep:
 
     @property
     def keys(self) -> list[str]:
-        """What varies, in any case."""
+        """The keys that vary in any case."""
         return list(dict.fromkeys(key for case in self.cases for key in case.varied))
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read the file; its paths are relative to the folder that the sweep is started in.
+    """Read the file. Its paths are relative to the folder in which the sweep is started.
 
     Raises:
-        ConfigError: for a file that is missing or no YAML, an unknown key (with the nearest), a missing script or
+        ConfigError: for a file that is missing or not YAML, an unknown key (with the nearest), a missing script or
             recipe, a grid without values, or a key that is set twice.
     """
     given = _mapping(read_yaml(path, "the sweep file"), str(path))
@@ -100,7 +101,7 @@ def read_sweep(path: Path) -> Sweep:
             raise ConfigError(f"{path}: unknown key {key!r}. {_nearest(str(key), KEYS)}")
     script = _existing(path, given, "script")
     if script is None:
-        raise ConfigError(f"{path}: script is missing: say which one is run, such as script: train_classifier.py.")
+        raise ConfigError(f"{path}: script is missing: name the script to run, such as script: train_classifier.py.")
     config = _existing(path, given, "config")
     fixed = _settings(given.get("fixed"), f"{path}: fixed")
     cases = _cases(path, given, fixed)
@@ -143,7 +144,7 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{what} must be keys with values, and is {value!r}.")
+        raise ConfigError(f"{what} must be keys with values, but is {value!r}.")
     return {str(key): item for key, item in value.items()}
 
 
@@ -177,15 +178,15 @@ def _settings(value: Any, what: str) -> dict[str, Any]:
 def _values(key: str, value: Any, what: str) -> list[Any]:
     """The values of a key that varies."""
     if not isinstance(value, list) or not value:
-        raise ConfigError(f"{what}: {key} = {value!r} must be a list of one value or more.")
+        raise ConfigError(f"{what}: {key} = {value!r} must be a list of at least one value.")
     for one in value:
         if one == "":
             raise ConfigError(
-                f"{what}: {key} = {value!r}: the outer list is of values to try, and one of them is empty. For the "
+                f"{what}: {key} = {value!r}: the outer list has the values to try, and one of them is empty. For the "
                 f'list [""] as one value write {key}: [[""]].'
             )
         if isinstance(one, dict):
-            raise ConfigError(f"{what}: {key} = {value!r}: a value can't be a section; write its keys with dots.")
+            raise ConfigError(f"{what}: {key} = {value!r}: a value can't be a section. Write its keys with dots.")
     texts = [str(one) for one in value]
     if len(set(texts)) < len(texts):
         raise ConfigError(f"{what}: {key} = {value!r} has a value twice.")
@@ -206,7 +207,7 @@ def _cases(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> li
         what = f"{path}: cases: {name}"
         settings = _settings(content, what)
         own = {key: _values(key, value, what) for key, value in settings.items() if isinstance(value, list)}
-        # A list as a setting can only be written as the one value of a list.
+        # A setting that is a list must be written as a list in a list.
         settings |= {key: value[0] for key, value in own.items() if len(value) == 1 and isinstance(value[0], list)}
         own = {key: value for key, value in own.items() if settings[key] is value}
         constant = {key: value for key, value in settings.items() if key not in own}
@@ -215,12 +216,12 @@ def _cases(path: Path, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> li
         cases.append(Case(name, constant, own | grid))
     lower = [name.casefold() for name in named]
     if len(set(lower)) < len(lower):
-        raise ConfigError(f"{path}: two cases differ only in capitals, which some file systems don't tell apart.")
+        raise ConfigError(f"{path}: two cases differ only in capitals, which some file systems ignore.")
     return cases
 
 
 def _baseline(path: Path, value: Any, cases: list[Case]) -> str:
-    """A case with one point for each point of the others, so that there is one to compare with."""
+    """The baseline must have one point for each point of the other cases."""
     if value is None:
         return ""
     names = [case.name for case in cases if case.name]
@@ -231,8 +232,8 @@ def _baseline(path: Path, value: Any, cases: list[Case]) -> str:
     for key, values in found.varied.items():
         if len(values) > 1 and any(case.varied.get(key) != values for case in cases):
             raise ConfigError(
-                f"{path}: baseline: {key} varies in {value!r}, and not in the same way in all other cases, so that it "
-                "isn't clear which of its points they are compared with. Give it one value there."
+                f"{path}: baseline: {key} varies in {value!r}, but not in the same way in all other cases, so it isn't "
+                "clear which of its points to compare with. Give it one value there."
             )
     return found.name
 
@@ -262,7 +263,7 @@ def _plots(path: Path, value: Any) -> Plots:
 
 
 def _check_names(sweep: Sweep, grouped: bool) -> None:
-    """Keys that the file speaks of must be among those that vary."""
+    """Keys named in the file must be among those that vary."""
     known = [*sweep.keys, *([CASE] if sweep.cases[0].name else [])]
     asked = [(key, "plots") for pair in sweep.plots.heatmaps or [] for key in pair]
     asked += [(key, "plots") for key in sweep.plots.lines or []]

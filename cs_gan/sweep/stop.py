@@ -1,4 +1,4 @@
-"""Why a sweep ends early: Ctrl-C, SIGTERM, or its time is over."""
+"""Reasons to end a sweep early: Ctrl-C, SIGTERM, or its time is over."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import FrameType, TracebackType
 
 
 class Stop:
-    """Asked once, runs save and end; asked again by a signal, they are killed.
+    """On the first request, runs save and end. On a second signal, they are killed.
 
     Args:
-        minutes: how long the sweep may take; None is as long as it does.
+        minutes: time limit of the sweep; None for no limit.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
@@ -23,7 +23,7 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        """What asks for it; nothing as long as nothing does."""
+        """The reason for the stop; empty if there is none."""
         if self.signal:
             return signal.Signals(self.signal).name
         over = self._deadline is not None and time.monotonic() > self._deadline

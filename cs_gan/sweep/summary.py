@@ -18,7 +18,7 @@ from cs_gan.sweep.tables import csv_table, markdown
 
 
 def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
-    """Write table.csv, rows.csv, table.md, results.json, study.html and plots/ from what the runs have left so far."""
+    """Write table.csv, rows.csv, table.md, results.json, study.html and plots/ from the results so far."""
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(sweep, runs)
     write_whole(folder / "table.csv", csv_table(results))

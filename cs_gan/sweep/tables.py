@@ -19,7 +19,7 @@ PAIRED = ("paired difference", "standard error of the paired difference", "sign 
 
 
 def csv_table(results: Results) -> str:
-    """One row a point: full keys, mean, standard error and n of every score, and what became of the other runs."""
+    """One row per point: full keys, mean, standard error and n of every score, and the state of the other runs."""
     named = bool(results.rows[0].point.case)
     header = [*([CASE] if named else []), *results.keys, results.score, "standard error", "n"]
     for score in results.scores[1:]:
@@ -49,7 +49,7 @@ def csv_table(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The same to read, with what it is a table of, the best of every group, and the runs that are missing."""
+    """The same as Markdown, with a description, the best of every group, and missing runs."""
     sweep, seeds = results.sweep, len(results.sweep.seeds)
     parts = [f"# {sweep.path.stem}: {results.score}", ""]
     recipe = f" with `{sweep.config}`" if sweep.config else ""
@@ -57,8 +57,8 @@ def markdown(results: Results) -> str:
     parts[-1] += f"{len(results.rows)} points, {seeds} seed{'s' * (seeds > 1)} each: mean ± standard error over "
     parts[-1] += "seeds, of the network after the last step."
     if any(score.startswith(BEST) for score in results.scores):
-        parts[-1] += f" `{BEST}...` is of the step at which the run's curve was best."
-    parts[-1] += " Seconds are of a whole run, with loading and scoring."
+        parts[-1] += f" `{BEST}...` is the score at the step at which the run's curve was best."
+    parts[-1] += " Seconds are for a whole run, with loading and scoring."
     if results.scored_on:
         parts[-1] += f" Scored on {' and on '.join(results.scored_on)}."
     if results.sweep.fixed:
@@ -78,7 +78,7 @@ def markdown(results: Results) -> str:
 
 
 def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> list[str]:
-    """Columns of what varies and of all scores; ``extra`` ones at the end."""
+    """Columns of the settings that vary and of all scores, with ``extra`` ones at the end."""
     header = [*_columns(results), *(results.scores or [results.score]), "n", "seconds", *(name for name, _ in extra)]
     lines = [header, ["---"] * len(header)]
     for number, row in enumerate(rows):
@@ -96,7 +96,7 @@ def _columns(results: Results) -> list[str]:
 
 
 def _lead(results: Results, row: Row) -> list[str]:
-    """What they say of a row: which point it is of."""
+    """The values of these columns in a row: the settings of its point."""
     varied = row.point.varied
     case = [row.point.case] if row.point.case else []
     return case + [text(varied[key]) if key in varied else "" for key in results.keys]
@@ -107,7 +107,7 @@ def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _differences(results: Results) -> list[str]:
-    """The table of paired differences: a score has its difference, and how sure its sign is."""
+    """The table of paired differences: for each score the difference and the p-value of its sign."""
     baseline = results.sweep.baseline
     header = [*_columns(results), *(name for score in results.scores for name in (score, "p", "n"))]
     lines = [header, ["---"] * len(header)]
@@ -118,21 +118,25 @@ def _differences(results: Results) -> list[str]:
         lines.append(line)
     seeds = len(results.sweep.seeds)
     told = f"Each run minus the run of {baseline} with the same seed: mean ± standard error over the n seeds that both "
-    told += f"have. p is of a two-sided sign test; with {seeds} seed{'s' * (seeds > 1)} it can't be below "
+    told += f"have. p is from a two-sided sign test; with {seeds} seed{'s' * (seeds > 1)} it can't be below "
     told += f"{min(1.0, 2.0 ** (1 - seeds)):.2g}."
     return [f"## Paired differences to {baseline}", "", told, "", *_lines(lines)]
 
 
 def _best(results: Results) -> list[str]:
-    """The second table, and what is to be known about choosing."""
+    """The table of the best points, with a note about choosing."""
     group, chosen = results.sweep.group, best_of(results)
     lines = [f"## The best of every {group}, chosen by this very score", ""]
     if not results.better:
-        return [*lines, "Not told: say `better: higher` or `better: lower`, which isn't known of this score."]
+        return [
+            *lines,
+            "Not reported: it is unknown whether this score should be high or low. Set `better: higher` "
+            "or `better: lower`.",
+        ]
     where = f" on {' and on '.join(results.scored_on)}" if results.scored_on else ""
     lines.append(
         f"Each is the {'highest' if results.better == 'higher' else 'lowest'} mean of {results.score}{where} among the "
-        "values tried. A best of several is better than it deserves, the more so the more were tried: choose on "
+        "values tried. The best of several looks too good, and more so with more values. Choose on "
         "validation images, and report these settings from a second sweep on test images."
     )
     if not chosen:
@@ -140,13 +144,13 @@ def _best(results: Results) -> list[str]:
     counts = [str(best.tried) + (f" ({best.left_out} left out)" if best.left_out else "") for best in chosen]
     lines += ["", *_table(results, [best.row for best in chosen], [("values tried", counts)])]
     if any(best.left_out for best in chosen):
-        lines += ["", "Left out are points that miss a run."]
+        lines += ["", "Points with a missing run are left out."]
     return [*lines, "", "For the second sweep:", "", "```yaml", *_cases(chosen), "```"]
 
 
 def _cases(chosen: Sequence[Best]) -> list[str]:
     cases: dict[str, dict[str, Any]] = {}
-    for best in chosen:  # a value that is a list stands in a list of values
+    for best in chosen:  # a value that is a list must be in a list of values
         settings = {k: [v] if isinstance(v, list) else v for k, v in best.row.point.settings.items()}
         cases[text(best.group)] = settings
     return yaml.safe_dump({"cases": cases}, sort_keys=False, width=1000).splitlines()

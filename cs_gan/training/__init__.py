@@ -1,4 +1,4 @@
-"""What a run needs beside its networks: recipe, folder, loop, checkpoints, snapshots, trackers, progress."""
+"""What a run needs besides its networks: recipe, folder, loop, checkpoints, snapshots, trackers, progress."""
 
 from cs_gan.training.capture import CapturedStep, CudaGraphs
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint

@@ -1,9 +1,9 @@
-"""A whole training step as one CUDA graph: it knows tensors and a function of them, nothing of what is trained.
+"""A whole training step as one CUDA graph. This module only knows tensors and a function of them.
 
-A step of small networks is thousands of kernels, and Python launches them slower than a GPU runs them. A graph
-launches all of them at once. It repeats what it saw, with the same tensors: so whatever changes from step to step must
-be a tensor that is there to be written to (an input, a learning rate, a weight), and whatever else changes is another
-*variant* of the step with a graph of its own.
+A step of small networks launches thousands of kernels, and Python launches them slower than a GPU runs them. A graph
+launches all of them at once. It repeats the recorded kernels on the same tensors. So a value that changes between steps
+must be in a tensor that can be written to (an input, a learning rate, a weight). Any other change is another *variant*
+of the step, with its own graph.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Outputs = dict[str, Tensor]
 Capture = Callable[[Callable[[], Outputs]], tuple[Outputs, Callable[[], None]]]
 
 WARM_UP = 2
-"""Eager calls of a variant before it is captured: they make optimiser states, workspaces and cached matrices."""
+"""Eager calls of a variant before capture. They create optimiser states, workspaces and cached matrices."""
 
 KEPT = 4
-"""Graphs at a time. A growing N passes through variants that never come back."""
+"""Maximum number of graphs. A growing N goes through variants that never return."""
 
 
 @dataclass
@@ -36,22 +36,22 @@ class _Graph:
 
 
 class CapturedStep:
-    """``function(**inputs)``, run as it is a few times and then as a graph of what it does.
+    """``function(**inputs)``, run eagerly a few times and then as a CUDA graph.
 
     ::
 
         step = CapturedStep(function, device, capture=CudaGraphs())
         losses = step(("N", 64), {"latents": z, "rows": rows})   # variant, inputs
 
-    A captured call does what the plain one does, in the same order on the same numbers, so results don't depend on
-    which of them ran.
+    A captured call does the same operations as an eager one, in the same order on the same numbers. So results don't
+    depend on which of them ran.
 
     Args:
-        function: of tensors on ``device``, to tensors there. Beside its inputs it may only read and write tensors that
-            stay where they are, such as weights and optimiser states.
-        device: where the inputs are brought to, without a wait.
+        function: takes and returns tensors on ``device``. Besides its inputs it may only read and write tensors at
+            fixed addresses, such as weights and optimiser states.
+        device: inputs are copied there, without waiting.
         capture: :class:`CudaGraphs`, or None to call the function every time.
-        what: a word for the function, for messages.
+        what: name of the function in messages.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class CapturedStep:
 
     @property
     def captures(self) -> bool:
-        """Whether graphs are used: as asked, until a capture has failed."""
+        """Whether graphs are used: as requested, until a capture fails."""
         return self._capture is not None
 
     def __call__(self, variant: Hashable, inputs: Mapping[str, Tensor], held: Any = None) -> Outputs:
         """One step.
 
         Args:
-            variant: all that the function depends on beside tensors. Each is captured on its own.
-            inputs: the function's keyword arguments; each has the shape and type that it came with first.
-            held: kept alive as long as the graph, such as constants from a cache, which the graph reads by address.
+            variant: everything that the function depends on besides tensors. Each variant has its own graph.
+            inputs: the function's keyword arguments, always with the shapes and types of the first call.
+            held: objects to keep alive with the graph, such as cached constants, which the graph reads by address.
 
         Returns:
-            The function's tensors. The next call writes over them.
+            The function's tensors. The next call overwrites them.
         """
         if self._capture is None:
             brought = {name: self._pinned(value).to(self._device, non_blocking=True) for name, value in inputs.items()}
             return self._function(**brought)
-        for name, value in inputs.items():  # to where graphs read them
+        for name, value in inputs.items():  # to the addresses that graphs read
             if name not in self._inputs:
                 self._inputs[name] = torch.empty_like(value, device=self._device)
             self._inputs[name].copy_(self._pinned(value), non_blocking=True)
@@ -99,11 +99,11 @@ class CapturedStep:
         return graph.outputs
 
     def _pinned(self, value: Tensor) -> Tensor:
-        """In page-locked memory, from which a copy to a GPU takes no wait."""
+        """A copy in page-locked memory, from which a copy to a GPU doesn't wait."""
         return value.pin_memory() if self._device.type == "cuda" and value.device.type == "cpu" else value
 
     def _aside(self, call: Callable[[], Outputs]) -> Outputs:
-        """Call it on a stream of its own, as what is captured afterwards wants it."""
+        """Call it on a separate stream, as required before a capture."""
         if self._device.type != "cuda":
             return call()
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -116,7 +116,7 @@ class CapturedStep:
         return outputs
 
     def _captured(self, call: Callable[[], Outputs], variant: Hashable, held: Any) -> _Graph | None:
-        """A graph of the call, which has not run yet; None if it can't be captured, now and from now on."""
+        """A graph of the call, which has not run yet. None if capture fails; then no further one is tried."""
         assert self._capture is not None
         while len(self._graphs) >= KEPT:
             self._graphs.popitem(last=False)
@@ -126,9 +126,11 @@ class CapturedStep:
             self._capture = None
             self._graphs.clear()
             reason = str(error).strip().split("\n")[0]
-            warnings.warn(f"{self._what} can't be captured in a CUDA graph and runs without: {reason}", stacklevel=4)
+            warnings.warn(
+                f"{self._what} can't be captured in a CUDA graph, so it runs without one: {reason}", stacklevel=4
+            )
             return None
-        self._calls.pop(variant)  # captured anew after it was dropped, it warms up again
+        self._calls.pop(variant)  # a dropped variant warms up again before its next capture
         graph = self._graphs[variant] = _Graph(outputs, replay, held)
         return graph
 
@@ -136,25 +138,25 @@ class CapturedStep:
 class CudaGraphs:
     """Records what functions launch on CUDA, without running them: a :data:`Capture`.
 
-    The graphs share their memory: they are replayed one after another, and what one leaves for the next step lies in
-    tensors that were there before.
+    The graphs share their memory. They are replayed one after another, and results for the next step are in tensors
+    that existed before.
     """
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, function: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
-        """The tensors that the function gives, and what runs the recording and so fills them.
+        """The tensors that the function returns, and a function that replays the graph to fill them.
 
         Raises:
-            RuntimeError: for what a graph can't hold, such as a tensor read on the host.
+            RuntimeError: for operations that a graph can't hold, such as reading a tensor on the host.
         """
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # Threads that make batches pin memory meanwhile; that is no business of the capture.
+            # Threads that make batches pin memory at the same time, which must not disturb the capture.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 outputs = function()
         finally:
-            torch.cuda.set_stream(stream)  # a capture that fails leaves its own
+            torch.cuda.set_stream(stream)  # a failed capture leaves its own stream current
         return outputs, graph.replay

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+"""Checkpoints: safetensors and JSON in a folder that is complete or does not exist.
 
 ::
 
@@ -7,9 +7,9 @@
         state.json            step, configuration, optimiser settings
         manifest.json         sha256 of both; written last, read first
 
-A folder is written under a temporary name, synced and renamed, so that a kill at any moment leaves the
-previous checkpoint as it was. Old checkpoints are pruned only after that, and renamed before they are removed: what is
-called ``step-*`` was whole once, and is damaged if a file of it is missing.
+A folder is written under a temporary name, synced and renamed. So a kill at any moment leaves the previous checkpoint
+unchanged. Old checkpoints are pruned only after that, and renamed before removal. So a folder ``step-*`` was complete
+once, and is damaged if one of its files is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from cs_gan.errors import CheckpointError
 
 _FILES = ("tensors.safetensors", "state.json")
-# Settings of an optimiser that belong to the device at hand rather than to the run: a run may change its device.
+# Optimiser settings that belong to the device and not to the run, because a run may change its device.
 _OF_THE_DEVICE = ("fused", "capturable", "foreach", "differentiable")
 
 

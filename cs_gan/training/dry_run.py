@@ -1,4 +1,4 @@
-"""``--dry-run``: one step, and what the whole run would take."""
+"""``--dry-run``: one step, and an estimate for the whole run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cs_gan.training.task import Task
 
 
 def dry_run(task: Task) -> str:
-    """Run one step twice, first counting, then timing, and print what it took; nothing is written."""
+    """Run one step twice, first to count FLOPs, then to time it, and print the result. Writes nothing."""
     session, training = task.session, task.session.config.training
     with counting() as counter:
         task.step(0)
-    for _ in range(WARM_UP if session.device.type == "cuda" else 0):  # until the step runs as a graph
+    for _ in range(WARM_UP if session.device.type == "cuda" else 0):  # warm up until the step runs as a graph
         task.step(0)
     _wait(session.device)
     start = time.perf_counter()
@@ -53,7 +53,7 @@ def dry_run(task: Task) -> str:
 
 
 class _Flat:
-    """Stands in for the counter's module tracker, which ``autograd.grad`` inside a module trips up."""
+    """Replaces the counter's module tracker, which fails on ``autograd.grad`` inside a module."""
 
     parents = frozenset({"Global"})
 
@@ -63,7 +63,7 @@ class _Flat:
 
 
 def counting() -> FlopCounterMode:
-    """A FLOP counter that gradients inside modules do not trip up."""
+    """A FLOP counter that works with gradients inside modules."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _Flat()  # type: ignore[assignment]
     return counter

@@ -38,7 +38,7 @@ def train(task: Task) -> str:
     progress.say(_opening(task, state))
     ended, signalled = "", False
     try:
-        # What follows a checkpoint, a kill may have left out.
+        # A kill may have come between a checkpoint and the grid or evaluation of its step. Redo them.
         _look(task, state, stop, progress, **_looks(state, training))
         for step in range(state.step, training.steps):
             losses = task.step(step)
@@ -49,7 +49,7 @@ def train(task: Task) -> str:
             stopping, signalled = _record(task, state, stop, progress, now=saving)
 
             due = _looks(state, training, last=stopping and not signalled)
-            # An evaluation can take long. What it would lose if it were cut short is saved first.
+            # An evaluation can take long, so save a checkpoint first.
             if stopping or saving:
                 checkpoint(task, state)
             if not signalled:  # as all processes know it: each would wait for the others in an evaluation

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and logs that survive a kill and a resume."""
+"""The folder of a run: its files, and logs that survive a kill and a resume."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from cs_gan.errors import CheckpointError, ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows, where two runs in one folder are not noticed
+except ImportError:  # Windows, where two runs in one folder are not detected
     fcntl = None  # type: ignore[assignment]
 
 Row = dict[str, Any]
 
 
 class RunFolder:
-    """Where everything of one run lies.
+    """The files of one run.
 
     ::
 
         config.yaml         the resolved recipe
-        log.jsonl           losses and speed, a line every log_every steps
-        metrics.jsonl       scores with their provenance, a line for each evaluation
-        metrics.csv, curve.png, report.html     made of it, to read and to look at
-        scores.json         the final and the best network, scored in full
-        grid.png            the newest samples;  grids/step-<step>.png  all of them
-        snapshot.safetensors    the averaged network as it is, its configuration inside
-        best.safetensors        as it was when it scored best
-        checkpoints/        what a resume needs
+        log.jsonl           losses and speed, one line every log_every steps
+        metrics.jsonl       scores with their provenance, one line per evaluation
+        metrics.csv, curve.png, report.html     table, plot and page made from it
+        scores.json         full scores of the final and the best network
+        grid.png            the newest samples;  grids/step-<step>.png  all samples
+        snapshot.safetensors    the averaged network now, with its configuration
+        best.safetensors        the averaged network at its best score
+        checkpoints/        everything a resume needs
         tracking/           TensorBoard's files
     """
 
@@ -55,10 +55,10 @@ class RunFolder:
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
-        """Make the folder and hold it: no second run writes to it meanwhile. A kill frees it.
+        """Create the folder and lock it against a second run. A kill releases the lock.
 
         Raises:
-            ConfigError: if it can't be written, or another process holds it.
+            ConfigError: if it can't be written, or another process has locked it.
         """
         try:
             self.grids.mkdir(parents=True, exist_ok=True)
@@ -71,25 +71,25 @@ class RunFolder:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     raise ConfigError(
-                        f"another process is still writing to {self.path}: wait for it to end, or give another "
+                        f"another process is still writing to {self.path}. Wait for it to end, or give another "
                         "--output_dir."
                     ) from None
             yield
 
     def identity(self) -> str:
-        """Eight letters that stay with this folder, for trackers that go on with a run."""
+        """An id of eight letters that stays with this folder, for trackers that can continue a run."""
         path = self.path / ".id"
         if not path.exists():
             write_whole(path, uuid.uuid4().hex[:8])
         return path.read_text()
 
     def grid_at(self, step: int) -> Path:
-        """Where the sample grid of a step goes."""
+        """The path of the sample grid of a step."""
         return self.grids / f"step-{step:08d}.png"
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a JSON line. Half a line that a kill left behind goes first.
+    """Append a JSON line. An incomplete last line, left by a kill, is removed first.
 
     Raises:
         CheckpointError: if it can't be written.
@@ -105,10 +105,10 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines, or none where there is no file; half a last line is left out.
+    """The rows of a file of JSON lines; none if there is no file. An incomplete last line is ignored.
 
     Raises:
-        CheckpointError: for a line that is no JSON object.
+        CheckpointError: for a line that is not a JSON object.
     """
     if not path.exists():
         return []
@@ -123,16 +123,16 @@ def read_lines(path: Path) -> list[Row]:
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file of JSON lines, whole or not at all; nothing is written where there is nothing to say."""
+    """Replace a file of JSON lines atomically. Without rows, no file is created."""
     if rows or path.exists():
         write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a text file, whole or not at all.
+    """Replace a text file atomically.
 
     Raises:
-        CheckpointError: if it can't be written; the file stays as it was.
+        CheckpointError: if it can't be written. The file does not change.
     """
     partial = path.with_name(f".{path.name}.partial")
     with written(path):
@@ -140,7 +140,7 @@ def write_whole(path: Path, text: str) -> None:
             with partial.open("w") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+                os.fsync(file.fileno())  # otherwise a power cut could leave the new name without content
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Say what couldn't be written and what to do; the system's own message doesn't where a disk is full.
+    """A context that says which file couldn't be written and what to do. The system's message for a full disk doesn't.
 
     Raises:
         CheckpointError: for an OSError inside.
@@ -157,6 +157,6 @@ def written(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"can't write {path}: {error.strerror or error}. The last checkpoint is untouched; make room, and start "
-            "again with the same command."
+            f"can't write {path}: {error.strerror or error}. The last checkpoint is unchanged. Free some space and "
+            "start again with the same command."
         ) from error

@@ -1,4 +1,4 @@
-"""What surrounds a training run on every machine: processes, precision, the folder, the trackers."""
+"""The environment of a training run: processes, precision, the folder, the trackers."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ PATIENCE = timedelta(hours=1)
 
 
 class Session:
-    """The processes of a run, and what the first of them writes.
+    """The processes of a run, and the files that the first of them writes.
 
     Args:
         config: the recipe.
-        stack: what is opened here, such as the lock on the folder, is held until it closes.
-        command: that started the run, where one did.
+        stack: closes everything opened here, such as the lock on the folder.
+        command: the command that started the run, if there was one.
 
     Raises:
-        ConfigError: for a launcher's setting or a tracker that can't be used, or a folder that can't be written.
+        ConfigError: for an unusable launcher setting or tracker, or a folder that can't be written.
     """
 
     def __init__(self, config: RunConfig, stack: ExitStack, command: str = "") -> None:
@@ -61,12 +61,12 @@ class Session:
 
     @property
     def rank(self) -> int:
-        """This process, from 0."""
+        """The number of this process, from 0."""
         return int(self.accelerator.process_index)
 
     @property
     def processes(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         return int(self.accelerator.num_processes)
 
     @property
@@ -77,7 +77,7 @@ class Session:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What the last bits of a result depend on beside the recipe."""
+        """Everything that the last bits of a result depend on, besides the recipe."""
         return {"device": self.device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
     @property
@@ -95,10 +95,10 @@ class Session:
         return partial(torch.autocast, self.device.type, torch.bfloat16)
 
     def capture(self, *obstacles: str) -> tuple[Capture | None, str]:
-        """What a step is captured with, and a line that says so, or why not; nothing to say on a CPU.
+        """How a step is captured, and a message about it or why it is not captured. No message on a CPU.
 
         Args:
-            obstacles: what in the task can't be captured, in words.
+            obstacles: descriptions of what in the task can't be captured.
         """
         if self.device.type != "cuda":
             return None, ""
@@ -115,24 +115,24 @@ class Session:
         line = f"{self.processes} x {kind}"
         if kind != "cpu" or self.processes * used >= cores:
             return line
-        # accelerate launch sets OMP_NUM_THREADS=1 unless it is told otherwise
+        # accelerate launch sets OMP_NUM_THREADS=1 by default
         hint = f"`accelerate launch --num_cpu_threads_per_process {cores // self.processes}` uses them all"
         return f"{line}, {used} of {cores} cores each ({hint})"
 
     @property
     def waits_to_read(self) -> bool:
-        """Whether the host would wait for the device to read a number from it."""
+        """Whether reading a number from the device makes the host wait."""
         return self.device.type != "cpu"
 
     def averages(self, values: torch.Tensor) -> list[float]:  # (n,) -> n numbers
-        """Scalars averaged over all processes, on the host: one exchange, one read."""
+        """Scalars averaged over all processes, on the host, with one exchange and one read."""
         if self.processes > 1:
             values = self.accelerator.reduce(values, "mean")
         averages: list[float] = values.tolist()
         return averages
 
     def align_buffers(self, network: nn.Module) -> None:
-        """Give every process the first one's buffers: batch norm has seen other batches in each."""
+        """Copy the first process's buffers to all, because batch norm has seen different batches in each."""
         if self.processes > 1:
             for buffer in network.buffers():
                 broadcast(buffer)
@@ -140,12 +140,12 @@ class Session:
     # -- trackers ----------------------------------------------------------------------------------
 
     def start_trackers(self, first: int) -> None:
-        """Open the trackers; TensorBoard forgets what a resume writes again, all after step ``first``."""
+        """Open the trackers. TensorBoard drops everything after step ``first``, which a resume writes again."""
         if not self._trackers:
             return
         plain = flatten(as_plain(self.config))
         simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in plain.items()}
-        # A second start in one folder goes on with the same run where the tracker can.
+        # A second start in the same folder continues the same run if the tracker can.
         name = self.folder.path.name
         identity = self.folder.identity() if self.is_main and "wandb" in self._trackers else None
         options: dict[str, dict[str, Any]] = {
@@ -156,18 +156,18 @@ class Session:
         chosen = {tracker: options[tracker] for tracker in self._trackers if tracker in options}
         self.accelerator.init_trackers(self.config.tracking.project, init_kwargs=chosen)
         for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":  # its own way would open another folder at every start
+            if tracker.name == "tensorboard":  # by default it would open another folder at every start
                 tracker.log({"config": yaml.safe_dump(plain)}, step=first)
             else:
                 tracker.store_init_configuration(simple)
 
     def track(self, values: Mapping[str, float], step: int) -> None:
-        """Scalars to every tracker; called on all processes, sent by the first."""
+        """Send scalars to all trackers. Called on all processes; the first one sends."""
         if self._trackers:
             self.accelerator.log(dict(values), step=step)
 
     def track_image(self, name: str, path: Path, step: int) -> None:
-        """A picture file to the trackers that take one."""
+        """Send a picture file to the trackers that support it."""
         takers = [tracker for tracker in self.accelerator.trackers if hasattr(tracker, "log_images")]
         if takers:
             with Image.open(path) as picture:
@@ -180,7 +180,7 @@ class Session:
 def _accelerator(trackers: list[str], tracking: Path) -> Accelerator:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
-        # Without a GPU, Accelerate makes of each process a run of its own unless it is told that CPUs are meant.
+        # Without a GPU, Accelerate makes each process a separate run, unless the CPU is requested.
         cpu=launched > 1 and not torch.cuda.is_available(),
         mixed_precision="no",  # the forward passes' precision is set by Session.autocast
         log_with=trackers or None,
@@ -198,26 +198,26 @@ def _accelerator(trackers: list[str], tracking: Path) -> Accelerator:
             f"{launched} processes were launched, but accelerate joined {accelerator.num_processes}: see "
             "docs/multi-gpu.md for configurations that work."
         )
-    # Distributed buckets lay 1x1 weights out otherwise; copying them is nothing worth a warning.
+    # Distributed buckets use other strides for 1x1 weights. Copying them is harmless.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return accelerator
 
 
 def _precision(config: RunConfig) -> str:
-    """The forward passes' precision: the recipe's, else what ``accelerate launch`` was told."""
+    """The precision of forward passes: from the recipe, otherwise from ``accelerate launch``."""
     asked = config.training.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", "bf16"):
-        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it; use bf16 or no.")
+        raise ConfigError(f"mixed precision {asked!r}: second derivatives overflow in it. Use bf16 or no.")
     return asked
 
 
 def _known_trackers(names: list[str]) -> list[str]:
-    # Accelerate leaves out, without a word, a tracker that isn't installed.
+    # Accelerate silently leaves out a tracker that isn't installed.
     installed = [str(name) for name in get_available_trackers()]
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(LOGGER_TYPE_TO_CLASS)
-            raise ConfigError(f"tracking.trackers: {name!r} is unknown; Accelerate knows {known}. none is none.")
+            raise ConfigError(f"tracking.trackers: {name!r} is unknown. Choose from {known}, or none.")
         if name not in installed:
             raise ConfigError(
                 f"tracking.trackers: {name} isn't installed. `pip install {name}`, or --tracking.trackers=none."

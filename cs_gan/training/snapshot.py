@@ -1,4 +1,4 @@
-"""Snapshots: one safetensors file with a network's weights and, as metadata, all that is needed to use them.
+"""Snapshots: one safetensors file with a network's weights and, as metadata, everything needed to use them.
 
 Each metadata entry is JSON: ``kind`` of network, ``model`` (the keyword arguments that rebuild it), ``config`` (the
 resolved recipe), ``step`` and ``scores`` (of that step, or null).
@@ -22,15 +22,16 @@ from cs_gan.errors import CheckpointError, ConfigError
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot as it was read.
+    """A snapshot read from a file.
 
     Attributes:
         tensors: the network's state dict, on the CPU.
-        kind: ``"gan"``, where the network is a generator.
-        model: what rebuilds the network, such as ``{"name": "dcgan16", "channels": 1}`` for ``models.build_gan``.
+        kind: such as ``"gan"``, for a generator.
+        model: arguments that rebuild the network, such as ``{"name": "dcgan16", "channels": 1}`` for
+            ``models.build_gan``.
         config: the resolved recipe.
-        step: how long it was trained.
-        scores: those of this step by name, or None where it wasn't scored.
+        step: number of training steps.
+        scores: the scores at this step by name, or None if it wasn't scored.
     """
 
     tensors: dict[str, Tensor]
@@ -54,22 +55,22 @@ def save_snapshot(
     step: int,
     scores: dict[str, Any] | None = None,
 ) -> None:
-    """Write the network's weights and what :class:`Snapshot` says of them; whole or not at all.
+    """Write the network's weights and the data of :class:`Snapshot` atomically.
 
     Raises:
-        CheckpointError: if it can't be written or a weight is not finite; an older snapshot stays.
+        CheckpointError: if it can't be written or a weight is not finite. An older snapshot stays.
     """
-    # clone() unshares tied weights, which safetensors refuses.
+    # clone() separates tied weights, which safetensors can't save.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores}
-    partial = path.with_name(f".{path.name}.partial")  # same folder: a rename across disks would copy
+    partial = path.with_name(f".{path.name}.partial")  # in the same folder, because a rename across disks would copy
     try:
         _require_finite(tensors)
         content = save(tensors, metadata={key: json.dumps(value, allow_nan=False) for key, value in about.items()})
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without content
         os.replace(partial, path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -81,10 +82,10 @@ def save_snapshot(
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The snapshot in a file, checked.
+    """Read and check a snapshot.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or no snapshot, or a weight is not finite.
+        CheckpointError: if the file is missing, damaged or not a snapshot, or a weight is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -98,21 +99,23 @@ def read_snapshot(path: Path) -> Snapshot:
                 raise ValueError(f"its {key} is {about[key]!r}")
         _require_finite(tensors)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no snapshot of a run: {error}. Give a run's snapshot.safetensors.") from error
+        raise CheckpointError(
+            f"{path} is not a snapshot of a run: {error}. Give a run's snapshot.safetensors."
+        ) from error
     return Snapshot(tensors, **about)
 
 
 def find_snapshot(given: Path, best: bool) -> Path:
-    """The file that a path means; an error says what lies near it."""
+    """The snapshot file for a path. If it is missing, the error lists files nearby."""
     if best and given.is_file():
-        raise ConfigError(f"--best is for a run folder, and {given} is a file.")
+        raise ConfigError(f"--best needs a run folder, but {given} is a file.")
     path = given / ("best.safetensors" if best else "snapshot.safetensors") if given.is_dir() else given
     if path.is_file():
         return path
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     found = sorted(there.glob("*.safetensors")) or sorted(there.glob("*/*.safetensors"))
     nearby = ", ".join(str(file.relative_to(there)) for file in found[:6]) or "no snapshot"
-    raise CheckpointError(f"{path} doesn't exist. {there} holds {nearby}.")
+    raise CheckpointError(f"{path} doesn't exist. {there} contains {nearby}.")
 
 
 def _require_finite(tensors: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What the training loop trains, and where it stands."""
+"""The task that the training loop trains, and its state."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cs_gan.training.session import Session
 
 @dataclass
 class State:
-    """Where a run stands, beside its weights.
+    """The state of a run besides its weights.
 
     Attributes:
-        step: steps done.
-        losses: since the last line of log.jsonl.
+        step: number of steps done.
+        losses: the losses since the last line of log.jsonl.
         metrics: every evaluation so far.
     """
 
@@ -32,7 +32,7 @@ class State:
 
     @property
     def best(self) -> Row | None:
-        """The evaluation with the best primary score, the earlier one where two are equal."""
+        """The evaluation with the best primary score; the earlier one if two are equal."""
 
         def cost(row: Row) -> float:
             value = float(row["scores"][row["primary"]])
@@ -45,10 +45,10 @@ class Task(ABC):
     """What is trained: networks, optimisers, a step.
 
     Attributes:
-        session: what surrounds it.
-        modules, optimizers: by name; together with the step they are all that the next step depends on.
-        circumstances: what a step depends on beside the configuration, so that a resume can hold it to the same.
-        images_per_step: on all processes together.
+        session: the environment of the run.
+        modules, optimizers: by name. With the step number they are everything that the next step depends on.
+        circumstances: what a step depends on besides the configuration. A resume must have the same.
+        images_per_step: number of images in all processes together.
     """
 
     session: Session
@@ -59,28 +59,28 @@ class Task(ABC):
 
     @property
     def rescores(self) -> bool:
-        """Whether a network is scored otherwise at the end than for the curve, and so once more."""
+        """Whether the final score differs from that of the curve, so that networks are scored once more at the end."""
         return True
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update, a function of (weights, seed, step, rank) alone; detached scalar losses by name.
+        """One update, a function of only (weights, seed, step, rank). Returns detached scalar losses by name.
 
-        The next step may write over them.
+        The next step may overwrite them.
         """
 
     @abstractmethod
     def sample(self, done: int) -> None:
-        """Pictures of the state after ``done`` steps; called on the first process."""
+        """Save pictures of the state after ``done`` steps. Called on the first process."""
 
     @abstractmethod
     def evaluate(self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None) -> Row | None:
-        """Scores of the network as it is, or of a snapshot; called on all processes; None where nothing is scored.
+        """Scores of the current network, or of a snapshot; None if nothing is scored. Called on all processes.
 
         Args:
-            about: what goes into the provenance.
-            full: with the counts of the end rather than of the curve.
-            snapshot: a file that :meth:`save_snapshot` wrote.
+            about: added to the provenance.
+            full: use the counts of the final score, not those of the curve.
+            snapshot: a file written by :meth:`save_snapshot`.
 
         Returns:
             ``{"scores": {name: value}, "primary": name, "better": "lower" or "higher", "provenance": {...}}``.
@@ -88,27 +88,27 @@ class Task(ABC):
 
     @abstractmethod
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
-        """The network for use, in one file."""
+        """Save the network for use, in one file."""
 
     @abstractmethod
     def draw(self) -> None:
-        """Curves and report of the run folder, after a new line of metrics.jsonl."""
+        """Update curves and report of the run folder, after a new line of metrics.jsonl."""
 
     @abstractmethod
     def describe(self) -> list[str]:
-        """What is trained on what, a line each."""
+        """Lines that describe networks and data."""
 
     def extras(self) -> dict[str, float]:
-        """More values for the log, such as where a schedule stands."""
+        """More values for the log, such as the current value of a schedule."""
         return {}
 
     def scoring_seconds(self, evaluations: int) -> float:
-        """About how long so many evaluations and the one in full at the end take, without the real images' part.
+        """Estimated time of this many evaluations and the full one at the end, without the real images.
 
-        0 where nothing is scored, or it can't be told.
+        0 if nothing is scored, or there is no estimate.
         """
         return 0.0
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what the task holds, such as threads."""
+        """Release resources, such as threads."""

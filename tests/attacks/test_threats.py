@@ -84,7 +84,7 @@ class TestEveryThreat:
         bank = batch(3, seed=1)[0]
         defence = RandomizedCodedInference(mlp(), reference=bank.float() if name == "square" else bank)
         if name == "neighbours clean and fresh" and count == 2:
-            with pytest.raises(AttackError, match="fresh neighbours"):
+            with pytest.raises(AttackError, match="Fresh neighbours"):
                 evaluate(name, defence, images, labels)
             return
         row = evaluate(name, defence, images, labels, targets=count)

@@ -1,4 +1,4 @@
-"""What must hold of every kind of block: each property is a function that checks one kind."""
+"""What must hold for every kind of block. Each property is a function that checks one kind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.core.helpers import hook_count
 
 
 def untouched(kind):
-    """Attached, observed and detached it is the model that ran as often without."""
+    """After attach, observe and detach the model is identical to one that ran the same number of times uncoded."""
     model, batch = kind.model(), kind.batch()
     with torch.no_grad():
         run(model, batch)  # what the first call leaves on a module (a compiled one, an old spectral norm) is not ours
@@ -54,7 +54,7 @@ def untouched(kind):
 
 
 def observed(kind):
-    """The penalty is above 0 and is the method done by hand; outputs are the plain ones to the bit."""
+    """The penalty is above 0 and equals the one computed by hand. Outputs are bit-identical to the plain ones."""
     model, batch = kind.model(), kind.batch()
     output, penalty = observe(kind, model, batch)
     assert penalty.isfinite()
@@ -67,7 +67,7 @@ def observed(kind):
 
 
 def substituted(kind):
-    """RCI: permuted, encoded, run, decoded and put back, as by hand; the module for serving is the same."""
+    """Permuted, encoded, run, decoded, put back in order: equal to the same by hand. So is RandomizedCodedInference."""
     model, twin, batch = kind.model(), kind.model(), kind.batch()
     coded = attach(kind, model)
     with coded.substitute(torch.Generator().manual_seed(4)):
@@ -83,7 +83,7 @@ def substituted(kind):
 
 
 def twice_differentiated(kind):
-    """A gradient penalty through observe() and through substitute() has the gradient of that by hand."""
+    """A gradient penalty through observe() and through substitute() has the gradient computed by hand."""
 
     def slopes(model, batch, scalar):
         leaves = [x.requires_grad_() for x in tensors(batch) if x.is_floating_point()] or [next(model.parameters())]
@@ -116,7 +116,7 @@ def twice_differentiated(kind):
 
 
 def autocast(kind):
-    """In bfloat16 outputs are the plain ones to the bit, and the penalty is float32 and near the exact one."""
+    """In bfloat16 outputs are bit-identical to the plain ones. The penalty is float32 and close to the exact one."""
     model, batch = kind.model().float(), rebuilt(kind.batch(), lambda x: x.float() if x.is_floating_point() else x)
     exact = observe(kind, kind.model(), kind.batch())[1]
     with torch.autocast("cpu", torch.bfloat16):
@@ -138,19 +138,19 @@ def autocast(kind):
 
 
 def compiled(kind):
-    """With the block under torch.compile(backend="eager") the output and the penalty are those without."""
+    """With the block under torch.compile(backend="eager") output and penalty are the same as without."""
     compiled_by("eager", kind)
 
 
 def compiled_ahead_of_time(kind):
-    """The same under aot_eager, which differentiates as inductor does, and first gradients; slow, so no column."""
+    """The same and first gradients with aot_eager, which differentiates as inductor does. Slow, so no column."""
     (output, penalty), (expected, exact), models = compiled_by("aot_eager", kind)
     scalars = total(output) + penalty, total(expected) + exact
     close(*(gradients(scalar, model) for scalar, model in zip(scalars, models, strict=True)))
 
 
 def compiled_by(backend, kind):
-    """Output and penalty of the model whose block is compiled, and of the plain one; and the two models."""
+    """Output and penalty of the model with a compiled block, those of the plain model, and the two models."""
     plain, model, batch = kind.model(), kind.model(), kind.batch()
     expected = observe(kind, plain, batch)
     torch._dynamo.reset()
@@ -165,7 +165,7 @@ def compiled_by(backend, kind):
 
 
 def state_dict(kind):
-    """Saved and loaded inside a context or outside, under the same keys."""
+    """You can save and load inside or outside a context. The keys are the same."""
     source, batch = kind.model(), kind.batch()
     coded = attach(kind, source)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def state_dict(kind):
 
 
 def copied(kind):
-    """A deep copy of an attached model runs the same and is free to be coded itself."""
+    """A deep copy of an attached model gives the same results, and can be coded itself."""
     model, batch = kind.model(), kind.batch()
     coded = attach(kind, model)
     with torch.no_grad():
@@ -203,7 +203,7 @@ def copied(kind):
 
 
 def pickled(kind):
-    """After detach() the bare model pickles, and what comes back runs the same."""
+    """After detach() the model can be pickled, and the loaded copy gives the same results."""
     model, batch = kind.model(), kind.batch()
     with torch.no_grad():
         observe(kind, model, batch)
@@ -218,7 +218,7 @@ def pickled(kind):
 
 
 def in_eval_mode(kind):
-    """In eval mode too the penalty is the one by hand; running statistics and flags stay."""
+    """In eval mode the penalty also equals the one computed by hand. Running statistics and flags do not change."""
     model, twin, batch = kind.model().eval(), kind.model().eval(), kind.batch()
     before = state(model)
     with sdpa_kernel(SDPBackend.MATH):
@@ -231,7 +231,7 @@ def in_eval_mode(kind):
 
 
 def without_grad(kind):
-    """Under no_grad the penalty is the same number, without a graph."""
+    """Under no_grad the penalty has the same value, without a graph."""
     batch = kind.batch()
     expected, penalty = observe(kind, kind.model(), batch)
     with torch.no_grad():
@@ -241,7 +241,7 @@ def without_grad(kind):
 
 
 def checkpointed_around(kind):
-    """With a checkpoint around the block the gradient is that without, whether or not the backward is inside."""
+    """With a checkpoint around the block the gradient is the same as without, for a backward inside or outside."""
     batch, results = kind.batch(), []
     bare = [kind.model(), kind.model()]
     for model, call in zip(
@@ -272,14 +272,14 @@ def checkpointed_around(kind):
 
 
 class Checkpointing(Holder):
-    """A block that checkpoints its own inside."""
+    """A block that uses a checkpoint inside."""
 
     def forward(self, *args, **kwargs):
         return checkpoint(self.block, *args, use_reentrant=False, **kwargs)
 
 
 def checkpointed_inside(kind):
-    """A block that checkpoints its own inside has the gradient of one that doesn't."""
+    """A block that uses a checkpoint inside has the same gradient as one that does not."""
     batch, results = kind.batch(), []
     for wrapper in (Holder, Checkpointing):
         model = kind.model()
@@ -300,7 +300,7 @@ def checkpointed_inside(kind):
 
 
 def called_functionally(kind):
-    """functional_call with other parameters: the penalty and its gradient are those of a model that has them."""
+    """functional_call with other parameters gives the penalty and gradient of a model with those parameters."""
     model, other, batch = kind.model(), kind.model(seed=9), kind.batch()
     freeze_power_iteration(model), freeze_power_iteration(other)
     values = {name: x.detach().clone().requires_grad_(x.requires_grad) for name, x in other.named_parameters()}

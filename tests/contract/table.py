@@ -1,6 +1,6 @@
-"""docs/contract.md, made from what the checks do: ``python -m tests.contract.table`` runs them and writes it.
+"""Writes docs/contract.md: ``python -m tests.contract.table`` runs all checks and writes the page.
 
-The tests run the same checks, and each compares what came out with its cell of the committed table.
+The tests run the same checks and compare each outcome with its cell of the committed table.
 """
 
 from __future__ import annotations
@@ -29,37 +29,38 @@ WORKS, TORCH = "yes", "torch"
 REFUSALS: dict[str, tuple[str, str]] = {
     "a": (
         r"takes a torch.int64 tensor .*integers=\"nearest\"",
-        'Integers can\'t be mixed. `integers="nearest"` gives a coded sample the label of the data sample nearest to '
-        "it; what takes integers alone is coded at its output: choose the block after the embedding.",
+        'Integers can\'t be mixed. With `integers="nearest"` a coded sample takes the label of the nearest data '
+        "sample. If a block takes only integers, choose the block after the embedding.",
     ),
     "b": (
         r"batch of 1: a spline needs at least 2 samples.*`reference`",
-        "A spline needs two samples: a larger batch, or a bank of reference inputs for RandomizedCodedInference.",
+        "A spline needs two samples. Use a larger batch, or give RandomizedCodedInference a bank of reference inputs.",
     ),
-    "c": (r"without a tensor with an axis 1 \(batch_axis=1", "No tensor has the axis that `batch_axis` names."),
+    "c": (r"without a tensor with an axis 1 \(batch_axis=1", "No tensor has the axis `batch_axis`."),
     "d": (
         r"a single sequence: give it 3 axes",
-        "torch's recurrent and attention modules take single sequences too, which are no batch.",
+        "The input is a single sequence without a batch axis. torch's recurrent and attention modules accept those. "
+        "Coding needs a batch.",
     ),
     "e": (
         r"is not the batch \([KN] = \d\)\. .*`batch_axis`",
-        "The output has no batch axis where the input has one. Choose a block that keeps it, or name it. Modules of "
-        "one's own have one batch axis in all they take and give; only torch's own recurrent and attention modules may "
-        "have several.",
+        "The batch axis of the output is not that of the input. Choose a block that keeps it, or set `batch_axis`. "
+        "Your own modules must have the same batch axis in all inputs and outputs. Only torch's recurrent and "
+        "attention modules may use different ones.",
     ),
     "f": (
         r"gives no floating-point tensor but torch.int64|gives a torch.int64 tensor, which can't be decoded",
-        "Integers can't be decoded: choose a block before them.",
+        "The output is integers, which can't be decoded. Choose an earlier block.",
     ),
     "g": (
         r"gives no (floating-point )?tensor (that can be decoded )?but set",
-        "Nothing in the output can be decoded: give tensors, tuples, lists, dicts or dataclasses, or register the "
-        "class with `torch.utils._pytree`.",
+        "The output holds nothing that can be decoded. Return tensors, tuples, lists, dicts or dataclasses, or "
+        "register the class with `torch.utils._pytree`.",
     ),
     "h": (
         r"runs inside a checkpoint in a block's coded pass.*checkpoint around the coded block",
-        "The backward would recompute the module without what is set for the coded pass (batch statistics that stay, "
-        "one weight for both passes, shared masks, buffers that stay): checkpoint around the coded block.",
+        "The backward would recompute the module without the settings of the coded pass (unchanged running statistics, "
+        "one weight for both passes, shared masks, unchanged buffers). Checkpoint around the coded block.",
     ),
     "i": (
         r"use_cache=False",
@@ -80,19 +81,22 @@ REFUSALS: dict[str, tuple[str, str]] = {
 
 HEAD = f"""# Which blocks can be coded
 
-Every kind of block goes through one contract. This page is made by `python -m tests.contract.table`, which runs the
-checks and writes what came out; `tests/contract` runs the same checks and fails where a cell says something else. A
-check is a function of `tests/contract/properties.py`, a kind an entry of `tests/contract/kinds.py`. *By hand* means
-scipy's splines as matrices, along axes that the kind states, in float64.
+Each row is a kind of block, each column a check. Every kind goes through every check. `python -m tests.contract.table`
+runs the checks and writes this page. The tests in `tests/contract` run them too and fail if a cell differs. The checks
+are in `tests/contract/properties.py`, the kinds in `tests/contract/kinds.py`. *By hand* means with scipy's splines as
+matrices in float64, along the batch axes that the kind states.
 
-**{WORKS}** works · **a letter** refused, with an error that says what to do (below) · **{TORCH}** torch does not do it
-for the bare model either (a parametrized module has no pickle; a checkpoint's input may not be overwritten)
+- **{WORKS}**: works
+- **a letter**: refused with an error that says what to do ([below](#what-is-refused))
+- **{TORCH}**: does not work in torch for the bare model either (torch cannot pickle a parametrized module, and a
+  checkpoint's input must not be overwritten)
 """
 
 AHEAD_OF_TIME = """\
-- **Other backends**: `aot_eager` and inductor compile ahead of time and differentiate once. Output, penalty and
-  first gradients hold with `aot_eager` wherever the column above says yes (tested for a few kinds). A gradient penalty
-  through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` refuse it and say why."""
+- **Other backends**: `aot_eager` and inductor compile ahead of time and can differentiate only once. With `aot_eager`,
+  output, penalty and first gradients are correct where the column above says yes (tested for a few kinds). A gradient
+  penalty through such a block does not work in torch: `gradient_penalty` and `jacobian_penalty` raise an error that
+  says why."""
 
 # tests/test_interop.py
 WRAPPED = """\
@@ -133,8 +137,8 @@ def rendered(cells: dict[str, dict[str, str]]) -> str:
     what = [f"- **{name}**: {' '.join(check.__doc__.split())}" for name, check in PROPERTIES.items()]
     what.append(AHEAD_OF_TIME)
     what.append(
-        f"- **{DDP}**: In two processes (gloo) gradients are the mean of what each has alone, and buffers are those "
-        "without coding."
+        f"- **{DDP}**: In two processes (gloo) gradients are the mean of those of each process alone, and buffers are the "
+        "same as without coding."
     )
     what.append(WRAPPED)
     why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]

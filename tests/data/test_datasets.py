@@ -181,7 +181,7 @@ def test_images_beyond_memory_go_to_a_mapped_file_that_leaves_no_trace(
 def test_no_room_for_the_mapped_file_is_told(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     monkeypatch.setenv("TMPDIR", str(classes / "nowhere"))
-    with pytest.raises(DataError, match="Point TMPDIR at a disk with room"):
+    with pytest.raises(DataError, match="Point TMPDIR at a disk with space"):
         load_images("folder", classes)
 
 

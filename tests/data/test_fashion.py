@@ -116,7 +116,7 @@ IMAGES, SOME_LABELS = idx_bytes(np.zeros((5, 28, 28), np.uint8)), idx_bytes(np.z
         ("labels-idx1", b"", r"labels-idx1-ubyte isn't an IDX file of bytes in 1 dimensions: it starts with ''"),
         ("images-idx3", b"\x89PNG\r\n", "images-idx3-ubyte isn't an IDX file"),
         ("images-idx3", IMAGES[:10], r"images-idx3-ubyte states an impossible size, 5\. Get it again"),
-        ("images-idx3", IMAGES[:-1], r"images-idx3-ubyte is truncated: it states 3,920 bytes and holds 3,919"),
+        ("images-idx3", IMAGES[:-1], r"images-idx3-ubyte is truncated: it states 3,920 bytes and has 3,919"),
         ("labels-idx1", SOME_LABELS + b"x", "labels-idx1-ubyte goes on after its data"),
         ("images-idx3", struct.pack(">4B3I", 0, 0, 8, 3, 0, 28, 28), "states an impossible size, 0x28x28"),
         ("images-idx3", struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 2**31) + b"x", "states an impossible size"),
@@ -147,7 +147,7 @@ def test_a_damaged_packed_file_is_named(damage: str, tmp_path: Path) -> None:
 def test_a_packed_file_is_unpacked_no_further_than_it_states(tmp_path: Path) -> None:
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(SOME_LABELS + bytes(2**24)))
-    with pytest.raises(DataError, match="states 5 bytes and holds 6"):
+    with pytest.raises(DataError, match="states 5 bytes and has 6"):
         idx.read_idx(path, 1)
 
 

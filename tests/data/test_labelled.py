@@ -55,7 +55,7 @@ def test_classes_without_names_have_numbers() -> None:
         ([0, 3, 1], ("a", "b", "c"), r"image 1 has label 3 \(1 such of 3\), but the 3 classes are 0 \.\.\. 2"),
         ([0, -1, -1], (), r"image 1 has label -1 \(2 such of 3\)"),
         ([0, 1, 10**9], (), r"image 2 has label 1000000000 .* but the 65536 classes .* give all classes a name"),
-        ([0, 1, 1], ("a", "b", "a"), "hold 'a' twice"),
+        ([0, 1, 1], ("a", "b", "a"), "contain 'a' twice"),
         ([0.0, 1.0, 1.0], (), r"torch\.float32: give class numbers as int64"),
     ],
 )
@@ -161,7 +161,7 @@ def test_300_digits_have_30_of_each() -> None:
 @pytest.mark.parametrize(
     ("count", "message"),
     [
-        (2, r"count=2\): give at least 3, an image for each class"),
+        (2, r"count=2\): give at least 3, one image for each class"),
         (18, r"class '1' of counted has 5 images, and its share would be 6\. Ask for at most 15"),
     ],
 )
@@ -197,7 +197,7 @@ def test_splits_with_an_empty_part_are_refused(held_out: float) -> None:
 
 
 def test_a_split_that_leaves_a_class_untrained_is_refused() -> None:
-    with pytest.raises(DataError, match="of class '1', which has 1 images in counted, none would stay"):
+    with pytest.raises(DataError, match="of class '1', which has 1 images in counted, no image would be left"):
         split(make_store(30, 1), 30, seed=0)
 
 

@@ -53,7 +53,7 @@ def test_writing_into_a_batch_leaves_later_draws_alone() -> None:
         ({"n": 0}, "no images"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"draw": -1}, "draw at least 0"),
-        ({"rank": 2, "world_size": 2}, "rank must lie in"),
+        ({"rank": 2, "world_size": 2}, "rank must be in"),
     ],
 )
 def test_impossible_draws_are_refused(arguments: dict[str, int], message: str) -> None:

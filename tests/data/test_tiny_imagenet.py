@@ -74,7 +74,7 @@ def test_without_a_root_it_is_looked_for_in_data(
     archive = zipped(tiny)
     (tmp_path / "data").mkdir()
     archive.rename(tmp_path / "data" / archive.name)
-    with pytest.raises(DataError, match=r"holds no images, but zips: give one of tiny-imagenet-200\.zip"):
+    with pytest.raises(DataError, match=r"has no images, but zips\. Give one of tiny-imagenet-200\.zip"):
         load_images("tiny_imagenet", "data")
     assert len(load_images("tiny_imagenet")) == 6
 
@@ -91,7 +91,7 @@ def test_without_a_root_it_is_looked_for_in_data(
         ("val", ("val/val_annotations.txt", None), r"val_annotations\.txt is missing: .* --data\.name=folder"),
         ("val", ("val/val_annotations.txt", "val_0.JPEG n1\n"), r"line 1: 'val_0\.JPEG n1' isn't '<file>, tab"),
         ("val", ("val/val_annotations.txt", "\nval_0.JPEG\tn9\n"), r"line 2: val_0\.JPEG is of class 'n9', which"),
-        ("val", ("val/val_annotations.txt", "a\tn1\na\tn2\n"), r"line 2: a comes twice, with different classes"),
+        ("val", ("val/val_annotations.txt", "a\tn1\na\tn2\n"), r"line 2: a occurs twice, with different classes"),
         ("val", ("val/val_annotations.txt", "val_0.JPEG\tn1\n"), r"val_1\.JPEG has no line in .* \(3 such of 4\)"),
         ("val", ("val/images/val_2.JPEG", None), r"lists val_2\.JPEG, which isn't in val/images \(1 such of 4\)"),
     ],

@@ -85,7 +85,7 @@ def test_gradients_of_both_orders_are_right(policy):
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="'rotation' is unknown; there are color, translation, cutout"):
+    with pytest.raises(ValueError, match=r"'rotation' is unknown\. Choose from color, translation, cutout"):
         diff_augment(torch.zeros(1, 3, 4, 4), KEY, ["rotation"])
 
 

@@ -76,7 +76,7 @@ def test_an_unknown_loss_is_refused_with_those_there_are():
 @pytest.mark.parametrize("real", [None, torch.zeros(3, 3, 2, 2)])
 def test_the_relativistic_generator_wants_as_many_real_images(real):
     generator = TinyGenerator()
-    with pytest.raises(ValueError, match=r"4 latents and (no|3) real images: it pairs them"):
+    with pytest.raises(ValueError, match=r"4 latents and (no|3) real images: this loss pairs them"):
         generator_step(
             generator,
             TinyCritic(),

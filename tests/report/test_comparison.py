@@ -108,7 +108,7 @@ def test_runs_of_other_recipes_are_apart_and_their_differences_told(make_run, co
     assert page.count("<polyline") == 4  # two scores of two runs
     assert 'class="line c0 d0"' in page
     assert 'class="line c1 d0"' in page
-    assert "A single run has no error to give" in text
+    assert "A single run has no error estimate" in text
 
 
 def test_runs_may_have_scores_that_others_lack(make_run):
@@ -163,7 +163,7 @@ def test_scores_in_full_are_shown_where_all_runs_have_them(make_run, compare):
     two = make_run("coded", recipe=CODED, scores=full(90.0))
     text = text_of(compare(one, two))
     assert "plain 1 step 1,000 100.0" in text
-    assert "scores in full" in text
+    assert "full scores" in text
     assert "must not be compared" not in text  # curves among themselves, and full scores among themselves
     (two / "scores.json").unlink()
     text = text_of(compare(one, two))

@@ -85,7 +85,7 @@ class TestSaveCurve:
         assert len({id(axes) for axes, *_ in drawn}) == 5
 
     def test_refuses_a_file_without_a_score_and_writes_nothing(self, tmp_path):
-        with pytest.raises(DataError, match=r"metrics\.jsonl holds no scores"):
+        with pytest.raises(DataError, match=r"metrics\.jsonl contains no scores"):
             save_curve(tmp_path / "curve.png", tmp_path / "metrics.jsonl")
         assert list(tmp_path.iterdir()) == []
 

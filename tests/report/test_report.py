@@ -157,15 +157,15 @@ def test_scores_in_full_stand_first_with_their_own_provenance(make_run, report):
         "best": evaluation(500, {FD: 99.5}, num_samples=50_000),
     }
     text = text_of(report(make_run(scores=full)))
-    assert "last 101.5 step 1,000 best 99.50 step 500 Scored in full" in text
+    assert "last 101.5 step 1,000 best 99.50 step 500 Full scores" in text
     assert "num_samples 50000 50000" in text
-    assert "not all comparable" not in text
+    assert "Some scores of this run are not comparable" not in text
 
 
 def test_scores_that_changed_their_meaning_within_a_run_are_flagged(make_run, report):
     rows = [evaluation(0, {FD: 9.0}), evaluation(5, {FD: 3.0}, num_samples=100)]
     text = text_of(report(make_run(metrics=rows)))
-    assert "not all comparable with one another" in text
+    assert "Some scores of this run are not comparable" in text
     assert "num_samples 2000 / 100" in text
 
 

@@ -61,7 +61,7 @@ def two_points():
 
 def test_the_page_tells_scores_differences_and_what_is_missing(study):
     text = text_of(study(*two_points()))
-    assert "2 points, 3 seeds: 5 of 6 runs done, 1 not run to their end. Scored on cifar10, test." in text
+    assert "2 points, 3 seeds: 5 of 6 runs done, 1 not finished. Scored on cifar10, test." in text
     assert "plain 3 120.0 ± 5.8" in text  # 10 / sqrt(3)
     assert "coded 2 113.0 ± 4.0" in text  # 8 / sqrt(2) / sqrt(2)
     assert "coded 2 -2.000 ± 1.0 0.5" in text
@@ -100,7 +100,7 @@ def test_of_many_points_the_baseline_and_the_best_have_colours(study, make_run):
     for one in points:
         make_run(one["runs"][0]["folder"], metrics=[evaluation(1000, {FD: one["mean"]})], grids=(1000,))
     page = study(*points)
-    assert "These are 7 of 31 points: the baseline's and those that scored best." in text_of(page).replace("&#39;", "'")
+    assert "These are 7 of 31 points: the baseline's and the best ones." in text_of(page).replace("&#39;", "'")
     assert len(frames(page)) == 7
     legend = re.search(r'<ul class="legend">.*?</ul>', page, re.DOTALL)[0]
     assert text_of(legend) == "plain c0 c1 c2 c3 c4 c5"

@@ -35,5 +35,5 @@ def test_a_step_is_the_one_written_out(loss, weight):
 @pytest.mark.parametrize("count", [2, 5])
 def test_views_that_are_no_pairs_are_refused(count):
     model = network()
-    with pytest.raises(BatchError, match="two views each"):
+    with pytest.raises(BatchError, match="two views of at least two images"):
         ssl_step(model, torch.optim.SGD(model.parameters(), 0.1), torch.randn(count, 6), nt_xent)

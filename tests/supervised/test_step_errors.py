@@ -13,7 +13,7 @@ from tests.supervised.networks import CLASSES, batch, mlp, sgd, step
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 2, 4], r"label 4 is not a class: with num_classes=4 they run from 0 to 3"),
+        ([0, 1, 2, 4], r"label 4 is not a class: with num_classes=4 classes are 0 to 3"),
         ([0, -1, 2, 3], r"label -1 is not a class"),
         ([0, 1, 2], r"images \(4, 3, 4, 4\) and labels \(3,\)"),
         ([[0], [1], [2], [3]], r"labels \(4, 1\).*argmax"),
@@ -52,7 +52,7 @@ def test_a_model_without_such_logits(model, given):
         ({"mu": 1.0}, r"mu=1\.0.*\[0, 1\)"),
         ({"mu": -0.1}, r"mu=-0\.1"),
         ({"mu": 0.5}, "without coded"),
-        ({"mix": [MixUp(1.0), CutMix(1.0)]}, "two mixes at once"),
+        ({"mix": [MixUp(1.0), CutMix(1.0)]}, "two mixes would mix the labels twice"),
         ({"mix": "mixup"}, r"mix='mixup'.*MixUp\(alpha\)"),
         ({"logit_norm": -1.0}, r"logit_norm=-1\.0"),
         ({"jacobian": float("nan")}, "jacobian=nan"),

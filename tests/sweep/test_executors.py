@@ -74,7 +74,7 @@ def test_a_signal_lets_runs_save_under_any_executor(bench, executor):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "stopped with 6 runs to go; the same command goes on from here." in error
+    assert "stopped with 6 runs left. The same command continues from here." in error
     assert not running(bench)
     for line in bench.table[:2]:  # two at a time, the first seed of each point first
         assert re.match(
@@ -104,7 +104,7 @@ def test_a_package_that_is_missing_is_told_with_how_to_get_it(bench, capsys, mon
         (["--executor-options", "num_gpus=1"], "--executor local has no such option. There are none."),
         (["--executor=slurm", "--executor-options", "cluster=local", "walltime=1"], "walltime"),
         (["--executor=slurm", "--executor-options", "cluster"], "write key=value"),
-        (["--executor=slurm"], "as submitit says: Could not detect"),
+        (["--executor=slurm"], "submitit reports: Could not detect"),
     ],
 )
 def test_options_that_an_executor_does_not_know_are_refused(bench, capsys, words, said):

@@ -10,7 +10,7 @@ def test_when_the_time_is_over_runs_save_and_more_minutes_go_on(bench, capsys):
     assert bench.sweep("--jobs=2", "--minutes=0.05", **content) == TIME_OVER  # 3 s of the 4 s that seed 0 takes
     said = capsys.readouterr().err
     assert "the time is over (--minutes): runs save and end." in said
-    assert "stopped with 4 runs to go; the same command goes on from here." in said
+    assert "stopped with 4 runs left. The same command continues from here." in said
     assert not running(bench)
     before = steps(bench)
     assert before.keys() == {"plain-seed0", "coded-seed0"}  # every case of the first seed, none of the second

@@ -62,7 +62,7 @@ def test_a_signal_stops_all_runs_and_the_same_command_goes_on(bench, number, cod
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "stopped with 8 runs to go; the same command goes on from here." in error
+    assert "stopped with 8 runs left. The same command continues from here." in error
     assert not running(bench)
     assert "## Missing: 0 failed, 8 not run" in bench.markdown
     assert "seed 0 not run: stopped before its end" in bench.markdown

@@ -13,7 +13,7 @@ GRID = {"mu": [0.1, 0.3]}
         ({"grids": GRID}, "unknown key 'grids'. Did you mean grid"),
         ({}, "nothing varies"),
         ({"grid": {}}, "nothing varies"),
-        ({"grid": {"mu": []}}, "mu = [] must be a list of one value or more"),
+        ({"grid": {"mu": []}}, "mu = [] must be a list of at least one value"),
         ({"grid": {"mu": 0.1}}, "mu = 0.1 must be a list"),
         ({"grid": {"mu": [0.1, 0.1]}}, "has a value twice"),
         ({"grid": [1]}, "must be keys with values"),
@@ -38,7 +38,7 @@ GRID = {"mu": [0.1, 0.3]}
         ({"grid": GRID, "group": "my"}, "'my' doesn't vary in this sweep. Did you mean mu?"),
         ({"cases": {"plain": {}, "coded": {}}, "baseline": "plane"}, "must be the name of a case. Did you mean plain?"),
         ({"grid": GRID, "baseline": "plain"}, "must be the name of a case. There are no cases."),
-        ({"cases": {"a": {"mu": [1, 2]}, "b": {}}, "baseline": "a"}, "mu varies in 'a', and not in the same way"),
+        ({"cases": {"a": {"mu": [1, 2]}, "b": {}}, "baseline": "a"}, "mu varies in 'a', but not in the same way"),
         ({"grid": GRID, "plots": {"heatmap": []}}, "unknown key 'heatmap'. Did you mean heatmaps?"),
         ({"grid": GRID, "plots": {"heatmaps": [["mu", "mu"]]}}, "must be a list of pairs"),
         ({"grid": GRID, "plots": {"lines": ["nu"]}}, "'nu' doesn't vary in this sweep. Did you mean mu?"),
@@ -55,8 +55,8 @@ def test_a_bad_file_is_refused_with_what_to_do(bench, capsys, content, said):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("seeds: 2\nseeds: 3\n", "'seeds' stands there twice"),
-        ("grid: {mu: [1", "no valid YAML"),
+        ("seeds: 2\nseeds: 3\n", "'seeds' occurs twice"),
+        ("grid: {mu: [1", "not valid YAML"),
         ("- a\n", "must be keys with values"),
     ],
 )

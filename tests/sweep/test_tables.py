@@ -103,7 +103,7 @@ def test_a_key_that_the_recipe_lacks_is_told_in_the_words_of_the_run(bench):
 
 def test_a_score_that_no_run_has_is_told_with_the_nearest(bench):
     assert bench.sweep(grid={"mu": [0.1]}, score="acuracy (%)") == 2
-    assert "'acuracy (%)' is none of its scores. Did you mean 'accuracy (%)'?" in bench.table[0]["problems"]
+    assert "'acuracy (%)' is not among its scores. Did you mean 'accuracy (%)'?" in bench.table[0]["problems"]
     # The runs stand: with the right name there is nothing to run.
     assert bench.sweep(grid={"mu": [0.1]}, score=["loss", "accuracy (%)"]) == 0
     assert set(bench.starts.values()) == {1}
@@ -126,7 +126,7 @@ def test_the_best_of_every_case_is_told_with_how_it_was_chosen(bench):
 def test_the_best_of_a_group_by_a_score_to_be_lowered(bench):
     content = {"grid": {"mu": [0.2, 0.6], "spline": ["linear", "natural"]}, "score": "loss", "group": "spline"}
     assert bench.sweep(**content, best_of=True) == 0
-    assert "isn't known of this score" in bench.markdown
+    assert "it is unknown whether this score should be high or low" in bench.markdown
     assert bench.sweep(**content, best_of=True, better="lower") == 0
     assert "| 0.6 | linear | -0.60 ± 0.00 | 2 | 0 | 2 |" in bench.markdown
 

@@ -103,19 +103,19 @@ class TestWhatIsNoSnapshot:
     def test_a_file_of_junk_is_named(self, content, tmp_path):
         path = tmp_path / "junk.safetensors"
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"junk\.safetensors is no snapshot"):
+        with pytest.raises(CheckpointError, match=r"junk\.safetensors is not a snapshot"):
             read_snapshot(path)
 
     def test_a_truncated_snapshot_is_named(self, tmp_path):
         path = tmp_path / "s.safetensors"
         save_snapshot(path, generator(), **ABOUT)
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(CheckpointError, match="no snapshot"):
+        with pytest.raises(CheckpointError, match="not a snapshot"):
             read_snapshot(path)
 
     def test_a_missing_file_and_a_folder_are_named(self, tmp_path):
         for path in (tmp_path / "nowhere.safetensors", tmp_path):
-            with pytest.raises(CheckpointError, match="no snapshot"):
+            with pytest.raises(CheckpointError, match="not a snapshot"):
                 read_snapshot(path)
 
     @pytest.mark.parametrize(
@@ -123,23 +123,23 @@ class TestWhatIsNoSnapshot:
         [
             (None, "lacks config, kind, model, scores, step"),
             ({"config": "{}", "step": "1"}, "lacks kind, model, scores"),  # what versions before 0.2 wrote
-            (AS_JSON | {"config": "{"}, "no snapshot"),
+            (AS_JSON | {"config": "{"}, "not a snapshot"),
             (AS_JSON | {"step": '"1"'}, "its step is '1'"),
             (AS_JSON | {"model": "[]"}, "its model is"),
-            (AS_JSON | {"model": "[" * 100_000}, "no snapshot"),
+            (AS_JSON | {"model": "[" * 100_000}, "not a snapshot"),
         ],
     )
     def test_safetensors_of_something_else_is_named(self, metadata, said, tmp_path):
         path = tmp_path / "other.safetensors"
         save_file({"x": torch.zeros(2)}, path, metadata=metadata)
-        with pytest.raises(CheckpointError, match=r"other\.safetensors is no snapshot") as caught:
+        with pytest.raises(CheckpointError, match=r"other\.safetensors is not a snapshot") as caught:
             read_snapshot(path)
         assert said in str(caught.value)
 
     def test_weights_that_are_not_finite_are_named(self, tmp_path):
         path = tmp_path / "s.safetensors"
         save_file({"x": torch.tensor([1.0, torch.inf])}, path, metadata=AS_JSON)
-        with pytest.raises(CheckpointError, match=r"s\.safetensors is no snapshot.*infinite numbers in x"):
+        with pytest.raises(CheckpointError, match=r"s\.safetensors is not a snapshot.*infinite numbers in x"):
             read_snapshot(path)
 
 
@@ -152,16 +152,16 @@ class TestFindSnapshot:
         assert find_snapshot(tmp_path / "best.safetensors", best=False) == tmp_path / "best.safetensors"
 
     def test_what_is_missing_is_told_with_what_is_near(self, tmp_path):
-        with pytest.raises(CheckpointError, match="holds no snapshot"):
+        with pytest.raises(CheckpointError, match="contains no snapshot"):
             find_snapshot(tmp_path, best=True)
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "snapshot.safetensors").touch()
-        with pytest.raises(CheckpointError, match=r"holds run/snapshot\.safetensors"):
+        with pytest.raises(CheckpointError, match=r"contains run/snapshot\.safetensors"):
             find_snapshot(tmp_path / "rum", best=False)
-        with pytest.raises(CheckpointError, match=r"holds snapshot\.safetensors"):
+        with pytest.raises(CheckpointError, match=r"contains snapshot\.safetensors"):
             find_snapshot(tmp_path / "run", best=True)
 
     def test_the_best_of_a_file_is_refused(self, tmp_path):
         (tmp_path / "s.safetensors").touch()
-        with pytest.raises(ConfigError, match="--best is for a run folder"):
+        with pytest.raises(ConfigError, match="--best needs a run folder"):
             find_snapshot(tmp_path / "s.safetensors", best=True)
