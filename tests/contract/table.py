@@ -110,7 +110,7 @@ def rendered(cells: dict[str, dict[str, str]]) -> str:
     lines += [f"| {kind} | " + " | ".join(cells[kind][column] for column in COLUMNS) + " |" for kind in KINDS]
     what = [f"- **{name}**: {' '.join(check.__doc__.split())}" for name, check in PROPERTIES.items()]
     what.append(AHEAD_OF_TIME)
-    what.append(f"- **{DDP}**: In two processes (gloo) gradients are the mean of those of each process alone.")
+    what.append(f"- **{DDP}**: In two processes (gloo) the gradients are the mean of both processes' own.")
     why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]
     return "\n".join([HEAD, *lines, "\n## What is checked\n", *what, "\n## What is refused\n", *why, ""])
 
