@@ -137,8 +137,8 @@ def rendered(cells: dict[str, dict[str, str]]) -> str:
     what = [f"- **{name}**: {' '.join(check.__doc__.split())}" for name, check in PROPERTIES.items()]
     what.append(AHEAD_OF_TIME)
     what.append(
-        f"- **{DDP}**: In two processes (gloo) gradients are the mean of those of each process alone, and buffers are "
-        "the same as without coding."
+        f"- **{DDP}**: In two processes (gloo) the gradients are the mean of both processes' own, and buffers are the "
+        "same as without coding."
     )
     what.append(WRAPPED)
     why = [f"- **{mark}**: {reason}" for mark, (_, reason) in REFUSALS.items()]
