@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python benchmarks/kills.py` works from anywhere
 
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines  # noqa: E402
-from cs_gan.training.config import flatten  # noqa: E402
+from cs_gan.training.recipes.parse import flatten  # noqa: E402
 from cs_gan.training.resume import FREE_ON_RESUME  # noqa: E402
 
 RECIPE = {

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.two_spirals import two_spirals
 from cs_gan import CodedSmoothing, Linear
-from cs_gan.data import batch_indices, two_spirals
+from cs_gan.data import batch_indices
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.report.chart import INK, PALETTE, save_figure
 from cs_gan.supervised import MixUp, boundary, classifier_step, decision_field, jacobian_norm, segment_energy

@@ -1,7 +1,7 @@
 """The coded core: encode a batch, run a block on it, decode, compare."""
 
 from cs_gan.core.code import SplineCode
-from cs_gan.core.diagnosis import BlockDiagnosis, Diagnosis, Finding
+from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, Finding
 from cs_gan.core.inference import RandomizedCodedInference
 from cs_gan.core.schedule import Linear
 from cs_gan.core.smoothing import CodedSmoothing

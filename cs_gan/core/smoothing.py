@@ -16,10 +16,10 @@ from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
-from cs_gan.core.diagnosing import TaskLoss, diagnose, objective_weights
-from cs_gan.core.diagnosis import Diagnosis
+from cs_gan.core.diagnosis.measure import Diagnosing
+from cs_gan.core.diagnosis.report import Diagnosis
+from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.hooks import Coding, Observing, Substituting
-from cs_gan.core.measurement import Diagnosing
 from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks

@@ -9,7 +9,6 @@ from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, drawn, epoch_indices
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
-from cs_gan.data.spirals import two_spirals
 from cs_gan.data.store import ImageStore
 from cs_gan.data.stream import BatchStream
 
@@ -40,5 +39,4 @@ __all__ = [
     "split",
     "subset",
     "train_and_test",
-    "two_spirals",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
-from cs_gan.training.sections import RunConfig
+from cs_gan.training.recipes.sections import RunConfig
 
 # Keys that say how long a run is.
 LENGTH = {"training.steps", "training.epochs", "training.schedule_steps"}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.training.classifier_config import ClassifierTrainingConfig
+from cs_gan.training.recipes.classifier import ClassifierTrainingConfig
 
 
 def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from cs_gan.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from cs_gan.training.config import as_plain, differences
 from cs_gan.training.lineage import LENGTH, began, extend
 from cs_gan.training.losses import Losses
+from cs_gan.training.recipes.parse import as_plain, differences
 from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
 

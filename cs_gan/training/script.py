@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cs_gan.errors import CsGanError
-from cs_gan.training.config import Config, parse_config
 from cs_gan.training.dry_run import dry_run
-from cs_gan.training.help import answer
 from cs_gan.training.loop import train
+from cs_gan.training.recipes.help import answer
+from cs_gan.training.recipes.parse import Config, parse_config
 from cs_gan.training.session import Session
 from cs_gan.training.task import Task
 

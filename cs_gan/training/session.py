@@ -23,9 +23,9 @@ from torch import nn
 
 from cs_gan.errors import ConfigError
 from cs_gan.training.capture import Capture, CudaGraphs
-from cs_gan.training.config import as_plain, flatten
+from cs_gan.training.recipes.parse import as_plain, flatten
+from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.run_folder import RunFolder
-from cs_gan.training.sections import RunConfig
 
 # One process may download a data set while the others wait.
 PATIENCE = timedelta(hours=1)

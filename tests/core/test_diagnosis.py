@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.core.measurement import code_condition
+from cs_gan.core.diagnosis.measure import code_condition
 from cs_gan.errors import BatchError, BlockError, CodeError
 from tests.core.helpers import Function, hook_count, mlp, observed
 from tests.core.oracles import naive_decode, naive_encode

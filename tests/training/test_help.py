@@ -14,8 +14,8 @@ import train_gan
 import train_ssl
 from cs_gan.errors import ConfigError
 from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, parse_config
-from cs_gan.training.config import flatten
-from cs_gan.training.help import KEYS, recipe_list
+from cs_gan.training.recipes.help import KEYS, recipe_list
+from cs_gan.training.recipes.parse import flatten
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
@@ -82,7 +82,7 @@ class TestRecipes:
 
 class TestCompletion:
     def test_needs_a_package_that_it_names(self, monkeypatch):
-        monkeypatch.setattr("cs_gan.training.config.find_spec", lambda name: None)
+        monkeypatch.setattr("cs_gan.training.recipes.parse.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match="pip install shtab"):
             parse_config(GanConfig, ["--print_completion=shtab-bash"])
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cs_gan.randomness import derive_seed
-from cs_gan.training.sections import CodeConfig, DataConfig, LoopConfig, RunConfig, names_of, require
+from cs_gan.training.recipes.sections import CodeConfig, DataConfig, LoopConfig, RunConfig, names_of, require
 
 
 @dataclass

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill, shorten
 
-from cs_gan.training.config import as_plain, flatten
-from cs_gan.training.sections import RunConfig
+from cs_gan.training.recipes.parse import as_plain, flatten
+from cs_gan.training.recipes.sections import RunConfig
 
 WIDTH = 80
 # What people change, with a few words for it: keys that a script hasn't are passed over.

@@ -16,8 +16,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
+from cs_gan.training.recipes.sections import RunConfig, require
 from cs_gan.training.run_folder import write_whole
-from cs_gan.training.sections import RunConfig, require
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"

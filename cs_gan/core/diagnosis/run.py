@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cs_gan.core.diagnosis import BlockDiagnosis, Diagnosis, findings
-from cs_gan.core.measurement import Diagnosing, code_condition, ratio, stretched, untouched
+from cs_gan.core.diagnosis.measure import Diagnosing, code_condition, ratio, stretched, untouched
+from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, findings
 from cs_gan.core.selection import nothing_ran
 from cs_gan.errors import CodeError
 

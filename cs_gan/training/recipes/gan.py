@@ -9,7 +9,7 @@ from typing import Literal
 from cs_gan.core import Linear
 from cs_gan.core.schedule import Schedule
 from cs_gan.errors import ConfigError
-from cs_gan.training.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
+from cs_gan.training.recipes.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
 
 POLICY = ("color", "translation", "cutout")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cs_gan.core.measurement import CodeCondition, Parts, ratio
+from cs_gan.core.diagnosis.measure import CodeCondition, Parts, ratio
 
 OVER_SMOOTHING, SMALL_BATCH = "over-smoothing", "small batch"
 COLLAPSE, NOT_FINITE = "collapse to ERM", "not finite"

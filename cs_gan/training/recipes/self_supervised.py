@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cs_gan.training.classifier_config import ClassifierModelConfig, ClassifierTrainingConfig, LabelledDataConfig
-from cs_gan.training.gan_config import CodedBlocksConfig
-from cs_gan.training.sections import CodeConfig, RunConfig, require
+from cs_gan.training.recipes.classifier import ClassifierModelConfig, ClassifierTrainingConfig, LabelledDataConfig
+from cs_gan.training.recipes.gan import CodedBlocksConfig
+from cs_gan.training.recipes.sections import CodeConfig, RunConfig, require
 
 
 @dataclass

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cs_gan.data import two_spirals
+from benchmarks.two_spirals import two_spirals
 from cs_gan.errors import DataError
 
 

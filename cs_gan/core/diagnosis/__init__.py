@@ -1,0 +1,1 @@
+"""What coding does to a model on one batch: measured, judged and told (``CodedSmoothing.diagnose``)."""
