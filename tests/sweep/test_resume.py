@@ -120,7 +120,7 @@ def test_a_run_without_scores_or_short_of_its_steps_is_not_done(bench):
     assert bench.sweep("--summarise") == 0
     assert [line["problems"] for line in bench.table] == [
         "seed 0 failed: it left no scores.json, step 3 of 3",
-        "seed 0 failed: scored at step 3, and 9 are asked for",
+        "seed 0 failed: scored at step 3, but 9 are requested",
     ]
     assert bench.sweep() == 0
     assert set(bench.starts.values()) == {2}
