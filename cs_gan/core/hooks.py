@@ -71,6 +71,19 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
     return hook if dynamo is None else dynamo.disable(hook)
 
 
+def refuse_replica(name: str, block: nn.Module) -> None:
+    """DataParallel runs copies of a model in threads; a wrapper put around it after attaching is found only here.
+
+    Raises:
+        BlockError: if the block is such a copy.
+    """
+    if getattr(block, "_is_replica", False):
+        raise BlockError(
+            f"block {name!r} runs as a copy that DataParallel made, which can't be coded: use DistributedDataParallel, or "
+            "one device."
+        )
+
+
 def refuse_vmap(block: str) -> None:
     """A penalty measured inside vmap could not leave it.
 
@@ -131,6 +144,7 @@ class Hooks(ABC):
             if self.coding or recomputing():
                 return None
             self.ran = True
+            refuse_replica(name, block)
             refuse_vmap(name)
             inputs, axes = (args, kwargs), self.how.axes[name]
             call = self._calls[-1] = Call(name, block, axes, self.how.code_for(batch_size(name, inputs, axes)))

@@ -35,7 +35,8 @@ class RandomizedCodedInference(nn.Module):
         batch_axis: as for :class:`CodedSmoothing`; as an int also the model's own, in a mapping that is ``""``.
         seed: of the permutations and of ``random`` nodes; :attr:`generator`, which
             draws the permutations, may be reseeded at any time.
-        options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm, integers).
+        options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm, integers,
+            replace).
 
     Raises:
         CodeError: for fewer than one vote or an empty bank.

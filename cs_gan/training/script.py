@@ -38,7 +38,7 @@ def run_script(
         recipes: the folder of the recipes that come with the script.
 
     Returns:
-        0 when done, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+        0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM.
     """
     prog = os.path.basename(sys.argv[0])
     given = sys.argv[1:] if arguments is None else arguments

@@ -306,3 +306,10 @@ class TestContexts:
 
         with pytest.raises(BlockError, match=r"\['0'\] are no longer part of the model"):
             run()
+
+    def test_a_copy_of_dataparallel_is_refused(self):
+        model = mlp()
+        coded = CodedSmoothing(model, ["0"])
+        model[0]._is_replica = True  # as torch.nn.parallel.replicate marks its copies
+        with pytest.raises(BlockError, match="a copy that DataParallel made"), coded.observe():
+            model(torch.randn(6, 3))
