@@ -79,8 +79,8 @@ def refuse_replica(name: str, block: nn.Module) -> None:
     """
     if getattr(block, "_is_replica", False):
         raise BlockError(
-            f"block {name!r} runs as a copy that DataParallel made, which can't be coded: use DistributedDataParallel, or "
-            "one device."
+            f"block {name!r} runs as a copy that DataParallel made, which can't be coded. Use DistributedDataParallel, "
+            "or one device."
         )
 
 
