@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from textwrap import fill, shorten
 
@@ -54,13 +56,14 @@ def answer(arguments: Sequence[str], kind: type[RunConfig], prog: str, descripti
 
 
 def recipe_list(folder: Path, width: int | None = None) -> str:
-    """The recipes in a folder, each with the first line of its comment, cut to ``width`` characters if given."""
+    """The recipes in a folder, each with the first sentence of its comment, cut to ``width`` characters if given."""
     paths = sorted(folder.glob("*.yaml"))
     longest = max((len(path.stem) for path in paths), default=0)
     lines = []
     for path in paths:
-        first = path.read_text().partition("\n")[0]
-        about = first.removeprefix("#").strip() if first.startswith("#") else ""
+        comment = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        text = " ".join(line.strip("# ") for line in comment)
+        about = re.split(r"; |(?<!et al)[.:] (?=[A-Z])", text)[0].removesuffix(".")
         room = None if width is None else max(width - longest - 2, 20)
         lines.append(f"{path.stem:<{longest}}  {shorten(about, room, placeholder=' ...') if room else about}".rstrip())
     return "\n".join([*lines, "", f"Use one with --config {os.path.relpath(folder)}/NAME.yaml"])
