@@ -73,7 +73,7 @@ class ClassifierTask(Task):
         self.images = self.train_store.images.to(session.device) if resident else None
         coded = config.method.coded
         capture, self.capture_line = session.capture(
-            "random nodes are drawn anew in every step" if coded.nodes == "random" else "",
+            "random nodes are drawn in every step" if coded.nodes == "random" else "",
             "share_dropout puts random states back" if coded.share_dropout else "",
         )
         self.update = CapturedStep(self._update, session.device, capture=capture)

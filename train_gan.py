@@ -80,7 +80,7 @@ class GanTask(Task):
         self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
-        obstacle = "random nodes are drawn anew in every step" if config.coded.nodes == "random" else ""
+        obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
         capture, self.capture_line = session.capture(obstacle)
         self.update = CapturedStep(self._update, session.device, capture=capture)
         self.circumstances = {

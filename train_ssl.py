@@ -79,7 +79,7 @@ class SslTask(Task):
         resident = config.data.device == "auto" and self.train_store.fits(session.device)
         self.images = self.train_store.images.to(session.device) if resident else None
         capture, self.capture_line = session.capture(
-            "random nodes are drawn anew in every step" if config.coded.nodes == "random" else "",
+            "random nodes are drawn in every step" if config.coded.nodes == "random" else "",
             "share_dropout puts random states back" if config.coded.share_dropout else "",
         )
         self.update = CapturedStep(self._update, session.device, capture=capture)

@@ -66,7 +66,7 @@ def plan(
     Args:
         threats: against the defended network.
         epsilons: radii for pixels in [0, 1], by how they were written.
-        budget: what all attacks may spend, but for eps.
+        budget: what all attacks may spend, except eps.
         features: numbers in one image, for an eps of the l2 norm that no input survives.
         images, group: how many are attacked, and coded together.
         surrogate, plain: digests of the other networks, or nothing where there is none.

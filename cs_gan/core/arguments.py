@@ -55,7 +55,7 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
         K: samples in the batch.
 
     Raises:
-        BatchError: if an object holds a tensor of the batch: coded samples would meet it unencoded.
+        BatchError: if an object holds a tensor of the batch, which would not be encoded.
     """
     args, kwargs = inputs
     found = []

@@ -144,7 +144,7 @@ def recorded_dropout(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _replay(masks: list[Tensor], nearest: Tensor) -> Any:
-    """A forward hook: coded sample n meets the mask of the data sample whose node lies nearest."""
+    """A forward hook: coded sample n gets the mask of the data sample with the nearest node."""
     remaining = iter(masks)
 
     def replay(_module: nn.Module, _args: Any, x: Tensor) -> Tensor:

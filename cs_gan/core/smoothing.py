@@ -37,9 +37,9 @@ class CodedSmoothing:
             score = critic(real)
         loss = critic_loss(score) + weight * coded.penalty()
 
-    Hooks exist only inside :meth:`observe` and :meth:`substitute`; outside, the model is untouched:
-    same outputs, same cost, same state dict, and it copies and pickles as before. Inside the coded
-    pass of a block the coded blocks nested in it run plainly.
+    Hooks exist only inside :meth:`observe` and :meth:`substitute`. Outside, the model is untouched: same outputs,
+    same cost, same state dict, and it copies and pickles as before. Coded blocks nested in a coded block run
+    plainly during its coded pass.
 
     Every floating-point argument whose batch axis is as long as that of the first tensor, K, is encoded;
     other arguments pass through. Inputs and outputs may be tensors or any nesting of tuples, lists, dicts,
@@ -53,16 +53,16 @@ class CodedSmoothing:
         every: observe on every m-th step only, with the penalty times m (lazy regularisation as in
             StyleGAN2); needs :meth:`set_step`.
         discrepancy: (decoded, output) -> scalar, mean squared error by default.
-        nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`; ``random`` nodes are drawn anew
-            for every call, from ``seed``, the step and the calls since :meth:`set_step`.
+        nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`. ``random`` nodes are drawn for every call,
+            from ``seed``, the step and the number of calls since :meth:`set_step`.
         batch_norm: ``keep`` (coded samples leave all of a block's state as it was: running statistics and every other
             buffer), ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
         batch_axis: of every tensor that a block takes and gives, an int or a mapping from names in ``blocks`` to
             ints (0 for the rest). torch's own RNN, GRU, LSTM, attention and transformer layers know theirs.
         integers: ``refuse`` integer and boolean tensors that have a batch axis, or ``nearest``: a coded sample
             takes the label, or the mask, of the data sample nearest to it.
-        share_dropout: coded sample n meets the dropout masks of the data sample nearest to it, instead
-            of masks of its own (dropout modules only, not functional calls).
+        share_dropout: coded sample n gets the dropout masks of the data sample nearest to it, instead of its own
+            (dropout modules only, not functional calls).
         replace: detach whatever codes one of these blocks now, so that a notebook's cell can run again.
 
     Raises:
@@ -148,19 +148,19 @@ class CodedSmoothing:
         return self._schedules.due
 
     def code(self, K: int) -> SplineCode:
-        """The code that a batch of K meets now (without ``random``'s fresh draw)."""
+        """The code for a batch of K now (without the fresh draw of ``random`` nodes)."""
         return SplineCode(K, round(self.ratio * K), *self._code_options)
 
     # -- the two contexts --------------------------------------------------------------------------
 
     @contextmanager
     def observe(self, discrepancy: Discrepancy | None = None) -> Iterator[None]:
-        """Inside, each coded block also runs on coded samples, and what it costs in smoothness is kept.
+        """Inside, each coded block also runs on coded samples, and its penalty is kept.
 
-        Outputs stay what they were, to the bit (a block with dropout draws for its coded pass too, so that
-        draws after it are other ones, unless ``share_dropout`` is set). Each entry starts anew: calls that
-        should add up, such as D(real) and D(fake), belong in one context. On a step that ``every`` skips
-        nothing happens. A ``discrepancy`` takes the place of the object's own, such as one that knows the targets.
+        Outputs are bit-identical to those without. (A block with dropout also draws masks for its coded pass, so later
+        draws differ, unless ``share_dropout`` is set.) Each context starts from zero: put calls that should add up,
+        such as D(real) and D(fake), into one. On a step that ``every`` skips nothing happens. A ``discrepancy`` replaces
+        the object's own, for example by one that knows the targets.
         """
         with self._entered("observe"):
             self._penalties = {}
@@ -177,7 +177,7 @@ class CodedSmoothing:
 
     @contextmanager
     def substitute(self, generator: torch.Generator | None = None) -> Iterator[None]:
-        """Inside, each coded block gives its decoded output, under a fresh random permutation per call.
+        """Inside, each coded block returns its decoded output, under a fresh random permutation per call.
 
         Args:
             generator: a CPU generator for the permutations; the global one by default.
@@ -215,7 +215,7 @@ class CodedSmoothing:
         raise nothing_ran(self._model, self.blocks, "observe()")
 
     def detach(self) -> None:
-        """Give the blocks up, so that they can be coded anew; the model is exactly as it was."""
+        """Release the blocks, so that they can be coded again. The model is exactly as it was."""
         if self._inside:
             raise BlockError(f"detach() inside {self._inside[0]}(): leave the context first.")
         release(self.blocks)

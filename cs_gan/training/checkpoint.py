@@ -250,7 +250,7 @@ def _others(path: Path) -> str:
     for other in reversed(list_checkpoints(path.parent)):
         if other != path and not _damage(other):
             return f"The newest whole one can be used: --resume={other}"
-    return "There is no other checkpoint; start anew in another output_dir."
+    return "There is no other checkpoint. Start a new run in another output_dir."
 
 
 def _sha256(path: Path) -> str:

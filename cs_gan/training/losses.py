@@ -44,7 +44,7 @@ class Losses:
         return [where for where, value in zip(names, numbers, strict=True) if not math.isfinite(value)]
 
     def take(self) -> dict[str, float]:
-        """The mean of each, which begins anew."""
+        """The mean of each since the last call."""
         means = {name: sum(kept) / len(kept) for name, kept in self.values.items()}
         self.values = {}
         return means

@@ -152,7 +152,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str
             " --extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
             "steps), and marks the run as not undisturbed."
         )
-    text += " Give another --output_dir to start anew"
+    text += " Give another --output_dir to start a new run"
     return f"{text}." if same else f"{text}; with --resume={path} too, a new run begins there with these weights."
 
 

@@ -82,7 +82,7 @@ def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
 
 
 def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None) -> float | None:
-    """The task loss as a number, run anew where it is a function."""
+    """The task loss as a number, computed again if it is a function."""
     if task_loss is None:
         return None
     value = task_loss

@@ -1,4 +1,4 @@
-"""The sections that every recipe has, whatever is trained."""
+"""The sections that every recipe has."""
 
 from __future__ import annotations
 
