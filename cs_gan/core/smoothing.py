@@ -159,7 +159,7 @@ class CodedSmoothing:
 
         Outputs are bit-identical to those without. (A block with dropout also draws masks for its coded pass, so later
         draws differ, unless ``share_dropout`` is set.) Each context starts from zero: put calls that should add up,
-        such as D(real) and D(fake), into one. On a step that ``every`` skips nothing happens. A ``discrepancy`` replaces
+        such as D(real) and D(fake), into one. On a step that ``every`` skips nothing happens. ``discrepancy`` replaces
         the object's own, for example by one that knows the targets.
         """
         with self._entered("observe"):
