@@ -74,8 +74,7 @@ def save_snapshot(
         os.replace(partial, path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"can't write the snapshot {path}: {error}. An older one is untouched. Fix the cause, for example free "
-            "some space, or choose another folder."
+            f"can't write the snapshot {path}: {error}. An older one is untouched: make room, or choose another folder."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
