@@ -7,10 +7,8 @@ Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them
 from __future__ import annotations
 
 import copy
-import math
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,32 @@ import torch
 from torch import Tensor
 
 from commands.accuracy import accuracies, check_shifted, scored, stores_to_score
+from commands.one_network import OneNetworkTask
 from cs_gan import CodedSmoothing
-from cs_gan.data import BatchStream, ImageStore, augmented, batch_indices, positions, train_and_test
-from cs_gan.errors import ConfigError
+from cs_gan.data import augmented, positions
 from cs_gan.randomness import derive_seed, stream
-from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixDraw, MixUp, StepDraw, classifier_step, draw_step
 from cs_gan.training import (
-    CapturedStep,
     ClassifierConfig,
     Session,
-    Task,
-    as_plain,
     read_snapshot,
     run_script,
-    save_snapshot,
-    set_learning_rate,
-    sgd_or_adamw,
-    warmed_up,
 )
 from models import Classifier, build_classifier
 
 RECIPES = Path(__file__).parent / "configs" / "classifier"
 
 
-class ClassifierTask(Task):
-    """A network, everything it is trained with, and a step of it; all is checked while it is built.
+class ClassifierTask(OneNetworkTask):
+    """A classifier, everything it is trained with, and a step of it; all is checked while it is built."""
 
-    ``network`` may be wrapped for several processes; ``bare`` is the network itself.
-    """
+    kind = "classifier"
+    config: ClassifierConfig
+    bare: Classifier
 
     def __init__(self, config: ClassifierConfig, session: Session) -> None:
-        self.config, self.session = config, session
-        self.train_store, self.test_store = _images(config, session)
+        self.load(config, session)
         check_shifted(config, self.test_store)
-        training, size = config.training, len(self.train_store)
-        if training.epochs is not None:
-            training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
         self.model = {
             "name": config.model.name,
             "num_classes": self.train_store.num_classes,
@@ -62,52 +49,25 @@ class ClassifierTask(Task):
             "image_size": self.train_store.image_shape[-1],
             **config.model.overrides(),
         }
-        self.bare = _network(config, self.model, session.device)
-        self.modules = {"network": self.bare}
-        self.optimizers = {"network": sgd_or_adamw(training, self.bare, session.device)}
-        self.network = session.accelerator.prepare(self.bare)
-        self.mix = _mix(config)
-        self.coded = _coded(config, self.bare)
-        self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
-        resident = config.data.device == "auto" and self.train_store.fits(session.device)
-        self.images = self.train_store.images.to(session.device) if resident else None
-        coded = config.method.coded
-        capture, self.capture_line = session.capture(
-            "random nodes are drawn in every step" if coded.nodes == "random" else "",
-            "share_dropout puts random states back" if coded.share_dropout else "",
-        )
-        self.update = CapturedStep(self._update, session.device, capture=capture)
-        self.circumstances = {
-            "draws": "SplitMix64",
-            "processes": session.processes,
-            "images": self.train_store.fingerprint,
-            "precision": session.precision,
-        }
-        self.images_per_step = training.batch_size * session.processes
+        self.bare = self.build(build_classifier)
+        self.mix, self.coded = _mix(config), _coded(config, self.bare)
+        self.prepare(config.method.coded)
 
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One update, drawn from (seed, step, rank).
 
-        What the host decides is decided here: schedules, which images, how they are mixed. The rest is :meth:`_update`,
-        a function of tensors.
+        What the host decides is decided here: schedules, which images, how they are mixed. The rest is
+        :meth:`one_step`.
         """
-        config, session = self.config, self.session
-        torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
-        training = config.training
-        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
-        set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
-        code = None
-        if self.coded:
-            self.coded.set_step(step, training.horizon)
-            code = self.coded.code(config.training.batch_size) if self.coded.due else None
+        code = self.begin(step, self.config.training.batch_size)
         inputs, mixed = self._inputs(step)
-        return self.update((code and code.N, *mixed), inputs, code and code.placed(session.device))
+        return self.update((code and code.N, *mixed), inputs, code and code.placed(self.session.device))
 
     def _inputs(self, step: int) -> tuple[dict[str, Tensor], tuple[bool, str | None]]:
-        """The tensors that :meth:`_update` takes, and whether and at which block the batch is mixed."""
-        config, rows, labels = self.config, self._indices(step), self.train_store.labels
+        """The tensors that :meth:`one_step` takes, and whether and at which block the batch is mixed."""
+        config, rows, labels = self.config, self.rows(step), self.train_store.labels
         assert labels is not None
         inputs = {"labels": labels[rows]}
         if self.images is None:
@@ -125,7 +85,7 @@ class ClassifierTask(Task):
             given |= {"share": drawn.mix.share, "box": drawn.mix.box}
         return inputs | {k: v for k, v in given.items() if v is not None}, (drawn.mix is not None, self._block)
 
-    def _update(
+    def one_step(
         self,
         labels: Tensor,
         images: Tensor | None = None,
@@ -169,20 +129,13 @@ class ClassifierTask(Task):
             backward=session.accelerator.backward,
         )
 
-    def _indices(self, draw: int) -> Tensor:  # -> (B,)
-        rank, world = self.session.rank, self.session.processes
-        size, seed = self.config.training.batch_size, self.config.seed
-        return batch_indices(len(self.train_store), size, draw, seed=seed, rank=rank, world_size=world)
-
-    def _batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
+    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
+        """Flipped and cropped as the recipe says."""
         data = self.config.data
         key = (self.config.seed, draw)
-        return self.train_store.batch(self._indices(draw), augmentation=key, flip=data.flip, crop=data.crop)
+        return self.train_store.batch(self.rows(draw), augmentation=key, flip=data.flip, crop=data.crop)
 
     # -- between steps -----------------------------------------------------------------------------
-
-    def sample(self, done: int) -> None:
-        """There are no pictures of a classifier's state."""
 
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
@@ -205,24 +158,6 @@ class ClassifierTask(Task):
         metrics = self.config.metrics
         return bool(metrics.fgsm or metrics.corruptions or metrics.shifted)
 
-    def draw(self) -> None:
-        """Table, curve and report of the run."""
-        folder = self.session.folder
-        save_metrics_csv(folder.table, folder.metrics)
-        save_curve(folder.curve, folder.metrics)
-        save_report(folder.report, folder.path)
-
-    def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
-        """The network with its recipe."""
-        found = None if scores is None else dict(scores)
-        config = as_plain(self.config)
-        save_snapshot(path, self.bare, kind="classifier", model=self.model, config=config, step=done, scores=found)
-
-    def extras(self) -> dict[str, float]:
-        """Where the schedules stand."""
-        rate = {"learning_rate": float(self.optimizers["network"].param_groups[0]["lr"])}
-        return rate | ({"ratio": self.coded.ratio} if self.coded else {})
-
     def describe(self) -> list[str]:
         """Data, network, method."""
         parameters = sum(p.numel() for p in self.bare.parameters())
@@ -240,30 +175,8 @@ class ClassifierTask(Task):
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 
-    def close(self) -> None:
-        """End the threads that prepare batches."""
-        self.batches.close()
-
 
 # -- parts -----------------------------------------------------------------------------------------
-
-
-def _images(config: ClassifierConfig, session: Session) -> tuple[ImageStore, ImageStore]:
-    """Images to train on and images to score on, which share none."""
-    return train_and_test(
-        **config.data.parts(config.seed),
-        progress=session.is_main and sys.stderr.isatty(),
-        loading=session.accelerator.local_main_process_first,
-    )
-
-
-def _network(config: ClassifierConfig, model: dict[str, Any], device: torch.device) -> Classifier:
-    torch.manual_seed(derive_seed(config.seed, "weights"))
-    try:
-        network = build_classifier(**model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return network.to(device, memory_format=torch.channels_last)
 
 
 def _mix(config: ClassifierConfig) -> Mix | None:

@@ -8,10 +8,9 @@ the network sees two views of each of its images. Labels are used by the scores 
 from __future__ import annotations
 
 import copy
-import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,75 +20,38 @@ import torch
 from torch import Tensor
 
 from commands.features import feature_scores, labelled_bank, scored
+from commands.one_network import OneNetworkTask
 from cs_gan import CodedSmoothing
-from cs_gan.data import BatchStream, batch_indices, train_and_test
 from cs_gan.data.augmentation import scaled
-from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
-from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.ssl import Views, barlow_twins, nt_xent, ssl_step
 from cs_gan.training import (
-    CapturedStep,
     Session,
     SslConfig,
-    Task,
-    as_plain,
     read_snapshot,
     run_script,
-    save_snapshot,
-    set_learning_rate,
-    sgd_or_adamw,
-    warmed_up,
 )
 from models import Encoder, build_encoder
 
 RECIPES = Path(__file__).parent / "configs" / "ssl"
 
 
-class SslTask(Task):
-    """An encoder with its projector, everything it is trained with, and a step of it; all is checked while it is built.
+class SslTask(OneNetworkTask):
+    """An encoder with its projector, everything it is trained with, and a step; all is checked while it is built."""
 
-    ``network`` may be wrapped for several processes; ``bare`` is the network itself.
-    """
+    kind = "encoder"
+    config: SslConfig
+    bare: Encoder
 
     def __init__(self, config: SslConfig, session: Session) -> None:
-        self.config, self.session = config, session
-        self.train_store, self.test_store = train_and_test(
-            **config.data.parts(config.seed),
-            progress=session.is_main and sys.stderr.isatty(),
-            loading=session.accelerator.local_main_process_first,
-        )
+        self.load(config, session)
         self.bank = labelled_bank(config, self.train_store)
-        training, size = config.training, len(self.train_store)
-        if training.epochs is not None:
-            training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
-        self.model = {
-            "channels": self.train_store.image_shape[0],
-            "image_size": self.train_store.image_shape[-1],
-            **asdict(config.model),
-        }
-        self.model = {key: value for key, value in self.model.items() if value is not None}
-        self.bare = _network(config, self.model, session.device)
-        self.modules = {"network": self.bare}
-        self.optimizers = {"network": sgd_or_adamw(training, self.bare, session.device)}
-        self.network = session.accelerator.prepare(self.bare)
+        shape = {"channels": self.train_store.image_shape[0], "image_size": self.train_store.image_shape[-1]}
+        self.model = {key: value for key, value in {**shape, **asdict(config.model)}.items() if value is not None}
+        self.bare = self.build(build_encoder)
         self.views, self.loss = Views(**asdict(config.views)), _loss(config)
         self.coded = _coded(config, self.bare)
-        self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
-        resident = config.data.device == "auto" and self.train_store.fits(session.device)
-        self.images = self.train_store.images.to(session.device) if resident else None
-        capture, self.capture_line = session.capture(
-            "random nodes are drawn in every step" if config.coded.nodes == "random" else "",
-            "share_dropout puts random states back" if config.coded.share_dropout else "",
-        )
-        self.update = CapturedStep(self._update, session.device, capture=capture)
-        self.circumstances = {
-            "draws": "SplitMix64",
-            "processes": session.processes,
-            "images": self.train_store.fingerprint,
-            "precision": session.precision,
-        }
-        self.images_per_step = training.batch_size * session.processes
+        self.prepare(config.coded)
 
     # -- one step ----------------------------------------------------------------------------------
 
@@ -97,21 +59,14 @@ class SslTask(Task):
         """One update, drawn from (seed, step, rank).
 
         What the host decides is decided here: schedules, which images, the keys of the views. The rest is
-        :meth:`_update`, a function of tensors.
+        :meth:`one_step`.
         """
-        seed, rank, training = self.config.seed, self.session.rank, self.config.training
-        torch.manual_seed(derive_seed(seed, "step", step, rank))  # for networks that draw, as dropout
-        factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
-        set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
-        code = None
-        if self.coded:
-            self.coded.set_step(step, training.horizon)
-            code = self.coded.code(2 * training.batch_size) if self.coded.due else None
+        code, seed, rank = self.begin(step, 2 * self.config.training.batch_size), self.config.seed, self.session.rank
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
-        given = {"images": self.batches[step]} if self.images is None else {"rows": self._indices(step)}
+        given = {"images": self.batches[step]} if self.images is None else {"rows": self.rows(step)}
         return self.update(code and code.N, {"keys": keys, **given}, code and code.placed(self.session.device))
 
-    def _update(self, keys: Tensor, images: Tensor | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
+    def one_step(self, keys: Tensor, images: Tensor | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
         """One step.
 
         Args:
@@ -132,18 +87,11 @@ class SslTask(Task):
             backward=self.session.accelerator.backward,
         )
 
-    def _indices(self, draw: int) -> Tensor:  # -> (B,)
-        rank, world = self.session.rank, self.session.processes
-        size, seed = self.config.training.batch_size, self.config.seed
-        return batch_indices(len(self.train_store), size, draw, seed=seed, rank=rank, world_size=world)
-
-    def _batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        return self.train_store.batch(self._indices(draw))
+    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
+        """As they are: views are drawn from them in the step."""
+        return self.train_store.batch(self.rows(draw))
 
     # -- between steps -----------------------------------------------------------------------------
-
-    def sample(self, done: int) -> None:
-        """There are no pictures of an encoder's state."""
 
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
@@ -163,24 +111,6 @@ class SslTask(Task):
         """The end is scored as the curve is."""
         return False
 
-    def draw(self) -> None:
-        """Table, curve and report of the run."""
-        folder = self.session.folder
-        save_metrics_csv(folder.table, folder.metrics)
-        save_curve(folder.curve, folder.metrics)
-        save_report(folder.report, folder.path)
-
-    def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
-        """Encoder and projector with their recipe, for ``models.build_encoder(**snapshot.model)``."""
-        found = None if scores is None else dict(scores)
-        config = as_plain(self.config)
-        save_snapshot(path, self.bare, kind="encoder", model=self.model, config=config, step=done, scores=found)
-
-    def extras(self) -> dict[str, float]:
-        """Where the schedules stand."""
-        rate = {"learning_rate": float(self.optimizers["network"].param_groups[0]["lr"])}
-        return rate | ({"ratio": self.coded.ratio} if self.coded else {})
-
     def describe(self) -> list[str]:
         """Data, network, method."""
         parameters = sum(p.numel() for p in self.bare.parameters())
@@ -197,21 +127,8 @@ class SslTask(Task):
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
 
-    def close(self) -> None:
-        """End the threads that prepare batches."""
-        self.batches.close()
-
 
 # -- parts -----------------------------------------------------------------------------------------
-
-
-def _network(config: SslConfig, model: dict[str, Any], device: torch.device) -> Encoder:
-    torch.manual_seed(derive_seed(config.seed, "weights"))
-    try:
-        network = build_encoder(**model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return network.to(device, memory_format=torch.channels_last)
 
 
 def _loss(config: SslConfig) -> Callable[[Tensor, Tensor], Tensor]:
