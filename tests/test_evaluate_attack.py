@@ -309,7 +309,7 @@ def test_page_says_that_nothing_is_claimed_and_why(tmp_path):
     save_robustness(tmp_path / "page.html", planted(claim=False, gates=gates))
     text = text_of(tmp_path / "page.html")
     assert "run: no robustness claim" in text
-    assert "since 1 of 2 sanity gates failed" in text
+    assert "because 1 of 2 sanity gates failed" in text
     assert text.count("square leaves 3 %, eot-1 20 %.") == 2  # in the headline and in the table
     save_robustness(tmp_path / "page.html", planted())
     assert "no robustness claim" not in text_of(tmp_path / "page.html").lower()

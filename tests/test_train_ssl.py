@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import train_ssl
+from commands import one_network
 from cs_gan.data import subset
 from cs_gan.ssl import linear_probe
 from cs_gan.training import SslConfig, as_plain, differences, list_checkpoints, parse_config, read_lines, read_snapshot
@@ -127,7 +128,7 @@ def test_labels_are_used_by_the_scores_alone(tmp_path, monkeypatch):
         train, test = load(**given)
         return replace(train, labels=train.labels.flip(0)), test
 
-    monkeypatch.setattr(train_ssl, "train_and_test", shuffled)
+    monkeypatch.setattr(one_network, "train_and_test", shuffled)
     assert run(tmp_path / "shuffled") == 0
     assert equal(final_tensors(tmp_path / "run"), final_tensors(tmp_path / "shuffled"))
     scores = [read_lines(tmp_path / name / "metrics.jsonl")[-1]["scores"] for name in ("run", "shuffled")]

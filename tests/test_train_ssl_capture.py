@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import train_ssl
+from cs_gan.data import ImageStore
 from cs_gan.training import Session, optimizers, read_lines
 from cs_gan.training.capture import WARM_UP
 from tests.test_train_classifier import _signal_handlers_as_before, final_tensors  # noqa: F401 (a fixture)
@@ -28,7 +28,7 @@ METHODS = {
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
     monkeypatch.setattr(optimizers, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True})
-    monkeypatch.setattr(train_ssl.ImageStore, "fits", lambda self, device: True)
+    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
     capture = Recorder()
     monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
     return capture
@@ -41,7 +41,7 @@ def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkey
     assert recorder.captures == graphs
     assert recorder.replays == 16 - graphs * WARM_UP
     monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (None, ""))
-    monkeypatch.setattr(train_ssl.ImageStore, "fits", lambda self, device: False)
+    monkeypatch.setattr(ImageStore, "fits", lambda self, device: False)
     assert run(tmp_path / "plain", *LONG, *method) == 0
     assert equal(final_tensors(tmp_path / "captured"), final_tensors(tmp_path / "plain"))
     logs = [[row["loss"] for row in read_lines(tmp_path / end / "log.jsonl")] for end in ("captured", "plain")]
