@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.data import BatchStream, batch_indices, train_and_test
+from cs_gan.data import BatchStream, ImageStore, batch_indices, train_and_test
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
@@ -32,6 +32,15 @@ from cs_gan.training import (
 from cs_gan.training.recipes.sections import CodeConfig
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def images(config: ClassifierConfig | SslConfig, session: Session) -> tuple[ImageStore, ImageStore]:
+    """Images to train on and images to score on, which share none."""
+    return train_and_test(
+        **config.data.parts(config.seed),
+        progress=session.is_main and sys.stderr.isatty(),
+        loading=session.accelerator.local_main_process_first,
+    )
 
 
 class OneNetworkTask(Task):
@@ -53,13 +62,9 @@ class OneNetworkTask(Task):
     coded: CodedSmoothing | None
 
     def load(self, config: ClassifierConfig | SslConfig, session: Session) -> None:
-        """Images to train on and images to score on, which share none; epochs become steps."""
+        """Its images; epochs become steps."""
         self.config, self.session = config, session
-        self.train_store, self.test_store = train_and_test(
-            **config.data.parts(config.seed),
-            progress=session.is_main and sys.stderr.isatty(),
-            loading=session.accelerator.local_main_process_first,
-        )
+        self.train_store, self.test_store = images(config, session)
         training, size = config.training, len(self.train_store)
         if training.epochs is not None:
             training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import train_classifier
+from commands import one_network
 from cs_gan.training import list_checkpoints, read_checkpoint, read_lines, read_snapshot
 from models import build_classifier
 
@@ -112,7 +113,7 @@ def test_scored_accuracy_is_that_of_the_snapshot_counted_by_hand(tmp_path):
     snapshot = read_snapshot(tmp_path / "run" / "snapshot.safetensors")
     network = build_classifier(**snapshot.model)
     network.load_state_dict(snapshot.tensors)
-    _, test = train_classifier._images(*_config_and_session(tmp_path))
+    _, test = one_network.images(*_config_and_session(tmp_path))
     with torch.no_grad():
         predicted = network.eval()(test.batch(range(len(test)))).argmax(1)
     expected = 100 * (predicted == test.labels).double().mean().item()
@@ -132,11 +133,11 @@ def _config_and_session(tmp_path):
 
 def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_path):
     config, session = _config_and_session(tmp_path)
-    train, test = train_classifier._images(config, session)
+    train, test = one_network.images(config, session)
     seen = {image.numpy().tobytes() for image in train.images}
     assert not any(image.numpy().tobytes() in seen for image in test.images)
     config.seed = 1
-    other_train, other_test = train_classifier._images(config, session)
+    other_train, other_test = one_network.images(config, session)
     assert torch.equal(test.images, other_test.images)
     assert not torch.equal(train.images, other_train.images)
 

@@ -120,7 +120,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_labels_are_used_by_the_scores_alone(tmp_path, monkeypatch):
     assert run(tmp_path / "run") == 0
-    load = train_ssl.train_and_test
+    load = one_network.train_and_test
 
     def shuffled(**given):
         from dataclasses import replace
@@ -142,7 +142,7 @@ def test_the_snapshot_alone_gives_the_scored_features(tmp_path):
     network = build_encoder(**snapshot.model)
     network.load_state_dict(snapshot.tensors)
     config = parse_config(SslConfig, arguments(tmp_path / "other"))
-    train, test = train_ssl.train_and_test(**config.data.parts(config.seed))
+    train, test = one_network.train_and_test(**config.data.parts(config.seed))
     bank, encoder = subset(train, 50, seed=0), network.encoder.eval()
     with torch.no_grad():
         parts = [x for s in (bank, test) for x in (encoder(s.batch(range(len(s)))), s.labels)]
