@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -121,7 +122,7 @@ def _contents(value: Any) -> list[tuple[Any, int]]:
 
 def _members(value: Any) -> list[Any]:
     members = [part for pair in value.items() for part in pair] if isinstance(value, dict) else []
-    if isinstance(value, list | tuple | set | frozenset | types.MappingProxyType):
+    if isinstance(value, list | tuple | set | frozenset | deque | types.MappingProxyType):
         members = list(value)
     slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     members += [getattr(value, name) for name in slots if hasattr(value, name)]

@@ -1,6 +1,7 @@
 """Coded samples leave no trace in what a block keeps between calls."""
 
 import threading
+from collections import deque
 
 import pytest
 import torch
@@ -138,6 +139,18 @@ class TestObserve:
         (known,) = coded._parameters.values()
         assert known.as_buffers == {block: {"codebook", "counts", "sums"}}
 
+    def test_a_frozen_parameter_that_grows_is_put_back(self):
+        def grow(x):
+            block.bank = nn.Parameter(torch.cat([block.bank, x.detach()]), requires_grad=False)
+            return (x @ block.bank.T).tanh().mean(1, keepdim=True) * x
+
+        block = Function(grow)
+        block.bank = nn.Parameter(torch.randn(2, 3), requires_grad=False)
+        coded = CodedSmoothing(block, [""])
+        for call in (1, 2):
+            observed(coded, lambda: block(torch.randn(6, 3)))
+            assert block.bank.shape == (2 + 6 * call, 3)
+
     def test_frozen_parameters_that_stay_are_not_copied_in_every_step(self):
         block = mlp().requires_grad_(False)
         coded = CodedSmoothing(block, [""])
@@ -225,12 +238,13 @@ class TestObjects:
             lambda cache: setattr(cache, "count", 1),
             lambda cache: cache.values.add_(1),
             lambda cache: cache.nested["inner"].append(None),
+            lambda cache: cache.queue.append(1),
             lambda cache: setattr(cache, "values", cache.values + 1),
         ],
     )
     def test_one_that_changes_is_refused(self, context, change):
         cache = Cache()
-        cache.values, cache.nested = torch.zeros(3), {"inner": []}
+        cache.values, cache.nested, cache.queue = torch.zeros(3), {"inner": []}, deque()
         with pytest.raises(BatchError, match=r"changes its argument number 2 \(Cache\) .*use_cache=False"):
             self.call(cache, lambda x, cache: (change(cache), x.tanh())[1], context)
 
