@@ -1,8 +1,11 @@
 """Coded-smoothing (arXiv 2510.00253): regularise any block of a network by coding its batch."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from cs_gan.core import CodedSmoothing, Diagnosis, Linear, RandomizedCodedInference, SplineCode
+if TYPE_CHECKING:
+    from cs_gan.core import CodedSmoothing, Diagnosis, Linear, RandomizedCodedInference, SplineCode
 
 try:
     __version__ = version("cs-gan")
@@ -10,3 +13,16 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = ["CodedSmoothing", "Diagnosis", "Linear", "RandomizedCodedInference", "SplineCode", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The core is imported, with torch, when one of its names is first used. A sweep and its jobs need neither."""
+    if name in __all__:
+        return getattr(import_module("cs_gan.core"), name)
+    if name in ("core", "errors", "randomness"):
+        return import_module(f"cs_gan.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

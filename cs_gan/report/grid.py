@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GAP = 2  # grey pixels between images; without them strokes seem to continue into the next image
 GREY = 128
@@ -26,6 +28,8 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
     Raises:
         ValueError: if the images don't fill the rows.
     """
+    from torch.nn import functional  # torch takes seconds to import, and pages of runs do without
+
     columns = columns or math.isqrt(len(images))
     if len(images) % columns:
         raise ValueError(f"{len(images)} images don't fill rows of {columns}.")
