@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -23,12 +24,24 @@ class Bench:
     def __init__(self, path: Path) -> None:
         self.file = path / "sweep.yaml"
         self.folder = path / "out"
+        self.hold = path / "hold"
 
     def write(self, **content) -> None:
         given = {"script": str(STUB), "seeds": 2} | content
         self.file.write_text(
             yaml.safe_dump({key: value for key, value in given.items() if value is not None}, sort_keys=False)
         )
+
+    def held(self, *names: str) -> dict[str, str]:
+        """The setting that makes these runs wait before their last step, until ``release``."""
+        self.hold.mkdir()
+        for name in names:
+            (self.hold / name).touch()
+        return {"hold": str(self.hold)}
+
+    def release(self, *names: str) -> None:
+        for name in names:
+            (self.hold / name).unlink()
 
     def command(self, *more: str) -> list[str]:
         return [str(self.file), "--output", str(self.folder), *more]
@@ -58,9 +71,48 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
+@pytest.fixture
+def time_is_over_when(monkeypatch):
+    """Makes the minutes of a sweep pass at once as soon as a condition holds."""
+
+    def when(condition):
+        clock = SimpleNamespace(monotonic=lambda: 1e6 if condition() else 0.0)
+        monkeypatch.setattr("cs_gan.sweep.stop.time", clock)
+
+    return when
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster with one node of two processors, for all tests: Ray takes many seconds to start."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    # A lost node refuses connections and is given up after three checks; a slow one may take 10 s to answer each.
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 2, "include_dashboard": False, "_system_config": checks}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def on_cluster(cluster, monkeypatch):
+    """Sweeps with Ray use the cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    return cluster
+
+
 def launch(bench, *more):
     command = [sys.executable, "-m", "cs_gan.sweep", *bench.command(*more)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):  # not read to their ends, which jobs that go on keep open
+        pipe.close()
 
 
 def wait_for(condition, seconds=180):  # Ray takes a minute to start on a busy machine
@@ -91,3 +143,11 @@ def steps(bench):
     """The steps that each run made, in all its starts."""
     found = bench.folder.glob("runs/*/steps")
     return {path.parent.name: [int(line) for line in path.read_text().split()] for path in found}
+
+
+def saved(bench):
+    """The step of each run's newest checkpoint."""
+    found = {}
+    for path in sorted(bench.folder.glob("runs/*/checkpoints/step-*")):
+        found[path.parents[1].name] = int(path.name.removeprefix("step-"))
+    return found

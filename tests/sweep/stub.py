@@ -1,7 +1,8 @@
 """Stands in for a training script: the same folder, exit codes and manners, at once and without torch.
 
 The score is mu + 10 * seed, and at its best 2 * mu + 10 * seed.
-``fail``: no, yes, kill, or the one seed that fails. ``seconds``: how long it takes.
+``fail``: no, yes, kill, or the one seed that fails. ``seconds``: how long it takes. ``hold``: a folder; a run waits before
+its last step as long as a file of its name is in there.
 """
 
 import fcntl
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-KEYS = ("mu", "spline", "alpha", "blocks", "fail", "seconds", "steps", "config", "tracking.trackers")
+KEYS = ("mu", "spline", "alpha", "blocks", "fail", "seconds", "steps", "hold", "config", "tracking.trackers")
 
 
 def main() -> int:
@@ -41,13 +42,7 @@ def main() -> int:
         raise RuntimeError("the stub fails")
     steps, mu = int(options.get("steps", 3)), float(options.get("mu", 0.5))
     (folder / "config.yaml").write_text(f"training: {{steps: {steps}}}\n")
-    # Slowness by the environment is none of the settings.
-    slow = options.get("mu") == os.environ.get("STUB_SLOW_MU", "none")
-    train(
-        folder,
-        steps,
-        (float(os.environ.get("STUB_SLOW_SECONDS", 60)) if slow else float(options.get("seconds", 0))) / steps,
-    )
+    train(folder, steps, float(options.get("seconds", 0)) / steps, Path(options.get("hold", folder)) / folder.name)
     about = {"primary": "accuracy (%)", "better": "higher", "provenance": {"reference": {"data": "stubs"}}}
     scores = {"accuracy (%)": mu + 10 * seed, "loss": -mu}
     final = {"step": steps, "scores": scores, **about}
@@ -56,12 +51,16 @@ def main() -> int:
     return 0
 
 
-def train(folder: Path, steps: int, seconds: float) -> None:
+def train(folder: Path, steps: int, seconds: float, hold: Path) -> None:
     """From the newest checkpoint on, with one after each step; each step leaves a line in ``steps``."""
     kept = folder / "checkpoints"
     done = max([int(path.name.removeprefix("step-")) for path in kept.glob("step-*")], default=0)
     for step in range(done + 1, steps + 1):
         time.sleep(seconds)
+        until = time.monotonic() + 600
+        while step == steps and hold.exists():
+            assert time.monotonic() < until, "held for too long"
+            time.sleep(0.02)
         with (folder / "steps").open("a") as file:
             file.write(f"{step}\n")
         (kept / f"step-{step:08d}").mkdir(parents=True)
