@@ -14,6 +14,7 @@ from cs_gan.sweep.outcome import write_whole
 from cs_gan.sweep.plan import Run
 
 JOB = ".slurm"  # file in the run's folder: the job submitted for it
+PAUSE = 2.0  # seconds between checks, so that Slurm isn't asked too often
 MINUTES = 60  # of a job by default; a longer run continues in another job
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "PREEMPTED", "REQUEUED", "READY"}
 
@@ -47,7 +48,7 @@ class OnSlurm:
             raise missing("submitit", error) from None
         given = {"cluster": "slurm", "timeout_min": MINUTES, "cpus_per_task": 1, "name": folder.name, **options}
         self._cluster = str(given.pop("cluster"))
-        self.slots, self.pause = slots, 0.2 if self._cluster == "local" else 2.0
+        self.slots, self.pause = slots, 0.2 if self._cluster == "local" else PAUSE
         self._request, self._threads = request, int(given["cpus_per_task"])
         try:
             self._executor = submitit.AutoExecutor(folder.absolute() / "slurm", cluster=self._cluster)

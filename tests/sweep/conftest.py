@@ -73,10 +73,17 @@ def bench(tmp_path):
 
 @pytest.fixture
 def time_is_over_when(monkeypatch):
-    """Makes the minutes of a sweep pass at once as soon as a condition holds."""
+    """Sets the clock of --minutes: all but a second of the ``minutes`` has passed, and two more when a condition holds."""
 
-    def when(condition):
-        clock = SimpleNamespace(monotonic=lambda: 1e6 if condition() else 0.0)
+    def when(condition, minutes=60):
+        began = []
+
+        def monotonic():
+            if not began:
+                return began.append(0) or 0.0
+            return 60.0 * minutes + (1.0 if condition() else -1.0)
+
+        clock = SimpleNamespace(monotonic=monotonic)
         monkeypatch.setattr("cs_gan.sweep.stop.time", clock)
 
     return when

@@ -8,7 +8,7 @@ import pytest
 
 from cs_gan.sweep.lock import held
 
-from .conftest import launch, running, wait_for
+from .conftest import kill, launch, running, wait_for
 
 GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
 
@@ -27,15 +27,14 @@ def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
     assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"3"}
 
 
-def test_after_a_kill_only_the_missing_runs_are_run(bench, monkeypatch):
-    bench.write(grid=GRID)
-    monkeypatch.setenv("STUB_SLOW_MU", "0.4")  # of the first seed, and then of the second: both jobs are at it
+def test_after_a_kill_only_the_missing_runs_are_run(bench):
+    slow = [f"mu=0.4-seed{seed}" for seed in (0, 1)]  # in the end both jobs are at them
+    bench.write(grid=GRID, fixed=bench.held(*slow))
     process = launch(bench, "--jobs=2")
     wait_for(lambda: len(list(bench.folder.glob("runs/*/sweep.json"))) == 6 and len(running(bench)) == 2)
-    process.kill()
-    process.communicate()
-    wait_for(lambda: not running(bench), seconds=20)  # on Linux the runs, which would take a minute, end with it
-    monkeypatch.delenv("STUB_SLOW_MU")
+    kill(process)
+    wait_for(lambda: not running(bench))  # on Linux the runs, which are held, end with it
+    bench.release(*slow)
     assert bench.sweep() == 0
     assert bench.starts == {f"mu={mu}-seed{seed}": 1 + (mu == 0.4) for mu in GRID["mu"] for seed in (0, 1)}
     assert [line["n"] for line in bench.table] == ["2"] * 4
@@ -46,7 +45,7 @@ def test_a_run_that_outlives_its_sweep_is_waited_for(bench, capsys):
     folder = bench.folder / "runs" / "mu=0.1-seed0"
     folder.mkdir(parents=True)
     hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); "
-    hold += "time.sleep(1)"
+    hold += "time.sleep(0.3)"
     other = subprocess.Popen([sys.executable, "-c", hold, str(folder / ".lock")], stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
     assert bench.sweep() == 0
@@ -60,7 +59,7 @@ def test_a_signal_stops_all_runs_and_the_same_command_goes_on(bench, number, cod
     process = launch(bench, "--jobs=2")
     wait_for(lambda: len(running(bench)) == 2)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == code
     assert "stopped with 8 runs left. The same command continues from here." in error
     assert not running(bench)
