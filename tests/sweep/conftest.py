@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from cs_gan.sweep import executors
 from cs_gan.sweep.__main__ import main
+from cs_gan.sweep.outcome import OUTPUT, record
 
 STUB = Path(__file__).parent / "stub.py"
 ROOT = Path(__file__).parents[2]
@@ -87,6 +91,25 @@ def time_is_over_when(monkeypatch):
         monkeypatch.setattr("cs_gan.sweep.stop.time", clock)
 
     return when
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs of real scripts call their ``main`` here, which saves each a Python that imports torch."""
+
+    def carry_out(run):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        with (run.folder / OUTPUT).open("w") as output, redirect_stdout(output), redirect_stderr(output):
+            code = importlib.import_module(Path(run.command[1]).stem).main(run.command[2:])
+        record(run, code, time.monotonic() - began, 0)
+
+    class Local(executors.Local):
+        def submit(self, run):
+            carry_out(run)
+            return SimpleNamespace(problem=lambda: "")
+
+    monkeypatch.setattr(executors, "Local", Local)
 
 
 @pytest.fixture(scope="session")

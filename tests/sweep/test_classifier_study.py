@@ -55,7 +55,7 @@ def test_tuning_gives_every_method_three_strengths_and_seeds_of_its_own():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_one_coded_point_runs_on_digits_and_is_attacked(path, bench, capsys):
+def test_one_coded_point_runs_on_digits_and_is_attacked(path, bench, in_this_process):
     content = yaml.safe_load(path.read_text())
     name, case = next((n, c) for n, c in content["cases"].items() if n.startswith("coded inner"))
     case = {key: value[-1:] if key == "method.coded.mu" else value for key, value in case.items()}
