@@ -18,7 +18,8 @@ __all__ = ["CodedSmoothing", "Diagnosis", "Linear", "RandomizedCodedInference", 
 def __getattr__(name: str) -> Any:
     """The core is imported, with torch, when one of its names is first used. A sweep and its jobs need neither."""
     if name in __all__:
-        return getattr(import_module("cs_gan.core"), name)
+        globals()[name] = getattr(import_module("cs_gan.core"), name)
+        return globals()[name]
     if name in ("core", "errors", "randomness"):
         return import_module(f"cs_gan.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Stands in for a training script: the same folder, exit codes and manners, at once and without torch.
 
 The score is mu + 10 * seed, and at its best 2 * mu + 10 * seed.
-``fail``: no, yes, kill, or the one seed that fails. ``seconds``: how long it takes. ``hold``: a folder; a run waits before
-its last step as long as a file of its name is in there.
+``fail``: no, yes, kill, or the one seed that fails. ``seconds``: how long it takes. ``hold``: a folder; a run waits
+before its last step as long as a file of its name is in there.
 """
 
 import fcntl

@@ -29,7 +29,7 @@ def test_the_runs_of_a_lost_ray_node_are_taken_up_by_another(bench, on_cluster):
     assert process.returncode == 0, error
     assert sorted(bench.starts.values()) == [1, 2]  # the other node's run went on as if nothing had been
     # From its checkpoint on: no step was made twice.
-    assert steps(bench) == dict.fromkeys(NAMES, [1, 2, 3])
+    assert steps(bench) == {name: [1, 2, 3] for name in NAMES}
     assert [line["n"] for line in bench.table] == ["1", "1"]
 
 

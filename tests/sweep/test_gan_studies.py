@@ -41,12 +41,13 @@ def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gan_cifar10", "gan_cifar10_paper32"])
-def test_the_first_and_the_last_arm_run_on_digits(name, bench, in_this_process):
+def test_the_first_and_the_last_arm_run_on_digits(name, bench, in_this_process, monkeypatch):
+    monkeypatch.setattr("train_gan.save_curve", lambda *_, **__: None)  # most of the time of such a run
     content = yaml.safe_load((ROOT / f"configs/studies/{name}.yaml").read_text())
     cases = list(content["cases"].items())
     content |= {"cases": dict([cases[0], cases[-1]]), "seeds": 1, "fixed": flatten(TOY)}
     content["score"] = ["FD, digits classifier", "best FD, digits classifier"]
-    assert bench.sweep(**content) == 0
+    assert bench.sweep(**{"plots": None} | content) == 0
     assert "Differences" in bench.markdown or "difference" in bench.markdown
     assert [row["case"] for row in bench.table] == [cases[0][0], cases[-1][0]]
     assert all(float(row["FD, digits classifier"]) > 0 for row in bench.table)

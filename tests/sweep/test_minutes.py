@@ -17,7 +17,7 @@ def test_when_the_time_is_over_runs_save_and_more_minutes_go_on(bench, capsys, t
     assert "the time is over (--minutes): runs save and end." in said
     assert "stopped with 4 runs left. The same command continues from here." in said
     assert not running(bench)
-    assert steps(bench) == dict.fromkeys(FIRST, [1, 2])  # every case of the first seed, none of the second
+    assert steps(bench) == {name: [1, 2] for name in FIRST}  # every case of the first seed, none of the second
     for line in bench.table:
         assert line["problems"] == "seed 0 not run: stopped before its end, step 2 of 3 | seed 1 not run"
     for name in FIRST:

@@ -39,7 +39,9 @@ def queue(tmp_path, monkeypatch):
     return lines
 
 
-def test_jobs_in_the_queue_are_found_again_and_cancelled_when_the_time_is_over(bench, queue, monkeypatch, time_is_over_when):
+def test_jobs_in_the_queue_are_found_again_and_cancelled_when_the_time_is_over(
+    bench, queue, monkeypatch, time_is_over_when
+):
     monkeypatch.setattr("cs_gan.sweep.on_slurm.PAUSE", 0.05)
     bench.write(grid={"mu": [0.1, 0.2]}, seeds=1)
     process = launch(bench, "--executor=slurm", "--executor-options", "slurm_partition=long")

@@ -137,7 +137,10 @@ def colours(path):
 
 
 def test_a_heat_map_is_drawn_for_every_pair_of_keys(bench):
-    assert bench.sweep(grid={"mu": [0.1, 0.3, 0.9], "spline": ["linear", "natural"], "alpha": [0, 1]}, seeds=1) == 0
+    assert (
+        bench.sweep(grid={"mu": [0.1, 0.3, 0.9], "spline": ["linear", "natural"], "alpha": [0, 1]}, seeds=1, plots=None)
+        == 0
+    )
     plots = {path.name: path for path in (bench.folder / "plots").iterdir()}
     assert plots.keys() == {"heatmap-mu-spline.png", "heatmap-mu-alpha.png", "heatmap-spline-alpha.png"}
     with Image.open(plots["heatmap-mu-spline.png"]) as picture:
@@ -148,8 +151,8 @@ def test_a_heat_map_is_drawn_for_every_pair_of_keys(bench):
 
 
 def test_one_key_is_a_line_and_plots_of_another_shape_go(bench):
-    assert bench.sweep(grid={"mu": [0.1, 0.3], "alpha": [0, 1]}, seeds=1) == 0
-    assert bench.sweep(grid={"mu": [0.1, 0.3, 9]}) == 0
+    assert bench.sweep(grid={"mu": [0.1, 0.3], "alpha": [0, 1]}, seeds=1, plots=None) == 0
+    assert bench.sweep(grid={"mu": [0.1, 0.3, 9]}, plots=None) == 0
     (path,) = (bench.folder / "plots").iterdir()
     assert path.name == "line-mu.png"
     assert colours(path) > 20
@@ -157,7 +160,7 @@ def test_one_key_is_a_line_and_plots_of_another_shape_go(bench):
 
 def test_cases_are_plotted_apart_and_side_by_side(bench):
     cases = {"ERM": {}, "mixup": {"alpha": ["a$b", "c"]}, "coded": {"mu": [0.1, 0.3], "alpha": [1, 2]}}
-    assert bench.sweep(cases=cases, seeds=1) == 0
+    assert bench.sweep(cases=cases, seeds=1, plots=None) == 0
     names = {path.name for path in (bench.folder / "plots").iterdir()}
     assert names == {"cases.png", "mixup-1-line-alpha.png", "coded-2-heatmap-mu-alpha.png"}
 

@@ -12,7 +12,7 @@ def test_a_sweep_of_train_gan(bench, monkeypatch):
     cases = {"right": {"coded.ratio_end": [1.25]}, "wrong": {"coded.ration_end": [1.5]}}
     recipe, score = "configs/gan/quickstart.yaml", "FD, digits classifier"
     given = {"fixed": fixed, "cases": cases, "score": [score, f"best {score}"]}
-    assert bench.sweep(script="train_gan.py", config=recipe, seeds=1, **given) == 2
+    assert bench.sweep(script="train_gan.py", config=recipe, seeds=1, plots=None, **given) == 2
     right, wrong = bench.table
     assert float(right["FD, digits classifier"]) > 0
     assert 0 < float(right["best FD, digits classifier"]) <= float(right["FD, digits classifier"])
