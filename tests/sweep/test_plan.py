@@ -1,10 +1,14 @@
 """Points: their product, and folders that no two of them share."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 
 from cs_gan.sweep import plan, read_sweep
+
+from .conftest import ROOT
 
 
 def planned(bench, **content):
@@ -74,6 +78,19 @@ def test_trackers_are_none_unless_somebody_says(bench, tmp_path, where):
     told = {"nobody": "none", "recipe": None, "fixed": "mlflow"}[where]
     assert settings(run).get("tracking.trackers") == told
     assert settings(run)["config"] == str(recipe)
+
+
+def test_a_sweep_and_its_jobs_start_without_torch_and_plots():
+    script = """
+import sys
+import cs_gan.sweep.__main__, cs_gan.sweep.node, cs_gan.sweep.on_ray, cs_gan.sweep.on_slurm
+assert not {"torch", "scipy", "matplotlib"} & set(sys.modules)
+from cs_gan import *
+import cs_gan
+assert SplineCode is cs_gan.SplineCode is sys.modules["cs_gan.core"].SplineCode  # it comes when it is used
+assert "torch" in sys.modules and not {"torchvision", "matplotlib", "sklearn", "jsonargparse"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_dry_run_lists_commands_and_runs_nothing(bench, capsys):

@@ -8,6 +8,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,18 +43,10 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
             missing file.
         SystemExit: after ``--help`` and ``--print_completion=shtab-<shell>``.
     """
-    if any(word.startswith(COMPLETION) for word in arguments):
-        if find_spec("shtab") is None:
-            raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
-        set_parsing_settings(add_print_completion_argument=True)
-    parser = ArgumentParser(
-        prog=prog,
-        exit_on_error=False,
-        allow_abbrev=False,  # --training.step would pass for --training.steps
-        description=description,
-    )
-    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
-    parser.add_class_arguments(kind)
+    completion = any(word.startswith(COMPLETION) for word in arguments)
+    if completion and find_spec("shtab") is None:
+        raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
+    parser = _parser(kind, prog, description, completion)  # type: ignore[arg-type]  # mypy: a class can be hashed
     try:
         parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
@@ -65,6 +58,21 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         recipes = [str(path) for path in parsed.config or []]
         config.output_dir = os.path.join(SAMPLES, Path(recipes[-1]).stem if recipes else "run")
     return config
+
+
+@cache  # building it takes longer than parsing
+def _parser(kind: type[RunConfig], prog: str, description: str, completion: bool) -> ArgumentParser:
+    if completion:
+        set_parsing_settings(add_print_completion_argument=True)
+    parser = ArgumentParser(
+        prog=prog,
+        exit_on_error=False,
+        allow_abbrev=False,  # --training.step would pass for --training.steps
+        description=description,
+    )
+    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
+    parser.add_class_arguments(kind)
+    return parser
 
 
 def save_config(config: RunConfig, path: Path, command: str = "") -> None:
