@@ -13,7 +13,6 @@ NAMES = ["mu=0.1-seed0", "mu=0.2-seed0"]
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_the_runs_of_a_lost_ray_node_are_taken_up_by_another(bench, on_cluster):
     lost = on_cluster.add_node(num_cpus=2)
     try:

@@ -20,7 +20,7 @@ EXECUTORS = {
 }
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray")), "slurm"])
+@pytest.fixture(params=EXECUTORS, scope="module")  # of a module: the tests of Ray follow each other
 def executor(request):
     pytest.importorskip({"local": "yaml", "ray": "ray", "slurm": "submitit"}[request.param])
     return EXECUTORS[request.param]
