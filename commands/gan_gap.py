@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.data import ImageStore, drawn
-from cs_gan.metrics.state import evaluation_mode, isolated_rng
 from cs_gan.randomness import derive_seed
 
 GAP_IMAGES = 256

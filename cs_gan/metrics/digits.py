@@ -8,7 +8,6 @@ of the weights, in every score's provenance, is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
 from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
-from cs_gan.metrics.state import isolated_rng
 from cs_gan.randomness import derive_seed, stream
 
 IMAGE_SIZE = 16
@@ -137,37 +136,21 @@ def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
 
 
 class DigitsExtractor(ClassifierExtractor):
-    """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``.
-
-    Args:
-        name: the name it is registered under.
-        features_list: which of ``"64"`` and ``"logits"`` to return, in this order.
-        feature_extractor_weights_path: a weight file; default: the cached one, which is trained if it is missing.
-        **kwargs: torch-fidelity's other settings, which are ignored.
-
-    Raises:
-        MetricError: weights that can't be loaded or trained.
-    """
+    """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``."""
 
     title = "the digits classifier"
     layer = "64"
+    locate = staticmethod(locate_weights)
 
-    def __init__(
-        self,
-        name: str,
-        features_list: Sequence[str],
-        feature_extractor_weights_path: str | Path | None = None,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(name, features_list)
-        path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else locate_weights()
-        self.network = DigitsNetwork()
+    @staticmethod
+    def load(path: Path) -> DigitsNetwork:
+        """The network with these weights."""
+        network = DigitsNetwork()
         try:
-            self.network.load_state_dict(load_file(path))
+            network.load_state_dict(load_file(path))
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MetricError(f"{path} doesn't hold the digits classifier's weights: {error}") from error
-        self.requires_grad_(False)
-        self.eval()
+        return network
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, 64), (B, 10)
         """Features and logits of images of any size."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.errors import MetricError
-from cs_gan.metrics.state import evaluation_mode, isolated_rng
 from cs_gan.randomness import derive_seed, stream
 
 

@@ -1,4 +1,4 @@
-"""The measurement behind ``CodedSmoothing.diagnose``: run the model, split the errors, weigh them by the task loss."""
+"""The implementation of ``CodedSmoothing.diagnose``: run the model, split the errors, compare with the task loss."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def diagnose(
     weights: tuple[float, float],
     earlier: Diagnosis | None,
 ) -> Diagnosis:
-    """What :meth:`CodedSmoothing.diagnose` does, once it is inside its context.
+    """The body of :meth:`CodedSmoothing.diagnose`, inside its context.
 
     Args:
-        model, blocks: whose state is kept, and which are coded.
+        model: the model, whose state is restored afterwards.
+        blocks: the coded blocks.
         hooks: not installed yet.
-        call, task_loss, earlier: as there.
+        call, task_loss, earlier: as in :meth:`CodedSmoothing.diagnose`.
         weights: of task loss and penalty.
     """
     if not callable(call):
@@ -63,7 +64,7 @@ def diagnose(
 
 
 def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:
-    """The weighted penalty over the sum of the absolute values of both terms of the objective; 0 if that is 0."""
+    """|weighted penalty| / (|weighted task loss| + |weighted penalty|), or 0 if both are 0."""
     task, coded = weights[0] * abs(task_loss), weights[1] * abs(penalty)
     return ratio(coded, task + coded)
 
@@ -82,7 +83,7 @@ def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
 
 
 def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None) -> float | None:
-    """The task loss as a number, computed again if it is a function."""
+    """The task loss as a number. If it is a function, the model runs again."""
     if task_loss is None:
         return None
     value = task_loss
@@ -107,7 +108,7 @@ def _headroom(
     task_loss: TaskLoss,
     loss: float | None,
 ) -> float | None:
-    """(T(1) - T(2)) / T(0), with T(s) the task loss where the block's outputs are stretched by s."""
+    """(T(1) - T(2)) / T(0), where T(s) is the task loss with the block's outputs stretched by s."""
     with widened(2.0):
         wide = _loss(model, call, task_loss)
     with widened(0.0):
