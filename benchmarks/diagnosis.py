@@ -1,4 +1,4 @@
-"""What ``CodedSmoothing.diagnose`` says of good training, over-smoothed and hardly coded: docs/method.md has the table.
+"""Reports of ``CodedSmoothing.diagnose`` for good, over-smoothed and nearly plain training (table in docs/method.md).
 
 ``python -m benchmarks.diagnosis``: digits with 300 labels, ``cnn_small``, the whole network coded, one seed.
 """
@@ -59,9 +59,9 @@ def run(mu: float, ratio: float | Linear, seed: int, steps: int) -> tuple[float,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and what was warned of."""
+    """Print the table with the warnings."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
-    parser.add_argument("--steps", type=int, default=282, help="of batches of 64: 60 epochs (%(default)s)")
+    parser.add_argument("--steps", type=int, default=282, help="batches of 64; the default is 60 epochs (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     columns = ("", "accuracy at the end", "share", "headroom", "variance of logits", "affine", "warnings")

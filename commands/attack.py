@@ -1,4 +1,4 @@
-"""``evaluate.py attack``: how a classifier and Randomized Coded Inference stand attacks, with the gates of a claim."""
+"""``evaluate.py attack``: attack a classifier under Randomized Coded Inference, and check the gates of a claim."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRESH = "neighbours clean and fresh"
 
 
 def attack(job: Job) -> None:
-    """Attack a classifier under Randomized Coded Inference by every threat model, and check what may be claimed."""
+    """Attack a classifier under Randomized Coded Inference with every threat model, and check what may be claimed."""
     bench = Bench(job)
     notes: list[str] = []
     folder = job.beside("robustness" if job.path.stem == "snapshot" else f"robustness-{job.path.stem}", bench.output)
@@ -71,10 +71,10 @@ def attack(job: Job) -> None:
 
 
 def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
-    """Those asked for, or all that can be run; what is left out then goes into the notes.
+    """The threats in ``--threats``, or by default all that can be run. Notes say which ones are left out.
 
     Raises:
-        ConfigError: for one asked for that can't be run.
+        ConfigError: if a threat in ``--threats`` can't be run.
     """
     asked: Sequence[str] | None = bench.job.arguments.threats
     threats = {threat.name: threat for threat in map(find_threat, asked or THREATS)}
@@ -97,19 +97,20 @@ def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
 
 @dataclass
 class Ledger:
-    """What was computed under a provenance, in a file that a kill leaves whole."""
+    """The results computed with one provenance, in a file that stays readable if the process is killed."""
 
     path: Path
     provenance: Row
 
     def __post_init__(self) -> None:
-        about = {key: value for key, value in self.provenance.items() if key != "snapshot"}  # its digest counts
+        # The snapshot counts by its digest, not by its path.
+        about = {key: value for key, value in self.provenance.items() if key != "snapshot"}
         self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         lines = read_lines(self.path)
         self.found = {line.get("row"): line.get("found") for line in lines if line.get("key") == self.key}
 
     def get(self, identity: str, compute: Callable[[], Any]) -> Any:
-        """What is there, or else is computed now and written down."""
+        """The stored result, or else that of ``compute``, which is then stored."""
         if identity not in self.found:
             found = compute()
             append_line(self.path, {"key": self.key, "row": identity, "found": found})
@@ -118,23 +119,23 @@ class Ledger:
 
 
 def run_all(bench: Bench, planned: Sequence[Planned], ledger: Ledger) -> list[Row]:
-    """Every row, with a line for each as it comes and the time that the rest will take."""
+    """Compute all rows. Print a line for each, with the estimated remaining time."""
     given = bench.job.arguments
     passes = {
         row.identity: row.passes(len(bench.images), given.group, given.targets, given.draws * given.votes)
         for row in planned
     }
-    there = [row for row in planned if row.identity in ledger.found]
-    if there:
-        print(f"{len(there)} of {len(planned)} rows are there already")
-    left, spent, seconds = sum(passes.values()) - sum(passes[row.identity] for row in there), 0.0, 0.0
+    done = [row for row in planned if row.identity in ledger.found]
+    if done:
+        print(f"{len(done)} of {len(planned)} rows are there already")
+    left, spent, seconds = sum(passes.values()) - sum(passes[row.identity] for row in done), 0.0, 0.0
     rows = []
     for number, row in enumerate(planned, 1):
         start, known = time.perf_counter(), row.identity in ledger.found
         try:
             found: list[Row] = ledger.get(row.identity, partial(bench.run, row))
         except KeyboardInterrupt:
-            print(f"stopped after {number - 1} of {len(planned)} rows; the same command goes on from there")
+            print(f"stopped after {number - 1} of {len(planned)} rows; the same command continues from there")
             raise
         rows += found
         if known:
@@ -166,7 +167,7 @@ def percent(interval: Row) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A line a row; lists are separated by spaces."""
+    """One line for each row; the values of a list are separated by spaces."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     table.writeheader()
@@ -181,22 +182,22 @@ COMMAND = Command(
     {
         "threats": (None, {"type": names, "help": f"separated by commas (all that can be run): {', '.join(THREATS)}"}),
         "eps": (EPS, {"type": epsilons, "help": "radii in units of pixels in [0, 1], such as 8/255 (%(default)s)"}),
-        "norm": ("linf", {"choices": ("linf", "l2"), "help": "of the ball (%(default)s)"}),
-        "images": (1000, {"type": positive, "help": "test images, drawn by the seed (%(default)s)"}),
+        "norm": ("linf", {"choices": ("linf", "l2"), "help": "norm of the perturbation (%(default)s)"}),
+        "images": (1000, {"type": positive, "help": "number of test images, drawn by the seed (%(default)s)"}),
         "ratio": (1.5, {"type": float, "help": "N/K of Randomized Coded Inference (%(default)s)"}),
         "blocks": ([""], {"type": names, "help": "blocks that RCI codes, by name or pattern (the whole network)"}),
-        "votes": (1, {"type": positive, "help": "forwards that RCI averages (%(default)s)"}),
+        "votes": (1, {"type": positive, "help": "forward passes that RCI averages (%(default)s)"}),
         "group": (64, {"type": positive, "help": "images coded together, K (%(default)s)"}),
-        "draws": (10, {"type": positive, "help": "fresh permutations to score on (%(default)s)"}),
-        "targets": (64, {"type": positive, "help": "images for threats against one at a time (%(default)s)"}),
+        "draws": (10, {"type": positive, "help": "new permutations to score on (%(default)s)"}),
+        "targets": (64, {"type": positive, "help": "images for threats against one image at a time (%(default)s)"}),
         "steps": (20, {"type": positive, "help": "gradient steps (%(default)s)"}),
-        "restarts": (1, {"type": positive, "help": "of each attack (%(default)s)"}),
-        "queries": (1000, {"type": positive, "help": "of square (%(default)s)"}),
+        "restarts": (1, {"type": positive, "help": "restarts of each attack (%(default)s)"}),
+        "queries": (1000, {"type": positive, "help": "queries of square (%(default)s)"}),
         "loss": ("margin", {"help": "margin or cross-entropy (%(default)s)"}),
         "surrogate": (None, {"type": Path, "help": "another classifier's snapshot, for transfer"}),
-        "plain": (None, {"type": Path, "help": "snapshot of a classifier trained without coding, set beside this one"}),
-        "output": (None, {"type": Path, "help": "folder (robustness/ beside the snapshot)"}),
-        "seed": (0, {"type": seed, "help": "of images, attacks and permutations (%(default)s)"}),
+        "plain": (None, {"type": Path, "help": "snapshot of a classifier trained without coding, for comparison"}),
+        "output": (None, {"type": Path, "help": "folder for the results (robustness/ beside the snapshot)"}),
+        "seed": (0, {"type": seed, "help": "seed for images, attacks and permutations (%(default)s)"}),
     },
     "data",
 )
