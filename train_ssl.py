@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train an encoder without labels: ``accelerate launch train_ssl.py --config configs/ssl/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch, with
-two views of each image. Only the scores use labels.
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch,
+with two views of each image. Only the scores use labels.
 """
 
 from __future__ import annotations

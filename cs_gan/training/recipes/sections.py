@@ -32,7 +32,7 @@ class DataConfig:
             that runs use the same images.
         workers: threads that prepare batches ahead; 0 prepares each when it is needed. The batches are the same.
         device: where the decoded images are kept. cpu is main memory (or a mapped file). auto is the GPU if there is
-            one and they need at most a quarter of its free memory; then batches are made there. The batches are the same.
+            one and they need at most a quarter of its free memory; then batches are made there. They are the same.
     """
 
     name: str = "digits"
