@@ -33,7 +33,14 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
         return
     if training.schedule_steps not in (None, old_schedule):
         raise ConfigError("--extend sets training.schedule_steps: leave one of them out.")
-    if training.steps == old and any(note.startswith(EXTENDED) for note in config.history):  # resumed again
+    how = "held at their end" if held else "stretched over all steps"
+    extensions = [note for note in config.history if note.startswith(EXTENDED)]
+    if training.steps == old and extensions:  # the same command again, after a stop
+        if how not in extensions[-1]:
+            raise ConfigError(
+                f"--extend={'hold' if held else 'stretch'}: the run was already {extensions[-1].partition(':')[0]}. "
+                "Leave --extend out to resume it."
+            )
         training.schedule_steps = old_schedule
         return
     if training.steps <= old:
@@ -47,7 +54,6 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
             f"--extend=stretch spreads schedules over all {training.steps} steps: the learning rate rises again."
         )
     training.schedule_steps = (old_schedule or old) if held else None
-    how = "held at their end" if held else "stretched over all steps"
     config.history.append(
         f"{EXTENDED} at step {stored['step']} from {old} steps to {training.steps}, schedules {how}: "
         "not one undisturbed run"
