@@ -69,15 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (mu, ratio) in CASES.items():
         accuracy, reports = run(mu, ratio, given.seed, given.steps)
         blocks = [report.blocks[""] for report in reports]
-        cells = [
-            ", ".join(f"{value:.2g}" for value in values)
-            for values in (
-                [block.share for block in blocks],
-                [block.headroom for block in blocks],
-                [block.parts.variance for block in blocks],
-                [block.affine_share for block in blocks],
-            )
-        ]
+        figures = [(block.share, block.headroom, block.parts.variance, block.affine_share) for block in blocks]
+        cells = [", ".join(f"{value:.2g}" for value in values) for values in zip(*figures, strict=True)]
         warned = ", ".join(dict.fromkeys(found.signature for report in reports for found in report.findings)) or "none"
         print(f"| {name} | {accuracy:.1f} % | {' | '.join(cells)} | {warned} |", flush=True)
     return 0

@@ -18,7 +18,7 @@ from commands.attack_plan import BASELINE, DEFENDED, SIZES, Planned, plan
 from commands.bench import Bench
 from commands.job import Command, Job
 from commands.parsing import epsilons, names, positive, seed
-from cs_gan.attacks import THREATS, ResultRow, ThreatModel, check_gates, find_threat, verdict
+from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, check_gates, find_threat, verdict
 from cs_gan.attacks.threats import SQUARE
 from cs_gan.errors import ConfigError
 from cs_gan.report import save_robustness
@@ -45,7 +45,8 @@ def attack(job: Job) -> None:
     ledger = Ledger(folder / "robustness.jsonl", bench.provenance())
     defence = ledger.get("defence", bench.measure)
     print(f"{len(bench.images)} of {bench.test.description}; {len(planned)} rows; {folder / 'robustness.jsonl'}")
-    print(f"without RCI {percent(defence['plain'])}, with RCI {percent(defence['defended']['mean'])}")
+    without, defended = Interval(**defence["plain"]), Interval(**defence["defended"]["mean"])
+    print(f"without RCI {without}, with RCI {defended}")
     rows = run_all(bench, planned, ledger)
     gates = check_gates([ResultRow.from_dict(row) for row in rows if row["network"] == DEFENDED])
     found = verdict(gates)
@@ -71,11 +72,7 @@ def attack(job: Job) -> None:
 
 
 def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
-    """The threats in ``--threats``, or by default all that can be run. Notes say which ones are left out.
-
-    Raises:
-        ConfigError: if a threat in ``--threats`` can't be run.
-    """
+    """The threats in ``--threats`` (ConfigError if one can't run), or all that can run. Notes list the others."""
     asked: Sequence[str] | None = bench.job.arguments.threats
     threats = {threat.name: threat for threat in map(find_threat, asked or THREATS)}
     group = min(bench.job.arguments.group, len(bench.images))
@@ -159,11 +156,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def percent(interval: Row) -> str:
-    """``97.1 % [96.0, 98.0]``."""
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * interval[key] for key in ("value", "low", "high")))
 
 
 def as_csv(rows: Sequence[Row]) -> str:

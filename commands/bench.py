@@ -160,22 +160,14 @@ class Bench:
 
 
 def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Classifier:
-    """The classifier of a snapshot.
-
-    Raises:
-        CheckpointError: for a snapshot of another network.
-    """
+    """The classifier of a snapshot; CheckpointError for a snapshot of another network."""
     if snapshot.kind != "classifier":
         raise CheckpointError(f"{path} is no snapshot of a classifier: it holds a network of kind {snapshot.kind!r}")
     return load_network(build_classifier, snapshot, path, device, "a classifier")
 
 
 def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[ImageStore, ImageStore]:
-    """The images that a classifier was trained on, and those to score on.
-
-    Raises:
-        ConfigError: if they don't have its shape or number of classes.
-    """
+    """Images to train and to score on; ConfigError if they don't have the classifier's shape and number of classes."""
     train, test = train_and_test(**config.data.parts(config.seed))
     if train.num_classes != network.num_classes or test.image_shape != network.input_shape:
         raise ConfigError(

@@ -35,11 +35,7 @@ class GanJob(Job):
 
 
 def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
-    """Turn a function of a job with a generator into a command.
-
-    Raises:
-        CheckpointError: if the snapshot doesn't hold a generator.
-    """
+    """Turn a function of a job with a generator into a command; CheckpointError for a snapshot without a generator."""
 
     def start(job: Job) -> None:
         try:

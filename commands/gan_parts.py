@@ -57,11 +57,7 @@ def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:
 def networks(
     config: GanConfig, model: dict[str, Any], store: ImageStore, device: torch.device
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic, with new weights drawn from the seed.
-
-    Raises:
-        ConfigError: for an unknown network, or a network for images of another size.
-    """
+    """Generator and critic with weights drawn from the seed; ConfigError for an unknown name or another image size."""
     torch.manual_seed(derive_seed(config.seed, "weights"))
     try:
         generator, critic = build_gan(**model)

@@ -94,11 +94,7 @@ class Command:
 def load_network(
     build: Callable[..., Network], snapshot: Snapshot, path: Path, device: torch.device, what: str
 ) -> Network:
-    """Build the network of a snapshot, in evaluation mode.
-
-    Raises:
-        CheckpointError: if that fails. The message says that the file is no snapshot of ``what``.
-    """
+    """The network of a snapshot, in evaluation mode; CheckpointError if it is no snapshot of ``what``."""
     try:
         network = build(**snapshot.model)
         network.load_state_dict(snapshot.tensors)

@@ -70,11 +70,7 @@ class OneNetworkTask(Task):
             training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
 
     def build(self, function: Callable[..., Network]) -> Network:
-        """The network of ``model``, with weights drawn from the seed.
-
-        Raises:
-            ConfigError: for invalid arguments.
-        """
+        """The network of ``model`` with weights drawn from the seed; ConfigError for invalid arguments."""
         torch.manual_seed(derive_seed(self.config.seed, "weights"))
         try:
             network = function(**self.model)

@@ -14,11 +14,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises our errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise an error.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raise ConfigError."""
         raise ConfigError(f"{message}. `{self.prog} --help` lists what there is.")
 
 

@@ -6,7 +6,6 @@ line for each run into the folder. Existing results are not computed again.
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.attack import as_csv
 from commands.bench import classifier_of
 from commands.parsing import Parser, positive
 from cs_gan.attacks import apgd, eps_from_pixels, pgd
@@ -103,10 +103,7 @@ def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device
             append_line(ledger, {"key": key, "row": found[key]})
         rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | found[key])
         print(folder.path.name, ", ".join(f"{name} {value:.1f} %" for name, value in found[key].items()), flush=True)
-    with (sweep / "attacks.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    (sweep / "attacks.csv").write_text(as_csv(rows))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A conditional GAN on scikit-learn's digits. Coded-smoothing adds three lines to the loop:
+"""A conditional GAN with hinge loss and spectral norm on scikit-learn's digits. Coded-smoothing adds three lines:
 
     coded = CodedSmoothing(critic, blocks=["judge"], ratio=1.5)
     with coded.observe():
     critic_loss = critic_loss + weight * coded.penalty()
 
-Labels are integers and can't be mixed, but their embeddings can: the coded block is the one after the embedding.
+Integer labels can't be mixed, but their embeddings can: the coded block comes after them. The penalty sums both calls.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import relu
+from torch.nn.utils.parametrizations import spectral_norm
 
 from cs_gan import CodedSmoothing
 
@@ -23,8 +24,9 @@ class Critic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features, self.embed = nn.Sequential(nn.Linear(64, 128), nn.LeakyReLU(0.2)), nn.Embedding(10, 128)
-        self.judge = nn.Sequential(nn.Linear(256, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1))
+        first, second, third = (spectral_norm(nn.Linear(*size)) for size in ((64, 128), (256, 128), (128, 1)))
+        self.features, self.embed = nn.Sequential(first, nn.LeakyReLU(0.2)), nn.Embedding(10, 128)
+        self.judge = nn.Sequential(second, nn.LeakyReLU(0.2), third)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:  # (B, 64), (B,) int64 -> (B, 1)
         """Features and embedding first, then the judge."""
@@ -49,8 +51,8 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
         real, label = digits[chosen], labels[chosen]
         fake = generator(torch.cat([torch.randn(64, 32), torch.eye(10)[label]], dim=1))
         with coded.observe():  # coded 2/3
-            real_scores = critic(real, label)
-        critic_loss = relu(1 - real_scores).mean() + relu(1 + critic(fake.detach(), label)).mean()
+            real_scores, fake_scores = critic(real, label), critic(fake.detach(), label)
+        critic_loss = relu(1 - real_scores).mean() + relu(1 + fake_scores).mean()
         critic_loss = critic_loss + weight * coded.penalty()  # coded 3/3
         critic_optimizer.zero_grad()
         critic_loss.backward()

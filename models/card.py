@@ -118,15 +118,10 @@ def model_card(
     origin: Origin,
     repo_id: str | None = None,
 ) -> ModelCard:
-    """The card.
+    """The card of a generator.
 
-    Args:
-        about: the metadata for the Hub that all generators have in common.
-        arguments: the arguments of ``build_gan``.
-        image_shape: (channels, R, R).
-        parameters: number of the generator's parameters.
-        origin: where the generator comes from.
-        repo_id: its name on the Hub, such as ``someone/digits``.
+    ``about`` is the metadata that all generators have in common, ``arguments`` are those of ``build_gan``.
+    ``parameters`` is the number of parameters, and ``repo_id`` the name on the Hub, such as ``someone/digits``.
     """
     name = origin.config.get("data", {}).get("name")
     data = DATA.get(name) or Data("images that are no public data set", None, "their licence is not recorded")

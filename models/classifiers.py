@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from models.base import StemBlocksHead, named_shape
 from models.gan import _nearest
-from models.residual_classifiers import conv_he, mean_linear, preact_resnet18, resnet20, wrn28_10
+from models.residual_classifiers import (
+    check_size,
+    conv_he,
+    last_linear,
+    mean_linear,
+    preact_resnet18,
+    resnet20,
+    wrn28_10,
+)
 from models.vit import vit32
 
 Shape = tuple[int, ...]
@@ -68,8 +76,7 @@ def cnn_small(input_shape: Shape, num_classes: int, *, width: int = 32) -> Parts
     Errors: ValueError for images under 8 pixels.
     """
     channels, size, _ = input_shape
-    if size < 8:
-        raise ValueError(f"image_size={size} is too small for cnn_small, which halves it three times: use 8 or more")
+    check_size("cnn_small", size, 8)
     stages = [_stage(channels, width), _stage(width, 2 * width), _stage(2 * width, 6 * width)]
     return nn.Identity(), nn.Sequential(*stages), mean_linear(6 * width, num_classes)
 
@@ -93,12 +100,10 @@ def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> Parts
     Errors: ValueError for images under 4 pixels.
     """
     channels, size, _ = input_shape
-    if size < 4:
-        raise ValueError(f"image_size={size} is too small for cnn_plain, which halves it twice: use 4 or more")
+    check_size("cnn_plain", size, 4)
     pairs = ((channels, width), (width, 2 * width))
     stages = [nn.Sequential(conv_he(a, b, bias=True), nn.MaxPool2d(2), nn.ReLU()) for a, b in pairs]
-    last = nn.Linear(2 * width * (size // 4) ** 2, num_classes)
-    nn.init.zeros_(last.bias)
+    last = last_linear(2 * width * (size // 4) ** 2, num_classes)
     return nn.Identity(), nn.Sequential(*stages), nn.Sequential(nn.Flatten(), last)
 
 
@@ -119,9 +124,7 @@ def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)
         hidden.append(nn.Sequential(linear, nn.ReLU()))
-    last = nn.Linear(width, num_classes)
-    nn.init.zeros_(last.bias)
-    return nn.Flatten(), nn.Sequential(*hidden), last
+    return nn.Flatten(), nn.Sequential(*hidden), last_linear(width, num_classes)
 
 
 # Each takes the shape of one sample, num_classes and the given overrides.

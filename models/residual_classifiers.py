@@ -18,13 +18,19 @@ def conv_he(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 
 
 
 def mean_linear(width: int, num_classes: int) -> nn.Sequential:  # (K, width, H, W) -> (K, num_classes)
-    """Mean over the image, then a linear layer with torch's default weights and zero bias."""
+    """Mean over the image, then :func:`last_linear`."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last_linear(width, num_classes))
+
+
+def last_linear(width: int, num_classes: int) -> nn.Linear:
+    """A linear layer with torch's default weights and zero bias."""
     linear = nn.Linear(width, num_classes)
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    return linear
 
 
-def _check_size(name: str, size: int, smallest: int) -> None:
+def check_size(name: str, size: int, smallest: int) -> None:
+    """Raise ValueError for images that are too small."""
     if size < smallest:
         raise ValueError(
             f"image_size={size} is too small for {name}, which shrinks it {smallest} times: use {smallest} or more"
@@ -108,7 +114,7 @@ def resnet20(input_shape: tuple[int, ...], num_classes: int, *, width: int = 16)
 
     Source: He et al. 2016, section 4.2, n = 3, shortcuts of option A. Errors: ValueError for images under 4 pixels.
     """
-    _check_size("resnet20", input_shape[1], 4)
+    check_size("resnet20", input_shape[1], 4)
     stem = nn.Sequential(conv_he(input_shape[0], width), nn.BatchNorm2d(width), nn.ReLU())
     sizes = _stages([width, width, 2 * width, 4 * width], per_stage=3)
     blocks = nn.Sequential(*(ResidualBlock(*size) for size in sizes))
@@ -127,7 +133,7 @@ def preact_resnet18(input_shape: tuple[int, ...], num_classes: int, *, width: in
     with mixup leaves out the paper's last BN and ReLU, which gives 1,024 parameters fewer (11,171,146).
     Errors: ValueError for images under 8 pixels.
     """
-    _check_size("preact_resnet18", input_shape[1], 8)
+    check_size("preact_resnet18", input_shape[1], 8)
     sizes = _stages([width, width, 2 * width, 4 * width, 8 * width], per_stage=2)
     blocks = nn.Sequential(*(PreActBlock(*size, first=index == 0) for index, size in enumerate(sizes)))
     head = nn.Sequential(nn.BatchNorm2d(8 * width), nn.ReLU(), *mean_linear(8 * width, num_classes))
@@ -147,7 +153,7 @@ def wrn28_10(
     Source: Zagoruyko & Komodakis 2016, table 1 with N = 4, k = 10. `dropout` is between the convolutions of a block
     (the paper uses 0.3 on CIFAR). Errors: ValueError for images under 4 pixels.
     """
-    _check_size("wrn28_10", input_shape[1], 4)
+    check_size("wrn28_10", input_shape[1], 4)
     sizes = _stages([width, 10 * width, 20 * width, 40 * width], per_stage=4)
     blocks = nn.Sequential(*(PreActBlock(*size, first=index == 0, dropout=dropout) for index, size in enumerate(sizes)))
     head = nn.Sequential(nn.BatchNorm2d(40 * width), nn.ReLU(), *mean_linear(40 * width, num_classes))

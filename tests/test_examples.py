@@ -77,7 +77,7 @@ def installed(path, tmp_path, monkeypatch):
 
 
 def test_all_examples_are_found():
-    assert len(EXAMPLES) >= 9
+    assert len(EXAMPLES) >= 8
 
 
 @every_example

@@ -33,11 +33,7 @@ class Argument:
     before: list[tuple[Any, int]]
 
     def refuse_change(self) -> None:
-        """Check the argument after the call.
-
-        Raises:
-            BatchError: if the call changed it.
-        """
+        """Raise BatchError if the call has changed the argument."""
         if not _equal(self.before, _contents(self.value)):
             raise BatchError(
                 f"block {self.block!r} changes its argument {self.name} ({type(self.value).__name__}) during the call, "
@@ -48,12 +44,6 @@ class Argument:
 
 def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]:
     """The arguments that hold objects, before the call. Tensors, plain values and nestings of them are not objects.
-
-    Args:
-        block: the block's name, for error messages.
-        inputs: (args, kwargs).
-        axes: batch axes of the block's tensors.
-        K: samples in the batch.
 
     Raises:
         BatchError: if an object holds a tensor of the batch, because it would not be encoded.
@@ -79,15 +69,9 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
 
 
 def refuse_filled(block: str, given: Any, before: tuple[list[Any], Any]) -> None:
-    """Check that a block in substitute() did not change its lists and dicts. They are copies, so changes are lost.
+    """Raise BatchError if a block in substitute() has changed its lists and dicts. They are copies: changes are lost.
 
-    Args:
-        block: the block's name, for error messages.
-        given: the copies after the call.
-        before: ``leaves_of`` the copies before the call.
-
-    Raises:
-        BatchError: if the block changed them.
+    ``given`` are the copies after the call, ``before`` their ``leaves_of`` before it.
     """
     leaves, structure = leaves_of(given)
     if structure != before[1] or any(a is not b for a, b in zip(leaves, before[0], strict=True)):

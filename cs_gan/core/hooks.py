@@ -72,11 +72,7 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refuse_replica(name: str, block: nn.Module) -> None:
-    """Check that the block isn't a copy that DataParallel made. The model may have been wrapped after attaching.
-
-    Raises:
-        BlockError: if it is one.
-    """
+    """Raise BlockError if the block is a copy that DataParallel made, after someone wrapped the attached model."""
     if getattr(block, "_is_replica", False):
         raise BlockError(
             f"block {name!r} runs as a copy that DataParallel made, which can't be coded. Use DistributedDataParallel, "
@@ -85,11 +81,7 @@ def refuse_replica(name: str, block: nn.Module) -> None:
 
 
 def refuse_vmap(block: str) -> None:
-    """Check that this call isn't inside torch.func.vmap, because a penalty measured there can't be used outside.
-
-    Raises:
-        BlockError: if it is.
-    """
+    """Raise BlockError inside torch.func.vmap, because a penalty measured there can't be used outside."""
     if torch._C._functorch.maybe_current_level() is not None and any(
         interpreter.key() == torch._C._functorch.TransformType.Vmap
         for interpreter in torch._C._functorch.get_interpreter_stack() or ()

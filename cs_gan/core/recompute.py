@@ -59,11 +59,7 @@ def kept(block: str) -> Iterator[None]:
 
 
 def refuse_reentrant(block: str) -> None:
-    """Check that this call isn't inside a reentrant checkpoint. There are no gradients there, so no penalty to train.
-
-    Raises:
-        BlockError: if it is.
-    """
+    """Raise BlockError inside a reentrant checkpoint: without gradients there, a penalty would have no effect."""
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code is CheckpointFunction.forward.__code__:
@@ -75,11 +71,7 @@ def refuse_reentrant(block: str) -> None:
 
 
 def refuse_checkpoint(block: str) -> None:
-    """Check that a call in substitute() isn't inside a checkpoint. The recomputation would lack code and permutation.
-
-    Raises:
-        BlockError: if it is.
-    """
+    """Raise BlockError for substitute() inside a checkpoint. The recomputation would lack code and permutation."""
     if not torch.is_grad_enabled():
         refuse_reentrant(block)
     if checkpointed():
@@ -90,10 +82,9 @@ def refuse_checkpoint(block: str) -> None:
 
 
 def refuse_checkpoint_inside(module: nn.Module, _args: Any) -> None:
-    """A forward pre-hook for modules that a coded pass runs with other settings than a recomputation after it.
+    """A forward pre-hook that raises BlockError if a module of a block runs inside a checkpoint.
 
-    Raises:
-        BlockError: if the module runs inside a checkpoint that is inside the block.
+    It is for modules with special settings during the coded pass, which a recomputation after it would not have.
     """
     if checkpointed():  # :func:`kept` hides a checkpoint around the block
         raise recomputed_otherwise(module)

@@ -45,11 +45,6 @@ class Linear:
         return self.start + (self.end - self.start) * fraction
 
 
-def value_at(schedule: Schedule, progress: float) -> float:
-    """The value of a constant or of a schedule at ``progress``."""
-    return schedule(progress) if callable(schedule) else schedule
-
-
 class Schedules:
     """The current ratio and weight, and which steps observe.
 
@@ -108,7 +103,9 @@ class Schedules:
         return self._factors[where]
 
     def _now(self, name: str, schedule: Schedule) -> float:
-        if callable(schedule) and self.step is None:
+        if not callable(schedule):
+            return schedule
+        if self.step is None:
             raise CodeError(f"{name} is a schedule: call coded.set_step(step, total) once per step.")
-        step, total = self.step or (0, 1)
-        return value_at(schedule, step / total)
+        step, total = self.step
+        return schedule(step / total)

@@ -57,28 +57,12 @@ def code_condition(code: SplineCode) -> CodeCondition:
     return CodeCondition(
         code.K,
         code.N,
-        lebesgue_constant(E),
-        lebesgue_constant(D),
-        condition_number(E),
-        bias(E, D),
-        code.decoder_kind,
+        encoder_norm=float(torch.linalg.matrix_norm(E, torch.inf)),
+        decoder_norm=float(torch.linalg.matrix_norm(D, torch.inf)),
+        condition=float(torch.linalg.cond(E)),
+        bias=float((D @ E - torch.eye(code.K, dtype=D.dtype)).square().sum()) / code.K,
+        decoder_kind=code.decoder_kind,
     )
-
-
-def lebesgue_constant(matrix: Tensor) -> float:  # (n, m)
-    """The largest sum of absolute values in a row: the operator norm for the maximum norm."""
-    return float(matrix.abs().sum(dim=1).max())
-
-
-def condition_number(matrix: Tensor) -> float:  # (n, m)
-    """The largest singular value divided by the smallest."""
-    values = torch.linalg.svdvals(matrix)
-    return float(values.max() / values.min())
-
-
-def bias(E: Tensor, D: Tensor) -> float:  # (N, K), (K, N)
-    """The squared Frobenius norm of D E - I, divided by K."""
-    return float((D @ E - torch.eye(len(D), dtype=D.dtype)).square().sum()) / len(D)
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,7 @@ def diagnose(
     weights: tuple[float, float],
     earlier: Diagnosis | None,
 ) -> Diagnosis:
-    """The body of :meth:`CodedSmoothing.diagnose`, inside its context.
-
-    Args:
-        model: the model, whose state is restored afterwards.
-        blocks: the coded blocks.
-        hooks: not installed yet.
-        call, task_loss, earlier: as in :meth:`CodedSmoothing.diagnose`.
-        weights: of task loss and penalty.
-    """
+    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
     if not callable(call):
         raise CodeError(
             f"diagnose({type(call).__name__}): give a function that runs the model, as in lambda: model(x)."
@@ -70,11 +62,7 @@ def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]
 
 
 def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
-    """The factors of task loss and penalty: 1 and weight, or (paper) 1 - mu and mu times weight.
-
-    Raises:
-        CodeError: unless mu is in [0, 1).
-    """
+    """The factors of task loss and penalty: 1 and weight, or with mu in [0, 1) (paper) 1 - mu and mu times weight."""
     if mu is None:
         return 1.0, weight
     if not 0 <= mu < 1:
