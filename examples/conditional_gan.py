@@ -34,7 +34,7 @@ class Critic(nn.Module):
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a GAN, print how it goes, and return its generator, which takes 32 latents and a one-hot label."""
+    """Train a GAN, print its progress, and return its generator, which takes 32 latents and a one-hot label."""
     torch.manual_seed(seed)
     digits, labels = load_digits(return_X_y=True)
     classifier = LogisticRegression(max_iter=1000).fit(digits / 8 - 1, labels)  # to score the samples with
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

@@ -212,7 +212,7 @@ def _command(config: dict[str, Any]) -> str:
         "data.root": config.get("data", {}).get("root"),
         "metrics.weights": config.get("metrics", {}).get("weights"),
     }
-    words = [f"--{key}={shlex.quote('<where yours lies>')}" for key, place in places.items() if place]
+    words = [f"--{key}={shlex.quote('<your path>')}" for key, place in places.items() if place]
     return " ".join(["python train_gan.py --config recipe.yaml", *words])
 
 

@@ -151,7 +151,7 @@ def build_classifier(name: str, num_classes: int, **overrides: float) -> Classif
                        cnn_small 32, cnn_plain 16, mlp 64, resnet20 16, preact_resnet18 64, vit32 192, wrn28_10 16 (its
                        stages have 10, 20 and 40 times as many)
         wrn28_10, vit32   `dropout`, a probability (0)
-        mlp            `depth` (3); `features`, for rows of so many features instead of images
+        mlp            `depth` (3); `features`, for rows of this many features instead of images
 
     vit32 needs torchvision, the others only torch.
 

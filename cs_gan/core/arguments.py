@@ -20,7 +20,7 @@ from cs_gan.errors import BatchError
 _VALUES = (int, float, complex, str, bytes, type(None))
 _CONSTANTS = (type, Enum, nn.Module, torch.Generator, torch.dtype, torch.device, torch.layout, torch.memory_format)
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
-_LIMIT = 10_000  # at most so many members of an object are compared
+_LIMIT = 10_000  # members of an object that are compared
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: object, repl
     older = {name: found for name, block in blocks.items() if (found := owner_of(block)) is not None}
     if older and not replace:
         raise BlockError(
-            f"block {next(iter(older))!r} is coded already: call detach() on the CodedSmoothing that holds it first, "
-            "or give the new one replace=True, which does so."
+            f"block {next(iter(older))!r} is coded already: call detach() on its CodedSmoothing first, or give "
+            "replace=True to the new one."
         )
     for name, one in older.items():  # check all before detaching any
         if one._inside:

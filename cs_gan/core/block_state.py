@@ -83,7 +83,7 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
     if moved:
         inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
         raise BlockError(
-            f"block {name!r} changes its parameters {inside} in its own forward, and its coded pass did again. "
+            f"block {name!r} changes its parameters {inside} in its own forward, and in its coded pass again. "
             "Change them outside forward(), or make them buffers (register_buffer), which a coded pass leaves alone."
         )
 

@@ -94,7 +94,7 @@ def recomputed_otherwise(module: nn.Module) -> BlockError:
     """The error for a module whose recomputation would differ from the coded pass."""
     return BlockError(
         f"a {type(module).__name__} runs inside a checkpoint in a block's coded pass, and would be recomputed "
-        "without what is set for that pass: checkpoint around the coded block instead of inside it."
+        "without the settings of that pass: checkpoint around the coded block instead of inside it."
     )
 
 

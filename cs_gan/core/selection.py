@@ -42,7 +42,7 @@ def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[s
         if isinstance(module, torch.jit.ScriptModule):
             raise BlockError(
                 f"block {name!r} is a ScriptModule, which takes no hooks: code the module that it was made from, or a "
-                "block of Python that holds it."
+                "Python module that contains it."
             )
     return found_blocks
 

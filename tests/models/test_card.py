@@ -188,7 +188,7 @@ def test_torn_files_beside_are_left_out(run, torn):
 def test_no_place_of_the_machine_is_in_the_card(run):
     text = str(card_of(run / "snapshot.safetensors"))
     assert "/home/someone" not in text
-    assert "--data.root='<where yours lies>' --metrics.weights=" in text
+    assert "--data.root='<your path>' --metrics.weights=" in text
 
 
 def test_the_recipe_in_the_card_is_the_runs(run, tmp_path):

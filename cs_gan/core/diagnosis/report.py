@@ -182,8 +182,8 @@ def _over_smoothing(block: BlockDiagnosis) -> Iterator[str]:
     advice = "Lower mu or the weight."
     if block.headroom is not None and block.headroom > LARGE_HEADROOM and (block.share or 0) > NEGLIGIBLE_SHARE:
         yield (
-            f"outputs spread twice as far would take {block.headroom:.0%} off the task loss of constant ones: the "
-            f"penalty holds them back. {advice} (Early in training this can pass by itself.)"
+            f"with outputs spread twice as far, the task loss would fall by {block.headroom:.0%} of its value for "
+            f"constant outputs: the penalty keeps them too close. {advice} (Early in training this can be temporary.)"
         )
     if block.share is not None and block.share > DOMINANT_SHARE:
         yield f"the penalty is {block.share:.0%} of the objective. {advice}"
@@ -201,18 +201,18 @@ def _collapse(block: BlockDiagnosis) -> Iterator[str]:
     condition = block.condition
     if condition.bias < FADED_BIAS and condition.decoder_kind != "zero-forcing":
         yield (
-            f"with N = {condition.N} for K = {condition.K} an affine block pays {condition.bias:.1g} of its variance: "
-            "the code hardly acts on it. Use a ratio of 1 to 1.5, or let it grow more slowly."
+            f"with N = {condition.N} for K = {condition.K} the penalty of an affine block is {condition.bias:.1g} of "
+            "its variance, so coding has hardly any effect. Use a ratio of 1 to 1.5, or let it grow more slowly."
         )
     if block.share is not None and block.share < NEGLIGIBLE_SHARE:
         yield (
             f"the penalty is {block.share:.2%} of the objective: this is nearly plain training. Raise mu or the "
-            "weight, or lower the ratio. (Before training it is normal: outputs have not spread yet.)"
+            "weight, or lower the ratio. (Before training this is normal, because outputs are still nearly constant.)"
         )
     if block.share is None and block.error < NEGLIGIBLE_ERROR:
         yield (
-            f"decoded outputs are within {block.error:.2%} of the outputs: nothing is left to penalise. Lower the "
-            "ratio; a task_loss here would tell what the penalty weighs."
+            f"decoded outputs are within {block.error:.2%} of the outputs, so the penalty is nearly 0. Lower the "
+            "ratio. Give a task_loss to see the penalty's share of the objective."
         )
 
 
