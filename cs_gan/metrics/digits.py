@@ -9,6 +9,7 @@ of the weights, in every score's provenance, is the same.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ IMAGE_SIZE = 16
 FEATURES = 64
 MIN_ACCURACY = 0.95
 # Everything that the weights depend on. The name of the cache file is a digest of it.
-RECIPE: dict[str, object] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
+RECIPE: dict[str, Any] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
 
 
 class DigitsNetwork(nn.Module):
@@ -98,7 +99,7 @@ def train() -> Arrays:
     """
     images, labels = load_digits()
     order = torch.randperm(len(images), generator=stream("digits", "split"))
-    held_out = int(len(images) * float(str(RECIPE["holdout"])))
+    held_out = int(len(images) * RECIPE["holdout"])
     test, fit = order[:held_out], order[held_out:]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the order of a sum depends on the thread count
@@ -121,10 +122,10 @@ def train() -> Arrays:
 
 def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
     network = DigitsNetwork()
-    optimizer = torch.optim.Adam(network.parameters(), lr=float(str(RECIPE["lr"])))
-    shift, batch, epochs = (int(str(RECIPE[key])) for key in ("shift", "batch", "epochs"))
-    for _ in range(epochs):
-        for index in batches_of(torch.randperm(len(x)), batch):
+    optimizer = torch.optim.Adam(network.parameters(), lr=RECIPE["lr"])
+    shift = RECIPE["shift"]
+    for _ in range(RECIPE["epochs"]):
+        for index in batches_of(torch.randperm(len(x)), RECIPE["batch"]):
             dy, dx = torch.randint(0, 2 * shift + 1, (2,)).tolist()
             padded = F.pad(x[index], [shift] * 4, value=-1.0)  # black
             logits = network(padded[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE])[1]
