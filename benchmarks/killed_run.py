@@ -83,7 +83,7 @@ class Run:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children and so on. (Sessions don't show them: torchrun gives each process its own.)"""
+    """Children, their children and so on. torchrun gives each its own session, so sessions can't be used for this."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended in the meantime

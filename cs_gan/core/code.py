@@ -30,10 +30,10 @@ class SplineCode:
 
         data x at alpha_1..alpha_K  --E-->  coded x~ at beta_1..beta_N  --block-->  y~  --D-->  decoded y^ at alpha
 
-    Both matrices are built once per configuration in float64 and cached per dtype and device. Natural and linear
-    splines have band matrices; large batches are multiplied band by band. Rows of E sum to 1, and so do those of D
-    (for zero-forcing if N >= K). D E is the identity only if the decoder is zero-forcing. Otherwise the penalty also
-    acts on affine blocks.
+    Both matrices are built once per configuration in float64 and cached per dtype and device. Those of natural and
+    linear splines are band matrices, which large batches multiply in blocks. Rows of E sum to 1, and so do those of D
+    (for zero-forcing if N >= K). D E is the identity only if the decoder is zero-forcing. With other decoders the
+    penalty therefore also acts on affine blocks.
 
     Args:
         K: samples in a batch, at least 2.

@@ -22,9 +22,8 @@ class RandomizedCodedInference(nn.Module):
     Every call draws new permutations from its own generator. The global random state is neither used nor changed.
     Outputs are differentiable, for adaptive attacks.
 
-    ``reference`` is a bank of R inputs. A batch of fewer than 1 + R samples is filled up from its beginning, and the
-    outputs for these samples are dropped. Without a bank a batch of one is an error, because a spline needs two
-    samples.
+    ``reference`` is a bank of R inputs. A batch of fewer than 1 + R samples is filled up with the first inputs of the
+    bank, and their outputs are dropped. Without a bank a batch of one is an error, because a spline needs two samples.
 
     Args:
         model: any module; called as before.
