@@ -5,7 +5,7 @@
 #   bash benchmarks/gpu.sh --device cpu         at toy size, to see that it runs
 #   OUTPUT=folder SECONDS_EACH=50 MIMICRY=folder PYTHON=python3 ONLY="tests wgan_step" bash benchmarks/gpu.sh
 #
-# MIMICRY is where torch-mimicry lies (benchmarks/wgan_step.py says how to get it); without it there is no peer.
+# MIMICRY is the folder of torch-mimicry (benchmarks/wgan_step.py says how to get it); without it there is no peer.
 # ONLY names the parts to run: tests wgan_step classifier_step coded_pass input_pipeline end_to_end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
