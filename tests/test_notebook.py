@@ -42,10 +42,9 @@ def test_every_cell_runs_and_those_that_code_blocks_run_again(monkeypatch):
         pytest.importorskip(package)
     import nbformat
 
-    # As this process: the checkout, one thread; and trainings of a few seconds.
+    # As this process: the checkout, one thread; and trainings of a few steps.
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("QUICKSTART_SECONDS", "4")
+    monkeypatch.setenv("QUICKSTART_SECONDS", "0.3")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     again = [cell for cell in notebook.cells if cell.cell_type == "code" and "replace=True" in cell.source]
