@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if options.toy:
-        options.images, options.repeats = 24, 1
+        options.images, options.repeats = 10, 1
     torch.manual_seed(0)
     # Blurred noise, so that images have something in common.
     pixels = nn.functional.interpolate(torch.rand(2 * options.images, 3, 6, 6), size=32, mode="bilinear")

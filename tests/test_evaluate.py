@@ -49,16 +49,10 @@ def write_snapshot(path: Path, seed: int, **changed: object) -> None:
     save_snapshot(path, network(seed, **MODEL), **about | changed)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One classifier of digits for all tests, outside the user's own cache."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def folder(tmp_path, cache, monkeypatch):
+def folder(tmp_path, cache_dir, monkeypatch):
     """A run folder with a snapshot and another network as its best."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir.parents[1]))  # the classifier of digits is trained once
     (tmp_path / "run").mkdir()
     write_snapshot(tmp_path / "run" / "snapshot.safetensors", 1)
     write_snapshot(tmp_path / "run" / "best.safetensors", 2, step=60)
