@@ -1,40 +1,54 @@
-"""Run a function in several processes at once, or code in one; each is a bare interpreter."""
+"""Run a function in several processes at once, or code in one, in an interpreter that pytest isn't in."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parents[1]
-# Some wheels install a package named tests, which would come before this folder in a bare interpreter.
-ONE_PROCESS = """
-import importlib, sys, types
-root, module, rank, *given = sys.argv[1:]
+# Imports the module once, then parts into a process for each rank. Some wheels install a package named tests, which
+# would come before this folder in a bare interpreter.
+RANKS = """
+import importlib, os, sys, types
+root, module, world, *given = sys.argv[1:]
 sys.path.insert(0, root)
 sys.modules["tests"] = types.ModuleType("tests")
 sys.modules["tests"].__path__ = [root + "/tests"]
-importlib.import_module(module).run(int(rank), *given)
+run = importlib.import_module(module).run
+children = []
+for rank in range(int(world)):
+    children.append(os.fork())
+    if not children[-1]:
+        run(rank, *given)
+        sys.exit()
+failed = [rank for rank, child in enumerate(children) if os.waitpid(child, 0)[1]]
+sys.exit(f"ranks that failed: {failed}" if failed else 0)
 """
 
 
-def run_in_processes(module: str, world: int, *given: object) -> None:
-    """Call a module's ``run(rank, *given)``, ``given`` as text, in ``world`` processes; all must end well."""
-    environment = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"} | os.environ
-    command = [sys.executable, "-c", ONE_PROCESS, str(ROOT), module]
-    processes = [
-        subprocess.Popen([*command, str(rank), *map(str, given)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(world)
-    ]
+def run_in_processes(module: str, world: int, *given: object) -> str:
+    """Call a module's ``run(rank, *given)``, ``given`` as text, in ``world`` processes; all must end well.
+
+    Returns what they printed. Every import that the module does at its top is done once for all of them.
+    """
+    environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ
+    command = [sys.executable, "-c", RANKS, str(ROOT), module, str(world), *map(str, given)]
+    ranks = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        printed, errors = ranks.communicate(timeout=120)
     finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(errors)
+        with suppress(ProcessLookupError):  # none is left
+            os.killpg(ranks.pid, signal.SIGKILL)
+    assert ranks.returncode == 0, errors
+    return printed
 
 
 # Forks for each piece of code that it reads, and answers with its status and what it printed.

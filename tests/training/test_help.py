@@ -89,11 +89,14 @@ class TestCompletion:
         with pytest.raises(ConfigError, match="pip install shtab"):
             parse_config(GanConfig, ["--print_completion=shtab-bash"])
 
-    def test_in_bash_completes_the_keys_of_a_script(self, tmp_path):
+    def test_in_bash_completes_the_keys_of_a_script(self, tmp_path, monkeypatch, capsys):
         pytest.importorskip("shtab")
-        command = [sys.executable, ROOT / "train_gan.py", "--print_completion=shtab-bash"]
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "train_gan.py")])
+        with pytest.raises(SystemExit) as exit_:
+            train_gan.main(["--print_completion=shtab-bash"])
+        assert exit_.value.code == 0
         script = tmp_path / "completion"
-        script.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+        script.write_text(capsys.readouterr().out)
         asked = f"""source {script}
 COMP_WORDS=(./train_gan.py --training.gradient) COMP_CWORD=1
 $(complete -p train_gan.py | sed 's/.*-F \\([^ ]*\\).*/\\1/')
