@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+import sklearn.datasets  # noqa: F401 (here, where it is imported once for both)
+
 import evaluate
 
 WORLD = 2

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonargparse import set_parsing_settings
 
 import train_classifier
 import train_gan
@@ -92,8 +93,11 @@ class TestCompletion:
     def test_in_bash_completes_the_keys_of_a_script(self, tmp_path, monkeypatch, capsys):
         pytest.importorskip("shtab")
         monkeypatch.setattr(sys, "argv", [str(ROOT / "train_gan.py")])
-        with pytest.raises(SystemExit) as exit_:
-            train_gan.main(["--print_completion=shtab-bash"])
+        try:
+            with pytest.raises(SystemExit) as exit_:
+                train_gan.main(["--print_completion=shtab-bash"])
+        finally:
+            set_parsing_settings(add_print_completion_argument=False)
         assert exit_.value.code == 0
         script = tmp_path / "completion"
         script.write_text(capsys.readouterr().out)
