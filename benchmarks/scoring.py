@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     words.add_argument("--batch", type=int, default=64)
     options = words.parse_args(arguments)
     if options.toy:
-        options.images, options.repeats = 24, 1
+        options.images, options.repeats = 10, 1
     torch.manual_seed(0)
     # Blurred noise, so that the images are similar.
     pixels = nn.functional.interpolate(torch.rand(2 * options.images, 3, 6, 6), size=32, mode="bilinear")
