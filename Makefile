@@ -30,7 +30,7 @@ quickstart: install
 	$(BIN)/python train_gan.py --config configs/gan/quickstart.yaml
 
 test: install
-	$(BIN)/python -m pytest -n 2 --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5
 
 lint: install
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ RECIPES = Path(__file__).parent / "configs" / "classifier"
 
 
 class ClassifierTask(OneNetworkTask):
-    """A classifier, everything it is trained with, and a step of it; all is checked while it is built."""
+    """A classifier, its data and optimiser, and a training step. Everything is checked here, before the first step."""
 
     kind = "classifier"
     config: ClassifierConfig
@@ -56,17 +56,17 @@ class ClassifierTask(OneNetworkTask):
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update, drawn from (seed, step, rank).
+        """One update. All draws follow from (seed, step, rank).
 
-        What the host decides is decided here: schedules, which images, how they are mixed. The rest is
-        :meth:`one_step`.
+        Here the host sets schedules, chooses images and how they are mixed. The rest is :meth:`one_step`, a function of
+        tensors.
         """
         code = self.begin(step, self.config.training.batch_size)
         inputs, mixed = self._inputs(step)
         return self.update((code and code.N, *mixed), inputs, code and code.placed(self.session.device))
 
     def _inputs(self, step: int) -> tuple[dict[str, Tensor], tuple[bool, str | None]]:
-        """The tensors that :meth:`one_step` takes, and whether and at which block the batch is mixed."""
+        """The tensors for :meth:`one_step`; whether the batch is mixed, and at which block."""
         config, rows, labels = self.config, self.rows(step), self.train_store.labels
         assert labels is not None
         inputs = {"labels": labels[rows]}
@@ -79,7 +79,7 @@ class ClassifierTask(OneNetworkTask):
         shape = (len(rows), *self.train_store.image_shape)
         classes = self.train_store.num_classes
         drawn = draw_step(generator, self.bare, shape, classes, self.mix, config.method.jacobian)
-        self._block = drawn.mix.block if drawn.mix else None  # no tensor: each block is a variant of the step
+        self._block = drawn.mix.block if drawn.mix else None  # not a tensor, so each block is a variant of the step
         given = {"projections": drawn.projections}
         if drawn.mix:
             given |= {"share": drawn.mix.share, "box": drawn.mix.box}
@@ -99,10 +99,10 @@ class ClassifierTask(OneNetworkTask):
 
         Args:
             labels: (B,).
-            images: (B, C, H, W), a batch made on the CPU; or, of images that lie on the device,
-            key, where: the () key of what is drawn, and (B,) positions.
-            share, box: of the mix, where the batch is mixed (at ``self._block``, of manifold mixup).
-            projections: (B, classes) of the Jacobian.
+            images: (B, C, H, W), a batch from the CPU; None if images are on the device.
+            key, where: () and (B,): random key and positions of images on the device.
+            share, box: the mix, if the batch is mixed (for manifold mixup, at ``self._block``).
+            projections: (B, classes), random directions for the Jacobian.
         """
         data, method, session = self.config.data, self.config.method, self.session
         if images is None:
@@ -130,7 +130,7 @@ class ClassifierTask(OneNetworkTask):
         )
 
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """Flipped and cropped as the recipe says."""
+        """A batch with the recipe's flips and crops."""
         data = self.config.data
         key = (self.config.seed, draw)
         return self.train_store.batch(self.rows(draw), augmentation=key, flip=data.flip, crop=data.crop)
@@ -140,9 +140,9 @@ class ClassifierTask(OneNetworkTask):
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
     ) -> dict[str, Any] | None:
-        """Accuracy, plain and under Randomized Coded Inference; at the end on shifted images too."""
+        """Accuracy, plain and under Randomized Coded Inference. At the end also on shifted images."""
         start = time.perf_counter()
-        network = copy.deepcopy(self.bare)  # not attached to the coding of training, and free to be another's
+        network = copy.deepcopy(self.bare)  # a copy without coded blocks, whose weights may be replaced
         if snapshot is not None:
             network.load_state_dict(read_snapshot(snapshot).tensors)
         self.session.align_buffers(network)
@@ -154,7 +154,7 @@ class ClassifierTask(OneNetworkTask):
 
     @property
     def rescores(self) -> bool:
-        """Attacked, corrupted and shifted images are left to the end."""
+        """Only the end scores attacked, corrupted and shifted images."""
         metrics = self.config.metrics
         return bool(metrics.fgsm or metrics.corruptions or metrics.shifted)
 

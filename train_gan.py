@@ -39,19 +39,19 @@ from cs_gan.training import (
 
 RECIPES = Path(__file__).parent / "configs" / "gan"
 SAMPLES = 64
-# What a critic's step draws: a key each, in this order.
+# The random draws of a critic step. Each has a key, in this order.
 PER_CRITIC_STEP = (
     *(("latents", "critic"), ("alpha",), ("augmentation",)),
     *(("diffaugment", "real"), ("diffaugment", "fake"), ("view", "real"), ("view", "fake")),
 )
-CURVE_KID_SUBSETS = 10  # a tenth of what the end takes: KID's arithmetic is slow on a CPU
+CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
 
 
 class GanTask(Task):
-    """Generator and critic, everything they are trained with, and a step of it.
+    """Generator and critic, their data and optimisers, and a training step.
 
     ``generator`` and ``critic`` may be wrapped for several processes; ``bare_*`` are the networks themselves.
-    All is checked while it is built, before the first step.
+    Everything is checked here, before the first step.
     """
 
     def __init__(self, config: GanConfig, session: Session) -> None:
@@ -71,7 +71,7 @@ class GanTask(Task):
         self.lecam = parts.anchors(config, session.device)
         if self.lecam:
             self.modules["lecam"] = self.lecam
-        parts.terms(config, self.bare_critic, self.lecam, torch.zeros(2))  # what can't be is refused now
+        parts.terms(config, self.bare_critic, self.lecam, torch.zeros(2))  # raises errors now
         self.coded_generator = parts.coded(config, self.bare_generator, "generator")
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
         scored = config.metrics.extractor != "none"
@@ -94,13 +94,13 @@ class GanTask(Task):
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """``n_critic`` updates of the critic and one of the generator, all drawn from (seed, step, rank).
+        """``n_critic`` updates of the critic and one of the generator. All draws follow from (seed, step, rank).
 
-        What the host decides is decided here: schedules, which images, the keys of what is drawn. The rest is
-        :meth:`_update`, a function of tensors.
+        Here the host sets schedules, chooses images and derives random keys. The rest is :meth:`_update`, a function
+        of tensors.
         """
         config, training, session = self.config, self.config.training, self.session
-        torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for networks that draw, as dropout
+        torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for dropout and similar layers
         factor = 1 - step / training.horizon if training.decay == "linear" else 1.0
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, training.learning_rate * factor)
@@ -118,7 +118,7 @@ class GanTask(Task):
         draws = range(step * n_critic, (step + 1) * n_critic)
         keys = [[derive_seed(seed, *what, draw, rank) for what in PER_CRITIC_STEP] for draw in draws]
         for row, draw in zip(keys, draws, strict=True):
-            row[2] = derive_seed(seed, "augmentation", draw)  # of images, whose places on the ranks don't matter
+            row[2] = derive_seed(seed, "augmentation", draw)  # the same for any number of processes
         own = {0: ("latents", "generator"), 4: ("diffaugment", "generator")}
         keys.append([derive_seed(seed, *own[i], step, rank) if i in own else 0 for i in range(len(PER_CRITIC_STEP))])
         inputs = {"keys": torch.tensor(keys)}
@@ -135,16 +135,16 @@ class GanTask(Task):
         """One step.
 
         Args:
-            keys: (n_critic + 1, 7) of what ``PER_CRITIC_STEP`` says; the last row is the generator's.
-            where: (n_critic, B), the positions of images that lie on the device.
-            shares: (n_critic,) of the mixup of real images, if there is one.
-            streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches made on the CPU, where they don't.
+            keys: (n_critic + 1, 7), the keys of ``PER_CRITIC_STEP``; the last row is the generator's.
+            where: (n_critic, B), the positions of the images, if they are on the device.
+            shares: (n_critic,), the shares of mixup of real images, if it is used.
+            streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches from the CPU, if images are not on the device.
         """
         config, data, session = self.config, self.config.data, self.session
         policy, loss = config.augmentation.policy, config.training.loss
         shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward, "loss": loss}
         size, latent_dim = config.training.batch_size, self.bare_generator.latent_dim
-        # All that is drawn, at once: what is small on a GPU costs its launch.
+        # One call for all draws, because each small kernel on a GPU costs a launch.
         latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
         if where is not None:
             each = keys[:-1, 2:3].expand(-1, size).flatten()
@@ -185,7 +185,7 @@ class GanTask(Task):
         return losses
 
     def _indices(self, draw: int) -> Tensor:  # -> (B,)
-        """Which images the ``draw``-th batch of this rank has."""
+        """The indices of the images in the ``draw``-th batch of this rank."""
         rank, world = self.session.rank, self.session.processes
         size, seed = self.config.training.batch_size, self.config.seed
         return batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
@@ -199,7 +199,7 @@ class GanTask(Task):
     # -- between steps -----------------------------------------------------------------------------
 
     def sample(self, done: int) -> None:
-        """A grid from latents that are the same at every step."""
+        """Save a grid of samples. The latents are the same at every step."""
         z = torch.randn(SAMPLES, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
         with torch.no_grad():
             images = to_uint8(self.ema.module(z.to(self.session.device)))
@@ -231,7 +231,7 @@ class GanTask(Task):
         return {"scores": scores, "primary": found.primary, "better": "lower", "provenance": provenance}
 
     def scoring_seconds(self, evaluations: int) -> float:
-        """Timed on one batch of images; the final and the best generator are scored at the end."""
+        """Measured on one batch of images. The final and the best generator are scored at the end."""
         if self.evaluator is None:
             return 0.0
         metrics = self.config.metrics
@@ -243,7 +243,7 @@ class GanTask(Task):
         return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
 
     def draw(self) -> None:
-        """Table, curve and report of the run."""
+        """Update table, curve and report of the run."""
         folder = self.session.folder
         if read_lines(folder.metrics):
             save_metrics_csv(folder.table, folder.metrics)
@@ -251,13 +251,13 @@ class GanTask(Task):
         save_report(folder.report, folder.path)
 
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
-        """The averaged generator with its recipe."""
+        """Save the averaged generator with its recipe."""
         found = None if scores is None else dict(scores)
         config = as_plain(self.config)
         save_snapshot(path, self.ema.module, kind="gan", model=self.model, config=config, step=done, scores=found)
 
     def extras(self) -> dict[str, float]:
-        """Where the schedule of N/K stands."""
+        """The current N/K."""
         coded = self.coded_critic or self.coded_generator
         return {"ratio": coded.ratio} if coded else {}
 

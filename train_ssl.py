@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train an encoder without labels: ``accelerate launch train_ssl.py --config configs/ssl/<recipe>.yaml``.
 
-Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch, and
-the network sees two views of each of its images. Labels are used by the scores alone.
+Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch,
+with two views of each image. Only the scores use labels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RECIPES = Path(__file__).parent / "configs" / "ssl"
 
 
 class SslTask(OneNetworkTask):
-    """An encoder with its projector, everything it is trained with, and a step; all is checked while it is built."""
+    """An encoder with a projector, its data and optimiser, and a training step. Everything is checked here."""
 
     kind = "encoder"
     config: SslConfig
@@ -56,10 +56,10 @@ class SslTask(OneNetworkTask):
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update, drawn from (seed, step, rank).
+        """One update. All draws follow from (seed, step, rank).
 
-        What the host decides is decided here: schedules, which images, the keys of the views. The rest is
-        :meth:`one_step`.
+        Here the host sets schedules, chooses images and derives the keys of the views. The rest is :meth:`one_step`, a
+        function of tensors.
         """
         code, seed, rank = self.begin(step, 2 * self.config.training.batch_size), self.config.seed, self.session.rank
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
@@ -70,9 +70,9 @@ class SslTask(OneNetworkTask):
         """One step.
 
         Args:
-            keys: (2,), of the views.
-            images: (B, C, H, W), a batch made on the CPU; or, of images that lie on the device,
-            rows: (B,), which of them.
+            keys: (2,), random keys of the views.
+            images: (B, C, H, W), a batch from the CPU; None if images are on the device.
+            rows: (B,), the indices of images on the device.
         """
         if images is None:
             assert self.images is not None
@@ -88,7 +88,7 @@ class SslTask(OneNetworkTask):
         )
 
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """As they are: views are drawn from them in the step."""
+        """A batch without augmentation, because the step draws views from it."""
         return self.train_store.batch(self.rows(draw))
 
     # -- between steps -----------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class SslTask(OneNetworkTask):
     ) -> dict[str, Any] | None:
         """A linear probe and nearest neighbours on frozen features of held-out images; the same in all processes."""
         start, session = time.perf_counter(), self.session
-        network = copy.deepcopy(self.bare)  # not attached to the coding of training
+        network = copy.deepcopy(self.bare)  # a copy without coded blocks
         if snapshot is not None:
             network.load_state_dict(read_snapshot(snapshot).tensors)
         session.align_buffers(network)
@@ -108,7 +108,7 @@ class SslTask(OneNetworkTask):
 
     @property
     def rescores(self) -> bool:
-        """The end is scored as the curve is."""
+        """The final score is that of the curve."""
         return False
 
     def describe(self) -> list[str]:

@@ -1,1 +1,1 @@
-"""Speed against the floor and against peers, one command each."""
+"""Benchmarks: speed compared with lower bounds and with other libraries, one command each."""

@@ -1,8 +1,8 @@
-"""What coding costs, as ratios within one run: ``python benchmarks/coding.py``.
+"""The cost of coding, as ratios within one run: ``python benchmarks/coding.py``.
 
-On one CPU thread times are CPU time, so that other processes on the machine count for little; otherwise wall time.
-paper32 at batch 64 takes about half a minute a repeat on one core. ``--sizes`` are the batches K whose codes are
-built, multiplied dense and by blocks, and, the largest, put beside a ResNet-18's training step.
+On one CPU thread the times are CPU time, which other processes hardly affect; otherwise wall time. With paper32 and
+batch 64 a round takes about half a minute on one core. Codes for the batch sizes ``--sizes`` are built and multiplied,
+dense and in blocks. The largest is compared with a training step of a ResNet-18.
 """
 
 from __future__ import annotations
@@ -24,12 +24,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # models/ and benchmarks/ are not installed
 
+import train_gan
 from benchmarks.large_batches import build_rows, crossover_rows, share_rows, torch_spline
 from benchmarks.large_batches import coding_of as coding
-from benchmarks.timing import Clock, Row, Variant, measure, report, synchronised, table
-from benchmarks.wgan_step import N_CRITIC, task_step
+from benchmarks.task_steps import task_step
+from benchmarks.timing import (
+    Clock,
+    Row,
+    Variant,
+    clock_for,
+    measure,
+    report,
+    rows_of,
+    synchronised,
+    table,
+    width_of,
+)
+from benchmarks.wgan_step import N_CRITIC
 from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.gan import critic_step
+from cs_gan.training import GanConfig
 from models import Critic, build_gan
 
 RATIOS = (1.0, 1.5)
@@ -40,7 +54,7 @@ PLAIN, AGAIN = "critic step, plain", "critic step, plain again (noise)"
 
 
 def block_tensors(critic: nn.Module, block: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a block at these images, detached."""
+    """Input and output of a block for these images, detached."""
     seen: list[Tensor] = []
     hook = critic.get_submodule(block).register_forward_hook(lambda _, args, output: seen.extend((args[0], output)))
     with torch.no_grad(), hook:
@@ -49,9 +63,9 @@ def block_tensors(critic: nn.Module, block: str, images: Tensor) -> tuple[Tensor
 
 
 def step(critic: nn.Module, images: Tensor, block: str | None, ratio: float = 1.0) -> Variant:
-    """A critic step on a copy of ``critic``, with one block coded on real images or none.
+    """A critic step on a copy of ``critic``, with one block coded on real images, or none.
 
-    A learning rate of 0 does Adam's whole work and leaves every round the same weights.
+    With a learning rate of 0 Adam does all its work, but the weights stay the same in every round.
     """
     critic = deepcopy(critic)
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.0, betas=(0.0, 0.9))
@@ -62,7 +76,7 @@ def step(critic: nn.Module, images: Tensor, block: str | None, ratio: float = 1.
 
 
 def fitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N, *G)
-    """What the matrices replace: fit scipy's splines to the batch and to the coded outputs, and evaluate them."""
+    """The same without matrices: fit scipy's splines to the batch and to the coded outputs, and evaluate them."""
     alpha, beta = code.alpha[::-1], code.beta[::-1]  # scipy wants increasing nodes
     data, outputs = (tensor.flatten(1).flip(0).cpu().numpy() for tensor in (x, y))
 
@@ -74,18 +88,18 @@ def fitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N, 
 
 
 def refitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N, *G)
-    """The same in torch, where the batch is."""
-    alpha, beta = (torch.from_numpy(-nodes).to(x) for nodes in (code.alpha, code.beta))  # mirrored they increase
+    """The same in torch, on the device of the batch."""
+    alpha, beta = (torch.from_numpy(-nodes).to(x) for nodes in (code.alpha, code.beta))  # negated nodes increase
     encode, decode = torch_spline(alpha, beta), torch_spline(beta, alpha)
     data, outputs = x.flatten(1), y.flatten(1)
     return synchronised(lambda: (encode(data), decode(outputs)), x.device.type)
 
 
-# -- the five measurements -------------------------------------------------------------------------
+# -- the measurements ------------------------------------------------------------------------------
 
 
 def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
-    """1 and 2: encode + decode alone, a coded block and the whole critic coded, against the plain step."""
+    """Encode + decode alone, a coded block, and the whole critic coded, compared with the plain step."""
     x, y = block_tensors(critic, block, images)
     variants: dict[str, Variant] = {PLAIN: step(critic, images, None)}
     for ratio in RATIOS:
@@ -94,20 +108,21 @@ def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock
     variants[AGAIN] = step(critic, images, None)
     for name, ratio in itertools.product((block, ""), RATIOS):
         variants[f"critic step, {name or 'whole critic'} coded, N = {ratio} K"] = step(critic, images, name, ratio)
-    timings = measure(variants, repeats, clock)
-    return [Row(name, timing, None if name == PLAIN else timings[PLAIN]) for name, timing in timings.items()]
+    return rows_of(measure(variants, repeats, clock))
 
 
 def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor, clock: Clock) -> dict[str, float]:
-    """Encoding and decoding in the critic steps of a whole coded step of train_gan.py, of that step."""
+    """The share of encoding and decoding in the critic in the time of a whole coded step of train_gan.py."""
     x, y = block_tensors(critic, options.block, images)
     given = [f"--model.name={options.network}", f"--coded.critic.blocks={options.block}"]
     given += [f"--model.width={options.width}"] if options.width else []
     given += [f"--data.image_size={images.shape[-1]}", f"--training.batch_size={len(images)}"]
+    given += ["--metrics.extractor=none"]
     found = {}
     for ratio in RATIOS:
         with ExitStack() as stack:
-            step = task_step(stack, *given, f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}")
+            given += [f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}"]
+            step = task_step(stack, train_gan.GanTask, GanConfig, *given)
             alone = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
             variants = {"step": step, "alone": alone}
             timings = measure({k: synchronised(v, images.device.type) for k, v in variants.items()}, 5, clock)
@@ -117,10 +132,10 @@ def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor
 
 
 def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
-    """3: forward with a CodedSmoothing attached that has observed before, against the same critic without.
+    """The forward of a critic with an attached CodedSmoothing, outside observe, compared with the plain critic.
 
     Raises:
-        AssertionError: if outputs differ in any bit, inside observe or outside.
+        AssertionError: if any bit of the outputs differs, inside or outside observe.
     """
     attached, plain = deepcopy(critic), deepcopy(critic)
     expected = attached(images)
@@ -136,27 +151,27 @@ def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
     variants = dict(zip(names, calls, strict=True))
     timings = measure(variants, repeats, clock)
     coded.detach()
-    return [Row(name, timings[name], timings[names[0]] if name != names[0] else None) for name in names]
+    return rows_of(timings)
 
 
 def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
-    """4: the matrices against fitting splines at each step, forward only."""
+    """The matrices, compared with fitting splines in each step; forward only."""
     x, y = block_tensors(critic, block, images)
     code = SplineCode(len(x), round(1.5 * len(x)))
     coded_y = code.encode(y)
-    ours = "encode + decode by matrices, forward"
     variants = {
-        ours: synchronised(lambda: (code.encode(x), code.decode(coded_y)), images.device.type),
+        "encode + decode by matrices, forward": synchronised(
+            lambda: (code.encode(x), code.decode(coded_y)), images.device.type
+        ),
         "the same by scipy's CubicSpline": fitting(code, x, coded_y),
         "the same by splines in torch": refitting(code, x, coded_y),
     }
-    timings = measure(variants, repeats, clock)
-    return [Row(name, timing, None if name == ours else timings[ours]) for name, timing in timings.items()]
+    return rows_of(measure(variants, repeats, clock))
 
 
 def construction_rows(K: int, N: int, repeats: int, clock: Clock) -> list[Row]:
-    """5: a SplineCode built, and taken from the cache."""
-    # A seed never used before is a new code to the cache, and these nodes do without it.
+    """Building a SplineCode, and taking it from the cache."""
+    # A new seed makes a code that isn't in the cache. Chebyshev nodes don't use it.
     seeds = itertools.count(time.time_ns())
     names = f"SplineCode({K}, {N}) built", f"SplineCode({K}, {N}) from the cache"
     variants: dict[str, Variant] = {
@@ -167,9 +182,9 @@ def construction_rows(K: int, N: int, repeats: int, clock: Clock) -> list[Row]:
 
 
 def flops(critic: nn.Module, block: str, images: Tensor, ratio: float) -> tuple[int, int]:
-    """Of coding a block, forward and backward, and of the plain step's three forwards: real, fake, between.
+    """FLOPs of coding a block, forward and backward, and of the three forwards of the plain step (real, fake, between).
 
-    The backward passes and Adam come on top of the three, so they are a lower bound of the step.
+    The step also has backward passes and Adam, so the second number is a lower bound.
     """
     with FlopCounterMode(display=False) as forward:
         x, y = block_tensors(critic, block, images)
@@ -180,35 +195,34 @@ def flops(critic: nn.Module, block: str, images: Tensor, ratio: float) -> tuple[
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write the CSV if asked."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--network", default="paper32", help="a name build_gan knows")
-    parser.add_argument("--block", default="blocks.2", help="of the critic, the one that is coded")
-    parser.add_argument("--width", type=int, help="of the critic; the network's own by default")
+    parser.add_argument("--network", default="paper32", help="a name for build_gan")
+    parser.add_argument("--block", default="blocks.2", help="the coded block of the critic")
+    parser.add_argument("--width", type=int, help="of the critic; default: its own")
     parser.add_argument("--batch", type=int, default=64, help="K")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of critic steps; the rest has 4 times as many")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--csv", type=Path, help="where to write the table")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds of critic steps; 4 times as many for the rest")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--csv", type=Path, help="write the table to this file")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 4096], help="K of large codes"
+        "--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 4096], help="batch sizes K of large codes"
     )
-    parser.add_argument("--features", type=int, default=1024, help="with --sizes: of a sample, dense and by blocks")
-    parser.add_argument("--classifier", default="preact_resnet18", help="with --sizes: a name build_classifier knows")
-    parser.add_argument("--classifier-block", default="blocks.4", help="of it, the one whose coding is timed")
-    parser.add_argument("--classifier-batch", type=int, default=32, help="of the step that is timed")
+    parser.add_argument("--features", type=int, default=1024, help="with --sizes: features of a sample")
+    parser.add_argument("--classifier", default="preact_resnet18", help="with --sizes: a name for build_classifier")
+    parser.add_argument("--classifier-block", default="blocks.4", help="its coded block")
+    parser.add_argument("--classifier-batch", type=int, default=32, help="batch size of its step")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = options.device
-    critic: Critic = build_gan(options.network, **({"width": options.width} if options.width else {}))[1]
-    critic.to(device, memory_format=torch.channels_last)  # as train_gan.py has it
+    critic: Critic = build_gan(options.network, **width_of(options.width))[1]
+    critic.to(device, memory_format=torch.channels_last)  # as in train_gan.py
     images = torch.randn(options.batch, *critic.image_shape, device=device).to(memory_format=torch.channels_last)
-    on_one_thread = device == "cpu" and options.threads == 1
-    clock = time.process_time if on_one_thread else time.perf_counter
-    what, often = (critic, options.block, images), 4 * options.repeats  # all but the steps are cheap
+    clock = clock_for(device)
+    what, often = (critic, options.block, images), 4 * options.repeats  # all except the steps are fast
     rows = step_rows(*what, options.repeats, clock)
     rows += outside_rows(*what, often, clock) + fitting_rows(*what, often, clock)
     rows += construction_rows(64, 96, often, clock)
@@ -224,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[Row], dict[str, float]]:
-    """6, 7 and 8: codes of many samples built, multiplied by blocks and dense, and beside a classifier's step."""
+    """Codes for large batches: built, multiplied dense and in blocks, and compared with a classifier's step."""
     sizes, repeats, device = options.sizes, options.repeats, options.device
     rows = build_rows(sizes, repeats, clock) + crossover_rows(sizes, options.features, repeats, clock, device)
     more, time_share, flop_share = share_rows(

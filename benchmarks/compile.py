@@ -1,8 +1,9 @@
-"""Does torch.compile pay? The critic's whole loss, gradient penalty inside: ``python benchmarks/compile.py``.
+"""Is torch.compile faster? It times the critic's whole loss with gradient penalty: ``python benchmarks/compile.py``.
 
-Four ways to one loss and its gradients, taking turns in one process: with torch's own second derivatives or with
-:func:`cs_gan.gan.fast_double_backward` (what ``gradient_penalty`` does), eager or the whole function compiled with
-``fullgraph=True`` under ``torch._dynamo.config.trace_autograd_ops`` (torch from 2.11). Gradients are compared first.
+Computes the same loss and gradients in four ways, in turns: with torch's own second derivatives or with
+:func:`cs_gan.gan.fast_double_backward` (as ``gradient_penalty`` does), each eager and compiled. The whole function is
+compiled with ``fullgraph=True`` under ``torch._dynamo.config.trace_autograd_ops`` (torch 2.11 or later). Gradients are
+compared first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
-from benchmarks.timing import Row, Variant, measure, report, synchronised  # noqa: E402
+from benchmarks.timing import (  # noqa: E402
+    Row,
+    Variant,
+    clock_for,
+    measure,
+    parser,
+    report,
+    rows_of,
+    synchronised,
+    width_of,
+)  # fmt: skip
 from cs_gan.gan import critic_loss, fast_double_backward  # noqa: E402
 from models import build_gan  # noqa: E402
 
@@ -30,9 +41,9 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def whole_loss(critic: nn.Module, context: Callable[[], AbstractContextManager[None]] = nullcontext) -> Loss:
-    """Real, fake and ten times the gradient penalty, whose forward pass is in ``context``.
+    """The critic loss plus 10 times the gradient penalty, whose forward pass runs in ``context``.
 
-    The images between come from outside: a compiled function can't return what depends on a ``requires_grad_`` in it.
+    The interpolated images are an argument, because ``requires_grad_`` doesn't work inside a compiled function.
     """
 
     def loss(real: Tensor, fake: Tensor, between: Tensor) -> Tensor:
@@ -46,10 +57,10 @@ def whole_loss(critic: nn.Module, context: Callable[[], AbstractContextManager[N
 
 
 def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
-    """One network: rows, seconds that compiling took, and the largest difference between gradients."""
+    """For one network: rows, seconds to compile, and the largest difference between gradients."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    critic = build_gan(network, **({"width": options.width} if options.width else {}))[1].to(options.device)
+    critic = build_gan(network, **width_of(options.width))[1].to(options.device)
     critic = critic.to(memory_format=torch.channels_last)
     shape = (options.batch, 3, 32, 32)
     real, fake = (torch.randn(shape, device=options.device).contiguous(memory_format=torch.channels_last) for _ in "rf")
@@ -71,39 +82,33 @@ def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], dict[
             seconds[f"{network}, {name}: seconds to compile"] = time.perf_counter() - start
     scale = max(float(x.abs().max()) for x in expected)
     difference = max(float((a - b).abs().max()) for mine in others for a, b in zip(mine, expected, strict=True)) / scale
-    if difference > 1e-4:  # float32, sums over images in another order
+    if difference > 1e-4:  # rounding of float32 sums in another order
         raise AssertionError(f"{network}: gradients differ by {difference:.2g} of the largest.")
 
     def variant(loss: Loss) -> Variant:
         return synchronised(lambda: gradients(loss), options.device)
 
-    clock = time.process_time if options.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    timings = measure({name: variant(loss) for name, loss in losses.items()}, options.repeats, clock)
-    base = timings[FAST]
-    rows = [Row(f"{network}, {name}", timing, None if name == FAST else base) for name, timing in timings.items()]
+    variants = {f"{network}, {name}": variant(loss) for name, loss in losses.items()}
+    rows = rows_of(measure(variants, options.repeats, clock_for(options.device)), f"{network}, {FAST}")
     return rows, {**seconds, f"{network}: largest difference": difference}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--networks", default="paper32,mimicry32,dcgan32", help="by commas")
-    parser.add_argument("--width", type=int, default=64, help="of all networks (64); 0 for their own")
-    parser.add_argument("--batch", type=int, default=32, help="images (32)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (5)")
-    parser.add_argument("--threads", type=int, help="of torch on the CPU; all by default")
-    parser.add_argument("--backend", default="inductor", help="of torch.compile")
-    parser.add_argument("--toy", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
+    """Run from the command line."""
+    words = parser(__doc__)
+    words.add_argument("--networks", default="paper32,mimicry32,dcgan32", help="separated by commas")
+    words.add_argument("--width", type=int, default=64, help="of all networks (64); 0 for their own")
+    words.add_argument("--batch", type=int, default=32, help="images (32)")
+    words.add_argument("--threads", type=int, help="torch threads on the CPU (default: all)")
+    words.add_argument("--backend", default="inductor", help="of torch.compile")
+    options = words.parse_args(arguments)
     if options.toy:
         options.width, options.batch, options.repeats, options.backend = 8, 4, 1, "aot_eager"
         options.networks = "dcgan32"
     if options.threads:
         torch.set_num_threads(options.threads)
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        print(f"torch {torch.__version__} can't compile a gradient penalty: that takes 2.11 or later.")
+        print(f"torch {torch.__version__} can't compile a gradient penalty: use 2.11 or later.")
         return
     rows, figures = [], {}
     for network in options.networks.split(","):

@@ -1,4 +1,4 @@
-"""What ``CodedSmoothing.diagnose`` says of good training, over-smoothed and hardly coded: docs/method.md has the table.
+"""Reports of ``CodedSmoothing.diagnose`` for good, over-smoothed and nearly plain training (table in docs/method.md).
 
 ``python -m benchmarks.diagnosis``: digits with 300 labels, ``cnn_small``, the whole network coded, one seed.
 """
@@ -59,9 +59,9 @@ def run(mu: float, ratio: float | Linear, seed: int, steps: int) -> tuple[float,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and what was warned of."""
+    """Print the table with the warnings."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
-    parser.add_argument("--steps", type=int, default=282, help="of batches of 64: 60 epochs (%(default)s)")
+    parser.add_argument("--steps", type=int, default=282, help="batches of 64; the default is 60 epochs (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     columns = ("", "accuracy at the end", "share", "headroom", "variance of logits", "affine", "warnings")
@@ -69,15 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (mu, ratio) in CASES.items():
         accuracy, reports = run(mu, ratio, given.seed, given.steps)
         blocks = [report.blocks[""] for report in reports]
-        cells = [
-            ", ".join(f"{value:.2g}" for value in values)
-            for values in (
-                [block.share for block in blocks],
-                [block.headroom for block in blocks],
-                [block.parts.variance for block in blocks],
-                [block.affine_share for block in blocks],
-            )
-        ]
+        figures = [(block.share, block.headroom, block.parts.variance, block.affine_share) for block in blocks]
+        cells = [", ".join(f"{value:.2g}" for value in values) for values in zip(*figures, strict=True)]
         warned = ", ".join(dict.fromkeys(found.signature for report in reports for found in report.findings)) or "none"
         print(f"| {name} | {accuracy:.1f} % | {' | '.join(cells)} | {warned} |", flush=True)
     return 0

@@ -5,7 +5,7 @@
 #   bash benchmarks/gpu.sh --device cpu         at toy size, to see that it runs
 #   OUTPUT=folder SECONDS_EACH=50 MIMICRY=folder PYTHON=python3 ONLY="tests wgan_step" bash benchmarks/gpu.sh
 #
-# MIMICRY is where torch-mimicry lies (benchmarks/wgan_step.py says how to get it); without it there is no peer.
+# MIMICRY is the folder of torch-mimicry (benchmarks/wgan_step.py says how to get it); without it there is no peer.
 # ONLY names the parts to run: tests wgan_step classifier_step coded_pass input_pipeline end_to_end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -33,7 +33,7 @@ run() {  # a name, a command
 }
 
 run tests "$python" -m pytest -q -n 8 -p no:cacheprovider --junitxml="$output/tests.xml" tests/test_cuda.py \
-    tests/test_randomness.py tests/core/test_product.py
+    tests/test_randomness.py tests/core/test_product.py tests/core/test_state_in_graphs.py
 run wgan_step "$python" benchmarks/wgan_step.py "${size[@]}" ${peer[@]+"${peer[@]}"} --json "$output/wgan_step.json"
 run classifier_step "$python" -m benchmarks.classifier_step "${size[@]}" --precisions bf16 --json "$output/classifier_step.json"
 for name in coded_pass input_pipeline; do

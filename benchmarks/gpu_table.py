@@ -1,4 +1,4 @@
-"""One table of what benchmarks/gpu.sh wrote: ``python -m benchmarks.gpu_table <folder>``; also table.md there."""
+"""Summarise the results of benchmarks/gpu.sh in table.md: ``python -m benchmarks.gpu_table <folder>``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 
 def table(folder: Path) -> str:
-    """Tests, then each benchmark's milliseconds and ratios, then its other figures."""
+    """The result of the tests, then for each benchmark milliseconds, ratios and other figures."""
     lines, machine = [], ""
     if (folder / "tests.xml").exists():
         suite = ElementTree.parse(folder / "tests.xml").getroot()[0].attrib
@@ -39,7 +39,7 @@ def _readable(value: Any) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print it and write table.md."""
+    """Print the table and write table.md."""
     folder = Path(arguments[0] if arguments else "gpu-results")
     if not folder.is_dir():
         print(f"{folder} doesn't exist: run `bash benchmarks/gpu.sh` first.", file=sys.stderr)

@@ -1,15 +1,14 @@
-"""Images a second: the store against torchvision and a DataLoader: ``python -m benchmarks.input_pipeline``.
+"""Images per second of the image store and of torchvision with a DataLoader: ``python -m benchmarks.input_pipeline``.
 
-Both flip and crop images of CIFAR-10's size and give float batches in [-1, 1]. torchvision reads PIL images from
-memory, as its CIFAR-10 does. ``--device cuda`` includes the way to the GPU, and the store that lies there.
+Both flip and crop images of CIFAR-10's size and return float batches in [-1, 1]. As torchvision's CIFAR-10, the peer
+makes PIL images from an array in memory. ``--device cuda`` includes the copy to the GPU, and also times a store on the
+GPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from PIL import Image
@@ -17,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.timing import Row, measure, report, synchronised
+from benchmarks.timing import Variant, measure, parser, report, rows_of, synchronised
 from cs_gan.data import ImageStore
 
 
 class Pictures(Dataset[Tensor]):
-    """As ``torchvision.datasets.CIFAR10``: an array in memory, a PIL image and the transforms for each index."""
+    """As ``torchvision.datasets.CIFAR10``: makes a PIL image for each index and applies the transforms."""
 
     def __init__(self, images: Tensor) -> None:
         self.pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -38,82 +37,67 @@ class Pictures(Dataset[Tensor]):
 
 
 def endless(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """Epoch after epoch."""
+    """The loader's batches, epoch after epoch."""
     while True:
         yield from loader
 
 
-def from_store(store: ImageStore, size: int, batches: int, device: str, **how: bool | int) -> Callable[[], None]:
-    """So many batches of the store, on the device."""
-    draws = itertools.count()
-
-    def run() -> None:
-        for draw in itertools.islice(draws, batches):
-            rows = torch.randint(len(store), (size,))
-            store.batch(rows, augmentation=(0, draw), **how).to(device, non_blocking=True)  # type: ignore[arg-type]
-
-    return run
+def drawn(store: ImageStore, size: int, **how: bool | int) -> Iterator[Tensor]:
+    """Random batches of the store."""
+    for draw in itertools.count():
+        yield store.batch(torch.randint(len(store), (size,)), augmentation=(0, draw), **how)  # type: ignore[arg-type]
 
 
-def from_loader(stream: Iterator[Tensor], batches: int, device: str) -> Callable[[], None]:
-    """So many batches of the loader, on the device."""
+def taking(stream: Iterator[Tensor], batches: int, device: str) -> Variant:
+    """Move this number of batches to the device."""
 
     def run() -> None:
         for batch in itertools.islice(stream, batches):
             batch.to(device, non_blocking=True)
 
-    return run
+    return synchronised(run, device)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--batches", type=int, default=30, help="in a round")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="*", default=[0, 2], help="of the DataLoader")
-    parser.add_argument("--toy", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
+    """Run from the command line."""
+    words = parser(__doc__, "python -m benchmarks.input_pipeline")
+    words.add_argument("--batch", type=int, default=64)
+    words.add_argument("--images", type=int, default=10_000)
+    words.add_argument("--batches", type=int, default=30, help="batches in a round")
+    words.add_argument("--workers", type=int, nargs="*", default=[0, 2], help="of the DataLoader")
+    options = words.parse_args(arguments)
     if options.toy:
         options.images, options.batches, options.repeats, options.workers = 100, 2, 1, [0]
     images = torch.randint(256, (options.images, 3, 32, 32), dtype=torch.uint8)
-    store, shared = ImageStore(images, None, "made up", "made up"), (options.batch, options.batches, options.device)
-    peers = {
-        workers: from_loader(
-            endless(
-                DataLoader(
-                    Pictures(images),
-                    options.batch,
-                    shuffle=True,
-                    drop_last=True,
-                    num_workers=workers,
-                    pin_memory=options.device == "cuda",
-                    persistent_workers=workers > 0,
-                )
-            ),
-            options.batches,
-            options.device,
+    store, size, on_gpu = ImageStore(images, None, "random", "random"), options.batch, options.device == "cuda"
+    streams = {
+        f"torchvision and DataLoader, {workers} workers": endless(
+            DataLoader(
+                Pictures(images), size, shuffle=True, drop_last=True, num_workers=workers, pin_memory=on_gpu,
+                persistent_workers=workers > 0,
+            )
         )
         for workers in options.workers
-    }
-    variants = {f"torchvision and DataLoader, {workers} workers": run for workers, run in peers.items()}
-    variants["the store, flip and crop"] = from_store(store, *shared, flip=True, crop=4)
-    variants["the store, flip, crop and dequantisation"] = from_store(
-        store, *shared, flip=True, crop=4, dequantize=True
-    )
-    if options.device == "cuda":
-        there = ImageStore(images.cuda(), None, "made up", "made up")
-        variants["the store on the GPU, flip and crop"] = from_store(there, *shared, flip=True, crop=4)
-    timings = measure({name: synchronised(run, options.device) for name, run in variants.items()}, options.repeats)
+    }  # fmt: skip
+    streams["the store, flip and crop"] = drawn(store, size, flip=True, crop=4)
+    streams["the store, flip, crop and dequantisation"] = drawn(store, size, flip=True, crop=4, dequantize=True)
+    if on_gpu:
+        there = ImageStore(images.cuda(), None, "random", "random")
+        streams["the store on the GPU, flip and crop"] = drawn(there, size, flip=True, crop=4)
+    variants = {name: taking(stream, options.batches, options.device) for name, stream in streams.items()}
+    timings = measure(variants, options.repeats)
     first = next(iter(timings))
-    rows = [Row(name, timing, None if name == first else timings[first]) for name, timing in timings.items()]
     count = options.batch * options.batches
     speeds = {name: round(count / timing.median) for name, timing in timings.items()}
     ratio = timings[first].relative_to(timings["the store, flip and crop"]).median
-    report(f"{count} images", rows, options.device, options.json, images_per_second=speeds, times_torchvision=ratio)
+    report(
+        f"{count} images",
+        rows_of(timings),
+        options.device,
+        options.json,
+        images_per_second=speeds,
+        times_torchvision=ratio,
+    )
 
 
 if __name__ == "__main__":

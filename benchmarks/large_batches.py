@@ -1,4 +1,4 @@
-"""Parts of ``benchmarks/coding.py``: codes of many samples, built, multiplied by blocks or dense, and in a step."""
+"""The part of ``benchmarks/coding.py`` for large batches: build codes, multiply them dense and in blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import Clock, Row, Timing, Variant, measure, synchronised
+from benchmarks.timing import Clock, Row, Variant, measure, rows_of, synchronised
 from cs_gan import SplineCode
 from cs_gan.core.nodes import coded_nodes, data_nodes
 from cs_gan.core.product import multiply_batch, place
@@ -22,9 +22,9 @@ RATIO = 1.5
 
 
 def torch_spline(nodes: Tensor, points: Tensor) -> Callable[[Tensor], Tensor]:  # (n,), (m,) -> (n, F) -> (m, F)
-    """What a torch program without our matrices does in each step: fit a natural cubic spline, and evaluate it.
+    """Fit and evaluate a natural cubic spline in torch, as a program without our matrices would in each step.
 
-    Stands in for a library: the tridiagonal system of increasing nodes solved for all features at once.
+    Nodes are increasing. It solves the tridiagonal system for all features at once, like a spline library.
     """
     h = nodes.diff()
     piece = (torch.searchsorted(nodes, points, right=True) - 1).clamp(0, len(nodes) - 2)
@@ -50,8 +50,8 @@ def torch_spline(nodes: Tensor, points: Tensor) -> Callable[[Tensor], Tensor]:  
 
 
 def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
-    """E and D of a new code, from their bands, and placed for multiplying on a CPU."""
-    # A seed never used before is a new code to the cache, and these nodes do without it.
+    """Time to build E and D of a new code, and to place them on a CPU for multiplication."""
+    # A new seed makes a code that isn't in the cache. Chebyshev nodes don't use it.
     seeds = itertools.count(time.time_ns())
     variants: dict[str, Variant] = {}
     for K in sizes:
@@ -64,14 +64,13 @@ def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
 
 
 def crossover_rows(sizes: Sequence[int], features: int, repeats: int, clock: Clock, device: str) -> list[Row]:
-    """Encode and decode, forward and backward, dense and by blocks; where the ratio falls below 1 blocks win."""
+    """Encode and decode, forward and backward, dense and in blocks. Blocks are faster if the ratio is below 1."""
     rows = []
     for K in sizes:
         N = round(RATIO * K)
         names = f"encode + decode, K = {K}, dense", f"encode + decode, K = {K}, by blocks"
         variants = {name: _both_ways(K, N, features, device, "blocks" in name) for name in names}
-        timings = measure(variants, repeats, clock)
-        rows += [Row(names[0], timings[names[0]]), Row(names[1], timings[names[1]], timings[names[0]])]
+        rows += rows_of(measure(variants, repeats, clock))
     return rows
 
 
@@ -93,10 +92,10 @@ def _both_ways(K: int, N: int, features: int, device: str, blocked: bool) -> Var
 def share_rows(
     K: int, batch: int, block: str, slices: int, repeats: int, clock: Clock, device: str, network: str
 ) -> tuple[list[Row], float, float]:
-    """Of a classifier's training step, what encode + decode of K samples take, by time and by FLOPs.
+    """Encode + decode of K samples as a share of a classifier's training step, in time and in FLOPs.
 
-    Both grow with the samples and with the features alone, so a machine that can't hold a step of K samples
-    measures a step of ``batch``, and coding of a ``slices``-th of the block's features.
+    A step of K samples may not fit into memory. So it measures a step of ``batch`` samples and codes 1 / ``slices`` of
+    the block's features, and scales both, because they are proportional to the numbers of samples and features.
     """
     model = build_classifier(network, 10).to(device, memory_format=torch.channels_last)
     images = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
@@ -126,11 +125,11 @@ def share_rows(
     shares = timings[names[1]].relative_to(timings[names[0]])
     scale = slices * batch / K
     flops = scale * coded.get_total_flops() / (3 * forward.get_total_flops())
-    return [Row(name, timings[name]) for name in names], scale * Timing(shares.rounds).median, flops
+    return [Row(name, timings[name]) for name in names], scale * shares.median, flops
 
 
 def coding_of(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (K, *G)
-    """Encode x and decode outputs like y, forward and backward, as a coded block does beside its own work."""
+    """Encode x and decode outputs of y's shape, forward and backward, as a coded block does."""
     x = x.detach().requires_grad_()
     outputs = code.encode(y).detach().requires_grad_()  # (N, *G)
     grads = [code.encode(x).detach(), y]

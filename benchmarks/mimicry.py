@@ -1,4 +1,4 @@
-"""torch-mimicry's WGAN-GP, the peer of benchmarks/wgan_step.py, and our networks with its weights."""
+"""torch-mimicry's WGAN-GP networks for benchmarks/wgan_step.py, and our networks with the same weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.timing import width_of
 from cs_gan.gan import gradient_penalty
 from models import build_gan
 
 
 def mimicry(width: int | None, device: str) -> tuple[Any, Any] | None:
-    """Its generator and critic, or None where it isn't installed.
+    """torch-mimicry's generator and critic, or None if it isn't installed.
 
-    Its packages import each other and at last TensorFlow, which a training step never uses: here they are empty, and
-    only the modules that are asked for run.
+    Its packages import each other and also TensorFlow, which a training step doesn't need. So they are replaced by
+    empty packages here, and only the needed modules are imported.
     """
     found = importlib.util.find_spec("torch_mimicry")
     if found is None or not found.submodule_search_locations:
@@ -40,7 +41,7 @@ PARTS = {"b1": "norm1", "c1": "conv1", "b2": "norm2", "c2": "conv2", "c_sc": "sh
 
 
 def our_names(theirs: dict[str, Tensor], first: int) -> dict[str, Tensor]:
-    """Weights or gradients of its generator (whose blocks count from 2) or critic (from 1) under our names."""
+    """Rename weights or gradients of its generator (blocks from number 2) or critic (from 1) to our names."""
     ends = {"l1": "stem.0", "b5": "head.0", "c5": "head.2", "l5": "head.linear"}
     found = {}
     for name, value in theirs.items():
@@ -54,22 +55,22 @@ def our_names(theirs: dict[str, Tensor], first: int) -> dict[str, Tensor]:
 
 
 def ours_like(theirs: tuple[nn.Module, nn.Module], width: int | None, device: str) -> tuple[nn.Module, nn.Module]:
-    """Our networks with the peer's weights."""
-    networks = build_gan("mimicry32", **({"width": width} if width else {}))
+    """Our networks with torch-mimicry's weights."""
+    networks = build_gan("mimicry32", **width_of(width))
     for network, peer, first in zip(networks, theirs, (2, 1), strict=True):
         network.load_state_dict(our_names(peer.state_dict(), first))
-        network.to(device, memory_format=torch.channels_last)  # as train_gan.py has them
+        network.to(device, memory_format=torch.channels_last)  # as in train_gan.py
     return networks
 
 
 def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], batch: int, device: str) -> float:
-    """The largest relative difference of a loss or gradient on the same images, latents and interpolation.
+    """The largest relative difference of a loss or gradient with the same images, latents and interpolation.
 
-    torch-mimicry's critic applies ReLU in place, so that its shortcuts see rectified inputs, as Gulrajani's don't; for
-    the comparison its ReLUs are taken out of place.
+    torch-mimicry's critic applies ReLU in place, so its shortcuts get rectified inputs, unlike Gulrajani's. For this
+    comparison its ReLUs are not in place.
 
     Raises:
-        AssertionError: if it is more than rounding.
+        AssertionError: if the difference is larger than rounding errors.
     """
     in_place = [module for module in theirs[1].modules() if isinstance(module, nn.ReLU)]
     for module in in_place:
@@ -81,25 +82,26 @@ def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], ba
     torch.backends.cudnn.allow_tf32 = allowed
     for module in in_place:
         module.inplace = True
-    # Of a tensor that is 0 but for rounding, such as a bias before batch norm, the scale is the largest of its network.
+    # Some gradients are 0 up to rounding, such as that of a bias before batch norm. So the scale also includes the
+    # largest norm in the network.
     scale = {part: max(float(v.norm()) for k, v in other.items() if k.startswith(part)) for part in ("critic", "gen")}
     errors = {
         name: float((one[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"]))
         for name, value in other.items()
     }
-    # float32 sums of up to 10^5 terms in another order, through a dozen layers; a ReLU on its kink may fall either way.
+    # Rounding of float32 sums of up to 10^5 terms through a dozen layers. At a kink of ReLU the slopes can also differ.
     worst = max(errors, key=lambda name: errors[name])
     assert errors[worst] < 5e-3, f"{worst} differs by {errors[worst]:.2g}"
     return errors[worst]
 
 
 def gradients(pair: tuple[Any, Any], peer: bool, real: Tensor, z: Tensor) -> dict[str, Tensor]:
-    """Of the critic's whole loss and of the generator's, by our names, and the critic's loss."""
+    """The critic's loss and the gradients of both losses, by our names."""
     generator, critic = pair
     generator.zero_grad()
     critic.zero_grad()
     fake = generator(z)
-    torch.manual_seed(2)  # of the peer's interpolation, which is drawn on the CPU
+    torch.manual_seed(2)  # torch-mimicry draws the interpolation on the CPU
     if peer:
         penalty = critic.compute_gradient_penalty_loss(real, fake.detach(), 10.0)
     else:
@@ -115,7 +117,7 @@ def gradients(pair: tuple[Any, Any], peer: bool, real: Tensor, z: Tensor) -> dic
 
 
 class Quiet:
-    """The log that torch-mimicry's steps want; reading the values is left out, to its advantage."""
+    """The log that torch-mimicry's steps need. It doesn't read the values, which makes torch-mimicry faster."""
 
     def add_metric(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing."""
+        """Do nothing."""

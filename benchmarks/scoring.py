@@ -1,7 +1,7 @@
-"""Seconds to score images: our Evaluator against torch-fidelity itself: ``python -m benchmarks.scoring``.
+"""Time to score images with our Evaluator and with torch-fidelity: ``python -m benchmarks.scoring``.
 
-The same extractor, images and scores (distance, Inception Score, KID, precision and recall). Both start cold in each
-round: features of the real images are read anew. Ours then keeps them, which is told apart as *again*.
+Both use the same extractor, images and scores (distance, Inception Score, KID, precision and recall). In each round
+both start without stored features of the real images. *Again* is our time with stored features.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from benchmarks.timing import Row, measure, report, synchronised
+from benchmarks.timing import measure, parser, report, rows_of, synchronised
 from cs_gan.metrics import EXTRACTORS, Evaluator
 from cs_gan.metrics.images import generated_images
 
 
 class Replay(nn.Module):
-    """A generator whose images are given: uint8 (n, 3, H, W), in order, from the start whenever it was through."""
+    """A generator that returns given images, uint8 (n, 3, H, W), in order and repeatedly."""
 
     latent_dim = 4
 
@@ -32,14 +32,14 @@ class Replay(nn.Module):
         self.images, self.at = images, 0
 
     def forward(self, z: Tensor) -> Tensor:  # (B, 4) -> (B, 3, H, W) in [-1, 1]
-        """The next ones."""
+        """The next B images."""
         chosen = self.images[self.at : self.at + len(z)]
         self.at = (self.at + len(z)) % len(self.images)
         return chosen.to(z.device) / 127.5 - 1
 
 
 class Images(Dataset[Tensor]):
-    """uint8 images, one by one, as torch-fidelity wants them."""
+    """uint8 images one by one, as torch-fidelity needs them."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -52,20 +52,16 @@ class Images(Dataset[Tensor]):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--extractor", choices=list(EXTRACTORS), default="efficientnet_lite0")
-    parser.add_argument("--images", type=int, default=1000, help="generated, and as many real ones")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds")
-    parser.add_argument("--toy", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
+    """Run from the command line."""
+    words = parser(__doc__, "python -m benchmarks.scoring", repeats=3)
+    words.add_argument("--extractor", choices=list(EXTRACTORS), default="efficientnet_lite0")
+    words.add_argument("--images", type=int, default=1000, help="number of generated and of real images")
+    words.add_argument("--batch", type=int, default=64)
+    options = words.parse_args(arguments)
     if options.toy:
-        options.images, options.repeats = 24, 1
+        options.images, options.repeats = 10, 1
     torch.manual_seed(0)
-    # Blurred noise, so that images have something in common.
+    # Blurred noise, so that the images are similar.
     pixels = nn.functional.interpolate(torch.rand(2 * options.images, 3, 6, 6), size=32, mode="bilinear")
     generated, real = (pixels * 255).to(torch.uint8).chunk(2)
     spec = EXTRACTORS[options.extractor]
@@ -79,15 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
         "ours, again": lambda: warm(Replay(generated)),
     }
     timings = measure({name: synchronised(run, options.device) for name, run in variants.items()}, options.repeats)
-    base = timings["torch-fidelity"]
-    rows = [Row(name, timing, None if timing is base else base) for name, timing in timings.items()]
     scores = theirs()
     pairs = {spec.distance: "frechet_inception_distance", spec.kernel_distance: "kernel_inception_distance_mean"}
     difference = max(abs(first.values[ours] - scores[name]) / abs(scores[name]) for ours, name in pairs.items())
-    ratio = timings["ours, cold"].relative_to(base).median
+    ratio = timings["ours, cold"].relative_to(timings["torch-fidelity"]).median
     title = f"{options.images} images against as many, {options.extractor}"
     figures = {"ratio_to_torch_fidelity": ratio, "largest_relative_difference": difference}
-    report(title, rows, options.device, options.json, **figures)
+    report(title, rows_of(timings), options.device, options.json, **figures)
 
 
 def _evaluator(options: argparse.Namespace, real: Tensor, cache: Path) -> Evaluator:

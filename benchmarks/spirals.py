@@ -1,7 +1,7 @@
-"""Two spirals: the decision boundaries of ERM, mixup, logit norm and coded training side by side, with their numbers.
+"""Two spirals: compare the decision boundaries of ERM, mixup, logit norm and coded training.
 
-``python -m benchmarks.spirals`` prints the table, and writes docs/pictures/spirals.png with spirals.csv beside it.
-Strengths are chosen among as many for every method, on seeds and points of their own.
+``python -m benchmarks.spirals`` prints the table, and writes docs/pictures/spirals.png with spirals.csv beside it. For
+each method the best of equally many strengths is chosen, with separate seeds and points.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train, and the strengths that are tried; ERM has none."""
+    """A training method and the strengths to try. ERM has none."""
 
     name: str
     strengths: tuple[float, ...] = (0.0,)
@@ -91,14 +91,14 @@ def train(method: Method, strength: float, seed: int, steps: int, points: int, n
 
 @torch.no_grad()
 def accuracy(network: nn.Module, x: Tensor, labels: Tensor) -> float:  # (n, 2), (n,)
-    """In percent."""
+    """The accuracy in percent."""
     return 100 * float((network(x).argmax(1) == labels).float().mean())
 
 
 def measures(network: nn.Module, noise: float, seed: int) -> dict[str, float]:
-    """Every one of MEASURES, on points that no method was trained or chosen on.
+    """All MEASURES, on points that were not used for training or for the choice of strengths.
 
-    The energy of the probabilities leaves out what a mere scale of the logits does.
+    The scale of the logits has less influence on the energy of the probabilities.
     """
     x, labels = two_spirals(4000, noise=noise, seed=derive_seed(seed, "test"))
     edge = boundary(decision_field(network, EXTENT, RESOLUTION), EXTENT)
@@ -118,7 +118,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]], chosen: Mapping[st
 
 
 def mean_and_error(values: Sequence[float]) -> str:
-    """``94.74 ± 0.29``, with two digits of the error where that is below 100."""
+    """``94.74 ± 0.29``, with two significant digits of the error if it is below 100."""
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     decimals = max(0, 1 - math.floor(math.log10(error))) if error else 2
     return f"{np.mean(values):,.{decimals}f} ± {error:,.{decimals}f}"
@@ -126,7 +126,7 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, float]], noise: float, points: int,
          seed: int, path: Path) -> None:  # fmt: skip
-    """One panel a method: the probability of class 1, the boundary, the training points, and the numbers."""
+    """One panel per method: the probability of class 1, the boundary, the training points and the numbers."""
     figure = Figure(figsize=(3.3 * len(networks), 4.3), layout="constrained")
     axis = np.linspace(-EXTENT, EXTENT, RESOLUTION)
     x, labels = two_spirals(points, noise=noise, seed=derive_seed(seed, "train"))
@@ -156,11 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Choose strengths, train, measure, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spirals", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/pictures/spirals.png"))
-    parser.add_argument("--seeds", type=int, default=8, help="networks a method that are measured (%(default)s)")
-    parser.add_argument("--tuning-seeds", type=int, default=3, help="networks a strength to choose by (%(default)s)")
-    parser.add_argument("--steps", type=int, default=1500, help="(%(default)s)")
-    parser.add_argument("--points", type=int, default=200, help="to train on (%(default)s)")
-    parser.add_argument("--noise", type=float, default=0.08, help="standard deviation (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=8, help="networks to measure for each method (%(default)s)")
+    parser.add_argument("--tuning-seeds", type=int, default=3, help="networks to choose each strength (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps (%(default)s)")
+    parser.add_argument("--points", type=int, default=200, help="training points (%(default)s)")
+    parser.add_argument("--noise", type=float, default=0.08, help="standard deviation of the points (%(default)s)")
     given = parser.parse_args(arguments)
     setting = (given.steps, given.points, given.noise)
     tuned = [(method, strength) for method in METHODS for strength in method.strengths if len(method.strengths) > 1]

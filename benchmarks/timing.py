@@ -1,7 +1,8 @@
-"""Interleaved timing: variants take turns, so that what a noisy machine does to one it does to all."""
+"""Timing of variants in turns, so noise of the machine affects all of them equally. Common options and reports."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -18,12 +19,12 @@ import torch
 
 Variant = Callable[[], object]
 Clock = Callable[[], float]
-LEAST = 0.02  # seconds; what is faster is called several times in a row
+LEAST = 0.02  # seconds; faster variants are called several times in a row
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One value per round: seconds of a call, or a ratio of such."""
+    """One value per round: the seconds of a call, or a ratio of two."""
 
     rounds: tuple[float, ...]
 
@@ -35,25 +36,31 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Over the rounds."""
+        """The median over the rounds."""
         return self.quartiles[1]
 
     def relative_to(self, base: Timing) -> Timing:
-        """The ratio to ``base`` in each round, which a drift of the machine does not touch."""
+        """The ratio to ``base`` in each round. A drift of the machine doesn't change it."""
         return Timing(tuple(a / b for a, b in zip(self.rounds, base.rounds, strict=True)))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a timing, and what it is a multiple of (or None)."""
+    """One line of a table: a timing, and the timing that it is compared with (or None)."""
 
     name: str
     timing: Timing
     base: Timing | None = None
 
 
+def rows_of(timings: Mapping[str, Timing], base: str | None = None) -> list[Row]:
+    """A row for each timing, compared with the timing ``base`` (default: the first)."""
+    base = base or next(iter(timings))
+    return [Row(name, timing, None if name == base else timings[base]) for name, timing in timings.items()]
+
+
 def table(rows: list[Row]) -> list[list[str]]:
-    """A header, then for each row: name, median milliseconds with quartiles, ratio to its base with quartiles."""
+    """A header, and for each row: name, median milliseconds with quartiles, ratio to its base with quartiles."""
     lines = [["measurement", "ms", "ms q1", "ms q3", "ratio", "ratio q1", "ratio q3"]]
     for row in rows:
         low, middle, high = (f"{1e3 * value:.4g}" for value in row.timing.quartiles)
@@ -66,7 +73,7 @@ def table(rows: list[Row]) -> list[list[str]]:
 
 
 def machine(device: str = "cpu") -> str:
-    """What figures depend on, in a line: card or processor, threads, versions."""
+    """The hardware and versions in one line."""
     names: list[str] = []
     with suppress(OSError):
         names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -76,8 +83,28 @@ def machine(device: str = "cpu") -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
 
 
+def clock_for(device: str) -> Clock:
+    """Processor time on one CPU thread, because other processes don't affect it; otherwise wall time."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def parser(about: str | None, prog: str | None = None, repeats: int = 5) -> argparse.ArgumentParser:
+    """A parser with the options of all speed benchmarks."""
+    found = argparse.ArgumentParser(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    found.add_argument("--repeats", type=int, default=repeats, help=f"number of rounds ({repeats})")
+    found.add_argument("--toy", action="store_true", help="tiny sizes, to check that the benchmark runs")
+    found.add_argument("--json", type=Path, help="write the results to this file")
+    return found
+
+
+def width_of(width: int | None) -> dict[str, int]:
+    """The override of build_gan for ``--width``; none for the network's own width."""
+    return {"width": width} if width else {}
+
+
 def synchronised(run: Variant, device: str) -> Variant:
-    """The same, done when it returns: a GPU works on after a call has come back."""
+    """The same variant, but it returns only when the GPU has finished."""
     if device != "cuda":
         return run
 
@@ -89,7 +116,7 @@ def synchronised(run: Variant, device: str) -> Variant:
 
 
 def report(title: str, rows: list[Row], device: str, path: Path | None = None, **figures: object) -> None:
-    """Print the table under the machine's line; write it, with more figures, as JSON if a path is given."""
+    """Print the table and the figures, and write them as JSON if a path is given."""
     lines = table(rows)
     wide = max(len(line[0]) for line in lines)
     print(f"{title}\n{machine(device)}; medians and quartiles over rounds")
@@ -109,10 +136,9 @@ def measure(variants: Mapping[str, Variant], repeats: int, clock: Clock = time.p
     """Seconds per call of each variant, in rounds: A B C A B C ...
 
     Args:
-        variants: what to call, by name.
-        repeats: rounds, after one that warms up and is not counted.
-        clock: ``time.process_time`` leaves out what other processes take; on more than one thread it
-            adds threads up, so there use wall time.
+        variants: functions by name.
+        repeats: number of rounds, after a warm-up that doesn't count.
+        clock: wall time, or that of :func:`clock_for`.
     """
     calls = {name: _calls(run, clock) for name, run in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -123,8 +149,8 @@ def measure(variants: Mapping[str, Variant], repeats: int, clock: Clock = time.p
 
 
 def _calls(run: Variant, clock: Clock) -> int:
-    """Warm up, and say how many calls take ``LEAST``."""
-    if _seconds(run, 1, clock) > 10 * LEAST:  # too long for the first call's extras to matter
+    """Warm up, and return the number of calls that take ``LEAST``."""
+    if _seconds(run, 1, clock) > 10 * LEAST:  # so long that the extra time of a first call doesn't matter
         return 1
     return max(1, math.ceil(LEAST / _seconds(run, 1, clock)))
 

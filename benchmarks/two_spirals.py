@@ -14,7 +14,7 @@ from cs_gan.randomness import stream
 def two_spirals(
     n: int, *, noise: float = 0.03, turns: float = 1.5, seed: int = 0
 ) -> tuple[Tensor, Tensor]:  # -> (n, 2) float32, (n,) int64
-    """Points on two arms that wind around the origin and are mirror images at the origin; labels alternate 0 and 1.
+    """Points on two arms that wind around the origin and are symmetric about it. Labels alternate between 0 and 1.
 
     An arm is ``r (cos 2 pi turns r, sin 2 pi turns r)``. The radius r is the root of a uniform number, so points are
     about as dense outside as inside. Lang and Witbrock's spirals ("Learning to tell two spirals apart", 1988)

@@ -1,13 +1,13 @@
-"""A WGAN-GP iteration, 5 critic steps and a generator step, against torch-mimicry: ``python benchmarks/wgan_step.py``.
+"""Compare a WGAN-GP iteration, 5 critic steps and 1 generator step, with torch-mimicry.
 
-The peer is torch-mimicry 0.1.16 running its own ``train_step``, in the same process, on networks of the same
-architecture and weights; losses and gradients are compared first. Install it for this benchmark alone::
+torch-mimicry 0.1.16 runs its own ``train_step`` in the same process, on networks with the same architecture and
+weights. Losses and gradients are compared first. Install it only for this benchmark::
 
     pip install --no-deps --target mimicry torch-mimicry==0.1.16
     python benchmarks/wgan_step.py --mimicry mimicry
 
-``--device cuda`` also times whole steps of ``train_gan.py``'s task, with CUDA graphs and without, coded and plain.
-``--end-to-end 60`` runs ``train_gan.py`` itself for so many seconds and reads its log.
+``--device cuda`` also times whole steps of ``train_gan.py``, with and without CUDA graphs, coded and plain.
+``--end-to-end 60`` runs ``train_gan.py`` itself for 60 seconds and reads its log.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import io
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +31,10 @@ sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
 import train_gan  # noqa: E402
 from benchmarks.mimicry import Quiet, mimicry, ours_like, require_equal  # noqa: E402
-from benchmarks.timing import Row, Timing, Variant, measure, report, synchronised  # noqa: E402
+from benchmarks.task_steps import task_rows  # noqa: E402
+from benchmarks.timing import Row, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
 from cs_gan.gan import critic_step, generator_step  # noqa: E402
-from cs_gan.training import GanConfig, Session, parse_config, read_lines  # noqa: E402
+from cs_gan.training import GanConfig, parse_config, read_lines  # noqa: E402
 from models import build_gan  # noqa: E402
 
 N_CRITIC = 5
@@ -46,7 +45,7 @@ PEER, OURS = "torch-mimicry 0.1.16", "ours"
 
 
 def peer_iteration(theirs: tuple[Any, Any], real: Tensor) -> dict[str, Variant]:
-    """Its critic step, its generator step, and five and one of them."""
+    """torch-mimicry's critic step, generator step and iteration."""
     generator, critic = theirs
     optimizers = [torch.optim.Adam(net.parameters(), 0.0, (0.0, 0.9)) for net in theirs]
     shared = {"real_batch": (real, None), "log_data": Quiet(), "device": real.device}
@@ -56,7 +55,7 @@ def peer_iteration(theirs: tuple[Any, Any], real: Tensor) -> dict[str, Variant]:
 
 
 def our_iteration(ours: tuple[nn.Module, nn.Module], real: Tensor) -> dict[str, Variant]:
-    """The same of ours. A learning rate of 0 does Adam's whole work and leaves every round the same weights."""
+    """Our own. With a learning rate of 0 Adam does all its work, but the weights stay the same in every round."""
     generator, critic = ours
     fused = {"fused": True} if real.is_cuda else {}
     optimizers = [torch.optim.Adam(net.parameters(), 0.0, (0.0, 0.9), **fused) for net in ours]
@@ -74,7 +73,7 @@ def our_iteration(ours: tuple[nn.Module, nn.Module], real: Tensor) -> dict[str, 
 
 
 def parts(critic: Variant, generator: Variant) -> dict[str, Variant]:
-    """By name; the iteration is what counts."""
+    """The iteration and its parts, by name."""
 
     def iteration() -> None:
         for _ in range(N_CRITIC):
@@ -85,11 +84,11 @@ def parts(critic: Variant, generator: Variant) -> dict[str, Variant]:
 
 
 def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    """Both iterations, taking turns."""
+    """Time both iterations in turns."""
     theirs = mimicry(options.width, options.device)
     if theirs is None:
         print("torch-mimicry isn't installed, so there is no peer (see --help for the command).")
-        ours = tuple(net.to(options.device) for net in build_gan("mimicry32", **width_of(options)))
+        ours = tuple(net.to(options.device) for net in build_gan("mimicry32", **width_of(options.width)))
         difference = None
     else:
         ours = ours_like(theirs, options.width, options.device)
@@ -99,24 +98,15 @@ def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, A
     if theirs:
         variants |= {f"{PEER}, {name}": run for name, run in peer_iteration(theirs, real).items()}
     run = {name: synchronised(variant, options.device) for name, variant in variants.items()}
-    # On one thread processor time leaves out what other processes take.
-    alone = options.device == "cpu" and torch.get_num_threads() == 1
-    timings = measure(run, options.repeats, time.process_time if alone else time.perf_counter)
-    rows = [Row(name, timing, base_of(name, timings)) for name, timing in timings.items()]
+    timings = measure(run, options.repeats, clock_for(options.device))
+    rows = [
+        Row(name, timing, timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None)
+        for name, timing in timings.items()
+    ]
     if theirs is None:
         return rows, {}
     ratio = timings[f"{OURS}, iteration"].relative_to(timings[f"{PEER}, iteration"]).median
     return rows, {"ratio_to_mimicry": ratio, "largest_difference": difference}
-
-
-def base_of(name: str, timings: dict[str, Timing]) -> Timing | None:
-    """What ours is a multiple of."""
-    return timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None
-
-
-def width_of(options: argparse.Namespace) -> dict[str, int]:
-    """As an override of build_gan."""
-    return {"width": options.width} if options.width else {}
 
 
 # -- whole steps of train_gan.py -------------------------------------------------------------------
@@ -144,51 +134,33 @@ CUDA_MODES = {
 }
 
 
-def task_step(stack: ExitStack, *arguments: str) -> Variant:
-    """A step of a real task, with everything but the log: data, draws, both networks, averages."""
-    base = ["--data.name=digits", "--data.channels=3", "--data.image_size=32", "--tracking.trackers=none"]
-    base += ["--metrics.extractor=none", f"--output_dir={stack.enter_context(tempfile.TemporaryDirectory())}"]
-    config = parse_config(GanConfig, [*base, *arguments])
-    task = train_gan.GanTask(config, Session(config, stack))
-    stack.callback(task.close)
-    return partial(task.step, 0)
-
-
-def task_rows(network: str, options: argparse.Namespace) -> list[Row]:
-    """Every mode of one network, taking turns, as multiples of the first."""
+def network_rows(network: str, options: argparse.Namespace) -> list[Row]:
+    """Time all modes of one network in turns, compared with the first."""
     modes = CUDA_MODES if options.device == "cuda" else MODES
-    modes = {name: given for name, given in modes.items() if network == "paper32" or "coded" not in name}
-    extra = [f"--model.width={options.width}"] if options.width else []
-    extra += [f"--training.batch_size={options.batch}"]
+    shared = [*NETWORKS[network], "--metrics.extractor=none", f"--training.batch_size={options.batch}"]
+    shared += [f"--model.width={options.width}"] if options.width else []
     if options.toy:
-        extra += ["--training.generator_batch_size=4", "--training.n_critic=1", "--training.steps=4"]
-    with ExitStack() as stack:
-        steps = {}
-        for name, given in modes.items():
-            step = task_step(stack, *NETWORKS[network], *given, *extra)
-            for _ in range(1 if options.toy else 4):  # until it runs as a graph
-                step()
-            steps[f"{network}, {name}"] = synchronised(step, options.device)
-        timings = measure(steps, options.repeats)
-    first = next(iter(timings))
-    rows = [Row(name, timing, None if name == first else timings[first]) for name, timing in timings.items()]
-    if options.device == "cuda":
-        torch.cuda.empty_cache()
-    return rows
+        shared += ["--training.generator_batch_size=4", "--training.n_critic=1", "--training.steps=4"]
+    named = {
+        f"{network}, {name}": [*shared, *mode]
+        for name, mode in modes.items()
+        if network == "paper32" or "coded" not in name
+    }
+    return task_rows(train_gan.GanTask, GanConfig, named, options)
 
 
 # -- train_gan.py itself ---------------------------------------------------------------------------
 
 
 def end_to_end(recipe: str, seconds: float, *arguments: str) -> dict[str, float]:
-    """Generator steps and real images a second over the second half of a run, from its log.
+    """Generator steps and real images per second in the second half of a run, from its log.
 
-    The first half has the start of the process, the first samples and the warm-up of the first graphs. The images are
-    made up unless ``arguments`` say which.
+    The first half includes the start of the process, the first samples and the warm-up of the first graphs. The images
+    are random unless ``arguments`` name a data set.
     """
     with tempfile.TemporaryDirectory() as folder:
         if not any(word.startswith("--data.") for word in arguments):
-            arguments = (*arguments, "--data.name=folder", f"--data.root={made_up_images(Path(folder) / 'images.zip')}")
+            arguments = (*arguments, "--data.name=folder", f"--data.root={random_images(Path(folder) / 'images.zip')}")
         command = [sys.executable, str(ROOT / "train_gan.py"), f"--config={ROOT / 'configs/gan' / recipe}.yaml"]
         command += [f"--output_dir={folder}/run", "--metrics.extractor=none", "--tracking.trackers=none"]
         command += [f"--training.max_minutes={seconds / 60}", *arguments]
@@ -205,8 +177,8 @@ def end_to_end(recipe: str, seconds: float, *arguments: str) -> dict[str, float]
     }
 
 
-def made_up_images(path: Path, count: int = 4_000) -> Path:
-    """A zip of random images of CIFAR-10's size, since speed doesn't depend on what they show."""
+def random_images(path: Path, count: int = 4_000) -> Path:
+    """A zip of random images of CIFAR-10's size. The speed doesn't depend on their content."""
     pixels = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8).numpy()
     with zipfile.ZipFile(path, "w") as archive:
         for i, image in enumerate(pixels):
@@ -217,21 +189,19 @@ def made_up_images(path: Path, count: int = 4_000) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--mimicry", type=Path, help="folder that holds torch_mimicry, if it isn't installed")
-    parser.add_argument("--batch", type=int, default=64, help="images a critic step (64)")
-    parser.add_argument("--width", type=int, help="of all networks; their own by default")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (5)")
-    parser.add_argument("--threads", type=int, help="of torch on the CPU; all by default")
-    parser.add_argument("--networks", default=None, help="whole steps of these, by commas; all on cuda, else none")
-    parser.add_argument("--end-to-end", type=float, default=0.0, help="seconds of train_gan.py for each recipe")
-    parser.add_argument("--recipes", default="cifar10_paper,cifar10_paper_coded", help="of --end-to-end")
-    parser.add_argument("--toy", action="store_true", help="tiny, to see that it runs")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("more", nargs="*", help="after --: more arguments for train_gan.py")
-    options = parser.parse_args(arguments)
+    """Run from the command line."""
+    words = parser(__doc__)
+    words.add_argument("--mimicry", type=Path, help="folder that contains torch_mimicry, if it isn't installed")
+    words.add_argument("--batch", type=int, default=64, help="images in a critic step (64)")
+    words.add_argument("--width", type=int, help="of all networks (default: their own)")
+    words.add_argument("--threads", type=int, help="torch threads on the CPU (default: all)")
+    words.add_argument(
+        "--networks", help="time whole steps of these networks, separated by commas (default: all on cuda, none on cpu)"
+    )
+    words.add_argument("--end-to-end", type=float, default=0.0, help="seconds of train_gan.py for each recipe")
+    words.add_argument("--recipes", default="cifar10_paper,cifar10_paper_coded", help="for --end-to-end")
+    words.add_argument("more", nargs="*", help="after --: further arguments for train_gan.py")
+    options = words.parse_args(arguments)
     if options.toy:
         options.width, options.batch, options.repeats = 8, 4, 1
     if options.threads:
@@ -248,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows, figures = against_mimicry(options)
     chosen = list(NETWORKS) if options.networks is None and options.device == "cuda" else []
     for network in options.networks.split(",") if options.networks else chosen:
-        rows += task_rows(network, options)
+        rows += network_rows(network, options)
     report("5 critic steps and a generator step", rows, options.device, options.json, **figures)
 
 

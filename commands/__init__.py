@@ -1,1 +1,1 @@
-"""What the scripts' commands do; scripts import it, and neither cs_gan nor models knows it."""
+"""The commands of evaluate.py and the parts of the training scripts. Only scripts import this package."""

@@ -1,7 +1,4 @@
-"""Accuracy of a classifier: on its test images, on shifted ones, plain and under Randomized Coded Inference.
-
-What an encoder's features are worth is in ``features.py``.
-"""
+"""Accuracy of a classifier on test and shifted images, plain and under RCI. For encoders see ``features.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from cs_gan.training import ClassifierConfig, parse_config
 
 
 def score_accuracy(job: Job) -> None:
-    """Score the classifier as at the end of training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
+    """Score a classifier as at the end of training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
     start = time.perf_counter()
     config = parse_config(ClassifierConfig, job.recipe_words({}, "data|metrics"), prog="evaluate.py")
     network = classifier_of(job.snapshot, job.path, job.device)
@@ -43,15 +40,15 @@ def score_accuracy(job: Job) -> None:
 def stores_to_score(
     config: ClassifierConfig, test: ImageStore, *, full: bool, limit: int | None = None
 ) -> Iterator[tuple[str, ImageStore]]:
-    """The test images, under no name; in full, what shifted ones there are by name, each made when it is due.
+    """The test images, with an empty name. If ``full``, also all shifted images by name, loaded one set at a time.
 
-    Corruptions are made of the test images, or read from CIFAR-10-C where ``metrics.shifted`` has its folder.
+    Corrupted images are computed from the test images, or read from CIFAR-10-C if ``metrics.shifted`` has its folder.
 
     Args:
-        limit: images of each published set.
+        limit: number of images from each published set.
 
     Raises:
-        DataError: for shifted images that can't be read, or are of other classes.
+        DataError: for shifted images that can't be read or have other classes.
     """
     yield "", test
     if not full:
@@ -60,7 +57,7 @@ def stores_to_score(
     shape = {"channels": test.image_shape[0], "image_size": test.image_shape[-1], "limit": limit}
     corruptions, severity = published.pop("cifar10_c", None), metrics.severity
     if corruptions is not None and not metrics.corruptions:
-        raise ConfigError("metrics.shifted: of cifar10_c say which, such as --metrics.corruptions=fog,snow.")
+        raise ConfigError("metrics.shifted: name the corruptions of cifar10_c, such as --metrics.corruptions=fog,snow.")
     for name in metrics.corruptions:
         if corruptions is None:
             yield f"{name} {severity}", corrupted(test, name, severity)
@@ -72,7 +69,7 @@ def stores_to_score(
 
 
 def check_shifted(config: ClassifierConfig, test: ImageStore) -> None:
-    """Refuse now what :func:`stores_to_score` would refuse after hours of training; one image of each is made."""
+    """Raise the errors of :func:`stores_to_score` before training. It makes one image of each set."""
     one = replace(test, images=test.images[:1], labels=labels_of(test)[:1])
     for _ in stores_to_score(config, one, full=True, limit=1):
         pass
@@ -89,13 +86,14 @@ def accuracies(
     rank: int = 0,
     processes: int = 1,
 ) -> dict[str, float]:
-    """Accuracy in percent on each store, plain and under RCI, and the cross-entropy on the one without a name.
+    """Accuracy in percent on each store, plain and under RCI, and the cross-entropy on the store with an empty name.
 
-    In full, also that of the plain network under FGSM. RCI under attack takes more care: ``evaluate.py attack``.
+    If ``full``, also the accuracy of the plain network under FGSM. For RCI under attack use ``evaluate.py attack``,
+    which also checks the attacks.
 
     Args:
-        network: free to be another's: not attached to the coding of training.
-        train: gives the bank that fills a last group that is short, so that every image is coded among as many.
+        network: must not be attached to a CodedSmoothing.
+        train: images for the reference bank. It fills up a short last group, so all groups have the same size.
     """
     metrics = config.metrics
     networks: dict[str, nn.Module] = {"": network}
@@ -118,14 +116,14 @@ def accuracies(
 
 
 def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: torch.device) -> Iterator[Group]:
-    """The groups, each image moved by FGSM; eps is of pixels in [0, 1]."""
+    """The groups with all images attacked by FGSM; eps is for pixels in [0, 1]."""
     for number, images, labels in groups:
         images, labels = images.to(device), labels.to(device)
         yield number, fgsm(network, images, labels, eps=eps_from_pixels(eps)), labels
 
 
 def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[Group]:
-    """A process's share of the images, in groups that RCI codes together."""
+    """The images of one process, in groups that RCI codes together."""
     labels = labels_of(store)
     for number in range(rank, math.ceil(len(store) / size), processes):
         indices = torch.arange(number * size, min((number + 1) * size, len(store)))
@@ -140,7 +138,7 @@ def scored(
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Scores with what they depend on, as a line of metrics.jsonl has them."""
+    """The scores with their provenance, in the form of a line of metrics.jsonl."""
     metrics = config.metrics
     keys = ("ratio", "blocks", "votes", "group")
     provenance = {

@@ -1,4 +1,4 @@
-"""``evaluate.py attack``: how a classifier and Randomized Coded Inference stand attacks, with the gates of a claim."""
+"""``evaluate.py attack``: attack a classifier under Randomized Coded Inference, and check the gates of a claim."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from commands.attack_plan import BASELINE, DEFENDED, SIZES, Planned, plan
 from commands.bench import Bench
 from commands.job import Command, Job
 from commands.parsing import epsilons, names, positive, seed
-from cs_gan.attacks import THREATS, ResultRow, ThreatModel, check_gates, find_threat, verdict
+from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, check_gates, find_threat, verdict
 from cs_gan.attacks.threats import SQUARE
 from cs_gan.errors import ConfigError
 from cs_gan.report import save_robustness
@@ -29,7 +29,7 @@ FRESH = "neighbours clean and fresh"
 
 
 def attack(job: Job) -> None:
-    """Attack a classifier under Randomized Coded Inference by every threat model, and check what may be claimed."""
+    """Attack a classifier under Randomized Coded Inference with every threat model, and check what may be claimed."""
     bench = Bench(job)
     notes: list[str] = []
     folder = job.beside("robustness" if job.path.stem == "snapshot" else f"robustness-{job.path.stem}", bench.output)
@@ -45,7 +45,8 @@ def attack(job: Job) -> None:
     ledger = Ledger(folder / "robustness.jsonl", bench.provenance())
     defence = ledger.get("defence", bench.measure)
     print(f"{len(bench.images)} of {bench.test.description}; {len(planned)} rows; {folder / 'robustness.jsonl'}")
-    print(f"without RCI {percent(defence['plain'])}, with RCI {percent(defence['defended']['mean'])}")
+    without, defended = Interval(**defence["plain"]), Interval(**defence["defended"]["mean"])
+    print(f"without RCI {without}, with RCI {defended}")
     rows = run_all(bench, planned, ledger)
     gates = check_gates([ResultRow.from_dict(row) for row in rows if row["network"] == DEFENDED])
     found = verdict(gates)
@@ -71,11 +72,7 @@ def attack(job: Job) -> None:
 
 
 def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
-    """Those asked for, or all that can be run; what is left out then goes into the notes.
-
-    Raises:
-        ConfigError: for one asked for that can't be run.
-    """
+    """The threats in ``--threats`` (ConfigError if one can't run), or all that can run. Notes list the others."""
     asked: Sequence[str] | None = bench.job.arguments.threats
     threats = {threat.name: threat for threat in map(find_threat, asked or THREATS)}
     group = min(bench.job.arguments.group, len(bench.images))
@@ -97,19 +94,20 @@ def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
 
 @dataclass
 class Ledger:
-    """What was computed under a provenance, in a file that a kill leaves whole."""
+    """The results computed with one provenance, in a file that stays readable if the process is killed."""
 
     path: Path
     provenance: Row
 
     def __post_init__(self) -> None:
-        about = {key: value for key, value in self.provenance.items() if key != "snapshot"}  # its digest counts
+        # The snapshot counts by its digest, not by its path.
+        about = {key: value for key, value in self.provenance.items() if key != "snapshot"}
         self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         lines = read_lines(self.path)
         self.found = {line.get("row"): line.get("found") for line in lines if line.get("key") == self.key}
 
     def get(self, identity: str, compute: Callable[[], Any]) -> Any:
-        """What is there, or else is computed now and written down."""
+        """The stored result, or else that of ``compute``, which is then stored."""
         if identity not in self.found:
             found = compute()
             append_line(self.path, {"key": self.key, "row": identity, "found": found})
@@ -118,23 +116,23 @@ class Ledger:
 
 
 def run_all(bench: Bench, planned: Sequence[Planned], ledger: Ledger) -> list[Row]:
-    """Every row, with a line for each as it comes and the time that the rest will take."""
+    """Compute all rows. Print a line for each, with the estimated remaining time."""
     given = bench.job.arguments
     passes = {
         row.identity: row.passes(len(bench.images), given.group, given.targets, given.draws * given.votes)
         for row in planned
     }
-    there = [row for row in planned if row.identity in ledger.found]
-    if there:
-        print(f"{len(there)} of {len(planned)} rows are there already")
-    left, spent, seconds = sum(passes.values()) - sum(passes[row.identity] for row in there), 0.0, 0.0
+    done = [row for row in planned if row.identity in ledger.found]
+    if done:
+        print(f"{len(done)} of {len(planned)} rows are there already")
+    left, spent, seconds = sum(passes.values()) - sum(passes[row.identity] for row in done), 0.0, 0.0
     rows = []
     for number, row in enumerate(planned, 1):
         start, known = time.perf_counter(), row.identity in ledger.found
         try:
             found: list[Row] = ledger.get(row.identity, partial(bench.run, row))
         except KeyboardInterrupt:
-            print(f"stopped after {number - 1} of {len(planned)} rows; the same command goes on from there")
+            print(f"stopped after {number - 1} of {len(planned)} rows; the same command continues from there")
             raise
         rows += found
         if known:
@@ -160,13 +158,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def percent(interval: Row) -> str:
-    """``97.1 % [96.0, 98.0]``."""
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * interval[key] for key in ("value", "low", "high")))
-
-
 def as_csv(rows: Sequence[Row]) -> str:
-    """A line a row; lists are separated by spaces."""
+    """One line for each row; the values of a list are separated by spaces."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     table.writeheader()
@@ -181,22 +174,22 @@ COMMAND = Command(
     {
         "threats": (None, {"type": names, "help": f"separated by commas (all that can be run): {', '.join(THREATS)}"}),
         "eps": (EPS, {"type": epsilons, "help": "radii in units of pixels in [0, 1], such as 8/255 (%(default)s)"}),
-        "norm": ("linf", {"choices": ("linf", "l2"), "help": "of the ball (%(default)s)"}),
-        "images": (1000, {"type": positive, "help": "test images, drawn by the seed (%(default)s)"}),
+        "norm": ("linf", {"choices": ("linf", "l2"), "help": "norm of the perturbation (%(default)s)"}),
+        "images": (1000, {"type": positive, "help": "number of test images, drawn by the seed (%(default)s)"}),
         "ratio": (1.5, {"type": float, "help": "N/K of Randomized Coded Inference (%(default)s)"}),
         "blocks": ([""], {"type": names, "help": "blocks that RCI codes, by name or pattern (the whole network)"}),
-        "votes": (1, {"type": positive, "help": "forwards that RCI averages (%(default)s)"}),
+        "votes": (1, {"type": positive, "help": "forward passes that RCI averages (%(default)s)"}),
         "group": (64, {"type": positive, "help": "images coded together, K (%(default)s)"}),
-        "draws": (10, {"type": positive, "help": "fresh permutations to score on (%(default)s)"}),
-        "targets": (64, {"type": positive, "help": "images for threats against one at a time (%(default)s)"}),
+        "draws": (10, {"type": positive, "help": "new permutations to score on (%(default)s)"}),
+        "targets": (64, {"type": positive, "help": "images for threats against one image at a time (%(default)s)"}),
         "steps": (20, {"type": positive, "help": "gradient steps (%(default)s)"}),
-        "restarts": (1, {"type": positive, "help": "of each attack (%(default)s)"}),
-        "queries": (1000, {"type": positive, "help": "of square (%(default)s)"}),
+        "restarts": (1, {"type": positive, "help": "restarts of each attack (%(default)s)"}),
+        "queries": (1000, {"type": positive, "help": "queries of square (%(default)s)"}),
         "loss": ("margin", {"help": "margin or cross-entropy (%(default)s)"}),
         "surrogate": (None, {"type": Path, "help": "another classifier's snapshot, for transfer"}),
-        "plain": (None, {"type": Path, "help": "snapshot of a classifier trained without coding, set beside this one"}),
-        "output": (None, {"type": Path, "help": "folder (robustness/ beside the snapshot)"}),
-        "seed": (0, {"type": seed, "help": "of images, attacks and permutations (%(default)s)"}),
+        "plain": (None, {"type": Path, "help": "snapshot of a classifier trained without coding, for comparison"}),
+        "output": (None, {"type": Path, "help": "folder for the results (robustness/ beside the snapshot)"}),
+        "seed": (0, {"type": seed, "help": "seed for images, attacks and permutations (%(default)s)"}),
     },
     "data",
 )

@@ -1,4 +1,4 @@
-"""Which rows a robustness evaluation has: every threat at every eps, what the gates need, and undefended networks."""
+"""The rows of a robustness evaluation: every threat at every eps, rows for the gates, and undefended networks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from cs_gan.attacks import Budget, ThreatModel, eps_from_pixels, find_threat
 from cs_gan.attacks.threats import SQUARE
 
-DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"  # networks side by side
-THREAT, BASELINE, GATE = "threat", "baseline", "gate"  # what a row is for
+DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"  # the compared networks
+THREAT, BASELINE, GATE = "threat", "baseline", "gate"  # the purpose of a row
 SIZES = "batch sizes"  # not a threat: the small rows of exercise_batch_sizes
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A row to come; ``label`` is its eps as given, and ``other`` the digest of another network that it needs."""
+    """A row to compute. ``label`` is its eps as the user wrote it; ``other`` the digest of another network it needs."""
 
     network: str
     role: str
@@ -29,12 +29,12 @@ class Planned:
 
     @property
     def identity(self) -> str:
-        """Tells it from every other row of the same provenance."""
+        """A unique name among the rows with the same provenance."""
         name = SIZES if self.sizes else self.threat.name
         return "|".join((self.network, name, self.budget.attack, repr(self.budget.eps), self.other))
 
     def passes(self, images: int, group: int, targets: int, draws: int) -> float:
-        """Forward passes, roughly; one with its gradient counts for three. For the time that is left."""
+        """The approximate number of forward passes, to estimate the remaining time. With a gradient each counts 3."""
         groups = math.ceil(images / group)
         if self.sizes:
             return 3 * self.budget.steps * 6
@@ -61,15 +61,15 @@ def plan(
     surrogate: str = "",
     plain: str = "",
 ) -> list[Planned]:
-    """All rows, undefended networks first, then the threats in their order, then what only the gates need.
+    """All rows: first undefended networks, then the threats in the given order, then rows that only the gates need.
 
     Args:
         threats: against the defended network.
-        epsilons: radii for pixels in [0, 1], by how they were written.
-        budget: what all attacks may spend, except eps.
-        features: numbers in one image, for an eps of the l2 norm that no input survives.
-        images, group: how many are attacked, and coded together.
-        surrogate, plain: digests of the other networks, or nothing where there is none.
+        epsilons: radii for pixels in [0, 1], by the user's notation.
+        budget: of all attacks, except eps.
+        features: number of values in an image, for an l2 eps that no input survives.
+        images, group: number of images attacked, and coded together.
+        surrogate, plain: digests of the other networks, or "" if there are none.
     """
     adaptive = sorted((each for each in threats if each.name.startswith("eot-")), key=lambda each: each.eot or 0)
 
@@ -79,7 +79,7 @@ def plan(
         spent = replace(budget, eps=eps_from_pixels(eps[1], budget.low, budget.high), attack=attack)
         return Planned(network, role, threat, spent, *eps, other=other, sizes=bool(more))
 
-    given, one = list(epsilons.items()), find_threat("eot-1")  # of a network that draws nothing, eot-1 is PGD
+    given, one = list(epsilons.items()), find_threat("eot-1")  # for a network without random draws, eot-1 is PGD
     undefended = [PLAIN, UNDEFENDED] if plain else [UNDEFENDED]
     rows = [at(eps, network, BASELINE, one) for network in undefended for eps in given]
     rows += [at(eps, DEFENDED, THREAT, threat) for threat in threats for eps in given]
@@ -89,11 +89,11 @@ def plan(
         if max(epsilons.values()) < large[1]:
             affordable = [threat for threat in adaptive if (threat.eot or 0) <= 20] or adaptive[:1]
             rows.append(at(large, DEFENDED, GATE, affordable[-1]))
-    if min(group, images - 1) >= 3:  # what exercise_batch_sizes needs
+    if min(group, images - 1) >= 3:  # exercise_batch_sizes needs this
         rows.append(at(given[-1], DEFENDED, GATE, one, sizes=True))
     return rows
 
 
 def largest_eps(norm: str, features: int) -> tuple[str, float]:
-    """An eps for pixels in [0, 1] that turns any image grey, so that no classifier survives it."""
+    """An eps for pixels in [0, 1] at which every image can be made uniformly grey, so no classifier survives it."""
     return ("1/2", 0.5) if norm == "linf" else (f"sqrt({features})/2", math.sqrt(features) / 2)

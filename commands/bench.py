@@ -1,4 +1,4 @@
-"""The networks, the images and the attackers' means of a robustness evaluation, all checked, and a row computed."""
+"""The setup of a robustness evaluation: networks, images and budget, checked. It computes the planned rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import cs_gan
 from commands.attack_plan import DEFENDED, PLAIN, UNDEFENDED, Planned
-from commands.job import Job, sha256
+from commands.job import Job, load_network
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import (
     Budget,
@@ -25,7 +25,9 @@ from cs_gan.attacks import (
     exercise_batch_sizes,
 )
 from cs_gan.data import ImageStore, train_and_test
+from cs_gan.data.labelled import labels_of
 from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.metrics.cache import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
 from cs_gan.training import ClassifierConfig, Snapshot, parse_config, read_snapshot
@@ -34,7 +36,7 @@ from models import Classifier, build_classifier
 
 
 class Bench:
-    """The networks, the images and what attacks may spend, all checked."""
+    """The networks, the images and the budget of the attacks, checked."""
 
     def __init__(self, job: Job) -> None:
         self.job, given = job, job.arguments
@@ -47,18 +49,14 @@ class Bench:
         self.other = {name: self._other(name) for name in ("surrogate", "plain") if getattr(given, name)}
         self.config = parse_config(ClassifierConfig, job.recipe_words({}, "data"), prog="evaluate.py")
         self.train, self.test = data_of(job, self.config, self.network)
-        # In random order: a folder lists class by class, and groups of one class would be another test.
+        # In random order, because folders are sorted by class and groups should mix classes.
         count = min(given.images, len(self.test))
         chosen = torch.randperm(len(self.test), generator=stream(given.seed, "attacked images"))[:count]
         self.images = self.test.batch(chosen).to(job.device, memory_format=torch.channels_last)
-        self.labels = self._labels(chosen).to(job.device)
-        # The bank fills a group that is short, as when training scores.
+        self.labels = labels_of(self.test)[chosen].to(job.device)
+        # The bank fills up a short group, as in the scores during training.
         self.bank = self.train.batch(range(min(given.group - 1, len(self.train)))).to(job.device)
         self.reference = self.bank if len(self.bank) else None
-
-    def _labels(self, chosen: Tensor) -> Tensor:
-        assert self.test.labels is not None
-        return self.test.labels[chosen]
 
     def _other(self, name: str) -> tuple[Path, Snapshot, Classifier]:
         path: Path = getattr(self.job.arguments, name)
@@ -71,19 +69,18 @@ class Bench:
         network = classifier_of(snapshot, path, self.job.device)
         mine, its = ((each.num_classes, each.input_shape) for each in (self.network, network))
         if mine != its:
-            raise ConfigError(f"--{name} {path} tells {its[0]} classes of {its[1]} images, and {self.job.path} {mine}.")
+            raise ConfigError(
+                f"--{name} {path} is for {its[0]} classes of {its[1]} images, but {self.job.path} for {mine[0]} of "
+                f"{mine[1]}."
+            )
         return path, snapshot, network
 
     def digest(self, name: str) -> str:
-        """SHA-256 of another network's snapshot, or nothing where it wasn't given."""
-        return sha256(self.other[name][0]) if name in self.other else ""
-
-    def under(self, name: str) -> Classifier | None:
-        """Another network, or None where it wasn't given."""
-        return self.other[name][2] if name in self.other else None
+        """SHA-256 of another network's snapshot, or "" if it wasn't given."""
+        return file_sha256(self.other[name][0]) if name in self.other else ""
 
     def provenance(self) -> dict[str, Any]:
-        """Everything that a row's numbers depend on but for its own threat and eps."""
+        """Everything that the numbers of a row depend on, except its threat and eps."""
         given, test = self.job.arguments, self.test
         spent = {key: value for key, value in asdict(self.budget).items() if key not in ("eps", "attack")}
         return {
@@ -103,24 +100,24 @@ class Bench:
         }
 
     def others(self) -> dict[str, Any]:
-        """Where the other networks come from."""
+        """Paths and digests of the other networks."""
         found = {name: str(path) for name, (path, _, _) in self.other.items()}
         return found | {f"{name}_sha256": self.digest(name) for name in self.other}
 
     def measure(self) -> Row:
-        """Accuracy and cost without an attack, plainly and under RCI."""
+        """Accuracy and cost without an attack, without and with RCI."""
         given = self.job.arguments
         report = evaluate_defence(
             self.network, self.images, self.labels, ratio=given.ratio, votes=given.votes, group_size=given.group,
             blocks=given.blocks, reference=self.reference, draws=given.draws, seed=given.seed,
         )  # fmt: skip
-        return told(report)
+        return as_row(report)
 
     def networks(self, defence: Row) -> list[Row]:
-        """Clean accuracy side by side: a network trained without coding, this one without RCI, and with it."""
+        """Clean accuracy of a network trained without coding (if given), of this one without RCI, and with RCI."""
         rows = []
-        if network := self.under("plain"):
-            path, snapshot, _ = self.other["plain"]
+        if "plain" in self.other:
+            path, snapshot, network = self.other["plain"]
             parts = zip(self.images.split(256), self.labels.split(256), strict=True)
             right, _ = accuracy(network, ((i, x, y) for i, (x, y) in enumerate(parts)), device=self.job.device)
             rows.append(
@@ -134,7 +131,7 @@ class Bench:
         ]
 
     def run(self, row: Planned) -> list[Row]:
-        """Compute a planned row; batch sizes give several."""
+        """Compute a planned row. A row for batch sizes gives several results."""
         given = self.job.arguments
         common = {"group_size": given.group, "seed": given.seed}
         if row.network == DEFENDED:
@@ -149,7 +146,7 @@ class Bench:
                 found = exercise_batch_sizes(defence, self.images, self.labels, row.budget, **common)
             else:
                 more = {"draws": given.draws if row.network == DEFENDED else 1, "targets": given.targets}
-                surrogate = self.under("surrogate")
+                surrogate = self.other["surrogate"][2] if "surrogate" in self.other else None
                 found = [
                     evaluate_threat(
                         row.threat, defence, self.images, self.labels, row.budget, surrogate=surrogate, **common, **more
@@ -163,39 +160,25 @@ class Bench:
 
 
 def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Classifier:
-    """The network of a snapshot.
-
-    Raises:
-        CheckpointError: where it doesn't make one.
-    """
-    try:
-        if snapshot.kind != "classifier":
-            raise ValueError(f"it holds a network of kind {snapshot.kind!r}")
-        network = build_classifier(**snapshot.model)
-        network.load_state_dict(snapshot.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is no snapshot of a classifier: {' '.join(str(error).split())}") from error
-    # As in training: convolutions of images are a third faster so on a CPU.
-    return network.to(device, memory_format=torch.channels_last).eval()
+    """The classifier of a snapshot; CheckpointError for a snapshot of another network."""
+    if snapshot.kind != "classifier":
+        raise CheckpointError(f"{path} is no snapshot of a classifier: it holds a network of kind {snapshot.kind!r}")
+    return load_network(build_classifier, snapshot, path, device, "a classifier")
 
 
 def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[ImageStore, ImageStore]:
-    """The images that a classifier was trained on, and those to score on.
-
-    Raises:
-        ConfigError: where they aren't of its shape or classes.
-    """
+    """Images to train and to score on; ConfigError if they don't have the classifier's shape and number of classes."""
     train, test = train_and_test(**config.data.parts(config.seed))
     if train.num_classes != network.num_classes or test.image_shape != network.input_shape:
         raise ConfigError(
-            f"{job.path} tells {network.num_classes} classes of {network.input_shape} images, and {test.description}: "
-            "give the data it was trained on by --data.<key>=."
+            f"{job.path} is for {network.num_classes} classes of {network.input_shape} images, but the data is "
+            f"{test.description}: give the data it was trained on by --data.<key>=."
         )
     return train, test
 
 
 def training_of(snapshot: Snapshot) -> str:
-    """How a network was trained, in a word or two."""
+    """The training method of a network, in a few words."""
     method = snapshot.config.get("method", {})
     coded = method.get("coded", {})
     words = [f"coded, mu {coded.get('mu')}"] if coded.get("blocks") else []
@@ -204,8 +187,8 @@ def training_of(snapshot: Snapshot) -> str:
     return ", ".join(words).replace("_", " ") or "ERM"
 
 
-def told(report: DefenceReport) -> Row:
-    """A defence report as JSON has it."""
+def as_row(report: DefenceReport) -> Row:
+    """A defence report in JSON values."""
     flat = {key: value for key, value in vars(report).items() if key not in ("plain", "defended")}
     score: Score = report.defended
     three = {name: getattr(score, name)._asdict() for name in ("mean", "worst", "majority")}
@@ -218,7 +201,7 @@ def told(report: DefenceReport) -> Row:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of the packages that compute the numbers."""
     found = {"cs_gan": cs_gan.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     for name in ("numpy", "scipy", "pyautoattack"):
         try:

@@ -1,4 +1,4 @@
-"""What an encoder's frozen features are worth: a linear probe and nearest neighbours on held-out images."""
+"""Score an encoder's frozen features: accuracy of a linear probe and of nearest neighbours on held-out images."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from commands.job import Job
+from commands.job import Job, load_network
 from cs_gan.data import ImageStore, subset, train_and_test
 from cs_gan.data.labelled import labels_of
-from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.errors import ConfigError
 from cs_gan.ssl import knn_accuracy, linear_probe
 from cs_gan.training import SslConfig, parse_config
-from models import Encoder, build_encoder
+from models import build_encoder
 
 PROBE, NEIGHBOURS = "linear probe (%)", "kNN (%)"
 
 
 def score_features(job: Job) -> None:
-    """Of an encoder, score the features by a linear probe and nearest neighbours."""
+    """For an encoder, score its features with a linear probe and nearest neighbours."""
     start = time.perf_counter()
     config = parse_config(SslConfig, job.recipe_words({}, "data|metrics"), prog="evaluate.py")
-    network = encoder_of(job)
+    network = load_network(build_encoder, job.snapshot, job.path, job.device, "an encoder")
     train, test = train_and_test(**config.data.parts(config.seed))
     if test.image_shape != network.encoder.input_shape:
         raise ConfigError(
-            f"{job.path} takes {network.encoder.input_shape} images, and {test.description}: give the data it was "
-            "trained on by --data.<key>=."
+            f"{job.path} takes {network.encoder.input_shape} images, but the data is {test.description}: give the "
+            "data it was trained on by --data.<key>=."
         )
     bank = labelled_bank(config, train)
     found = feature_scores(network.encoder, config, bank, test, job.device)
@@ -36,22 +36,8 @@ def score_features(job: Job) -> None:
     job.keep_scores(result, f", on {test.description}, with {len(bank):,} labels", "accuracy.json")
 
 
-def encoder_of(job: Job) -> Encoder:
-    """The network of a snapshot.
-
-    Raises:
-        CheckpointError: where it doesn't make one.
-    """
-    try:
-        network = build_encoder(**job.snapshot.model)
-        network.load_state_dict(job.snapshot.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{job.path} is no snapshot of an encoder: {' '.join(str(error).split())}") from error
-    return network.to(job.device, memory_format=torch.channels_last).eval()
-
-
 def labelled_bank(config: SslConfig, train: ImageStore) -> ImageStore:
-    """The training images whose labels scores may use; by a fixed seed, so that runs over seeds are scored alike."""
+    """The training images whose labels the scores may use: the same for every seed of a run."""
     labels = config.metrics.labels
     return train if labels is None else subset(train, labels, seed=0)
 
@@ -59,7 +45,7 @@ def labelled_bank(config: SslConfig, train: ImageStore) -> ImageStore:
 def feature_scores(
     encoder: nn.Module, config: SslConfig, bank: ImageStore, test: ImageStore, device: torch.device
 ) -> dict[str, float]:
-    """Accuracies in percent on the test images, from frozen features; ``encoder`` is left in evaluation mode.
+    """Accuracies in percent on the test images, from frozen features. ``encoder`` stays in evaluation mode.
 
     Args:
         bank: the images whose labels may be used.
@@ -76,7 +62,7 @@ def feature_scores(
 def _features(
     encoder: nn.Module, store: ImageStore, batch_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:  # -> (n, F), (n,)
-    """Of all images as they are, in float32, and their labels."""
+    """Features in float32 and labels of all images, without augmentation."""
     encoder.eval()
     found = []
     for rows in torch.arange(len(store)).split(batch_size):
@@ -94,7 +80,7 @@ def scored(
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Scores with what they depend on, as a line of metrics.jsonl has them."""
+    """The scores with their provenance, in the form of a line of metrics.jsonl."""
     provenance = {
         "reference": {"data": test.name, "split": test.split, "fingerprint": test.fingerprint},
         "num_images": len(test),

@@ -1,4 +1,4 @@
-"""What a trained generator makes: images, the way between two of them, scores, and the training images nearest."""
+"""Commands for generators: sample images, interpolate, score, and find the nearest training images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,7 @@ class GanJob(Job):
 
 
 def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
-    """A command that is given a job with its generator.
-
-    Raises:
-        CheckpointError: where the snapshot doesn't make one.
-    """
+    """Turn a function of a job with a generator into a command; CheckpointError for a snapshot without a generator."""
 
     def start(job: Job) -> None:
         try:
@@ -56,13 +52,13 @@ def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
 
 
 def sample(job: GanJob) -> None:
-    """Make images: a grid, or a folder of PNG files."""
+    """Generate images: a grid, or a folder of PNG files."""
     folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
     kept, made = [], 0
     for images in batches_of_images(job, asked_latents(job)):
         if folder:
             for number, image in enumerate(images, made):
-                pixels = image.permute(1, 2, 0).squeeze(-1)  # (H, W, 3), or (H, W) where it is grey
+                pixels = image.permute(1, 2, 0).squeeze(-1)  # (H, W, 3), or (H, W) if it is grey
                 Image.fromarray(pixels.numpy()).save(folder / f"{number:06d}.png")
         if grid or not folder:
             kept.append(images)
@@ -71,14 +67,14 @@ def sample(job: GanJob) -> None:
         print(f"{made} images: {folder}")
     if kept:
         columns = math.ceil(math.sqrt(made))
-        grey = kept[0].new_full((-made % columns, *kept[0].shape[1:]), 128)  # where the last row is short
+        grey = kept[0].new_full((-made % columns, *kept[0].shape[1:]), 128)  # fills up the last row
         path = job.beside("samples.png", grid)
         save_grid(path, torch.cat([*kept, grey]), columns)
         print(f"samples: {path}")
 
 
 def interpolate(job: GanJob) -> None:
-    """Draw the way from each seed's image to the next one's, along the sphere."""
+    """Interpolate between the latents of each two consecutive seeds, along the sphere."""
     seeds, steps = job.arguments.seeds, job.arguments.steps
     if len(seeds) < 2:
         raise ConfigError("interpolate needs two seeds or more, such as --seeds 0,1,2.")
@@ -91,7 +87,7 @@ def interpolate(job: GanJob) -> None:
 
 
 def score(job: GanJob) -> None:
-    """Score the generator as training does; --metrics.<key>=, --data.<key>= and --seed= change the recipe's."""
+    """Score the generator as in training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
     config = recipe(job)
     step, metrics = job.snapshot.step, config.metrics
     data = data_of(job, config)
@@ -106,9 +102,9 @@ def score(job: GanJob) -> None:
 
 
 def nearest(job: GanJob) -> None:
-    """Set images beside the training images nearest to them, to see whether the generator remembers those."""
+    """Show images beside the nearest training images, to see whether the generator copies them."""
     config, k = recipe(job), job.arguments.neighbours
-    config.metrics.num_reference = None  # neighbours are looked for among all images
+    config.metrics.num_reference = None  # search all images
     data = data_of(job, config)
     store = fitting(job, data.training())
     evaluator = data.evaluator(store, job.device)
@@ -116,15 +112,15 @@ def nearest(job: GanJob) -> None:
     distances, indices = (result.cpu() for result in evaluator.nearest(images, k))
     for number, row in enumerate(distances.tolist()):
         print(f"image {number:3}: " + "  ".join(f"{distance:.4g}" for distance in row))
-    # The yardstick: training images, each held out of the set that it is compared with.
+    # For comparison: the distance of training images to their nearest other training image.
     chosen = torch.linspace(0, len(store) - 1, min(500, len(store))).long()
     others, places = (result.cpu() for result in evaluator.nearest(store.images[chosen], 2))
     others = torch.where(places[:, 0] == chosen, others[:, 1], others[:, 0])
     made, usual = distances[:, 0].median().item(), others.median().item()
     print(
         f"median distance to the nearest training image ({config.metrics.extractor} features): {made:.4g} for "
-        f"generated images, {usual:.4g} for {len(chosen)} training images to the rest. A first number far below the "
-        "second would mean copies."
+        f"generated images, {usual:.4g} from {len(chosen)} training images to the others. If the first number is far "
+        "below the second, the generator copies training images."
     )
     path = job.beside("nearest.png", job.arguments.grid)
     pictures = torch.cat([images[:, None], store.images[indices]], dim=1).flatten(0, 1)
@@ -145,7 +141,7 @@ def asked_latents(job: GanJob) -> Tensor:  # -> (n, latent_dim)
 
 @torch.no_grad()
 def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent_dim) -> uint8 (B, C, H, W), CPU
-    """The images of latents, a batch at a time."""
+    """The images of the latents, in batches."""
     with tqdm(total=len(z), desc="Images", unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
         for part in z.split(job.arguments.batch_size):
             yield to_uint8(job.generator(part.to(job.device))).cpu()
@@ -153,7 +149,7 @@ def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent
 
 
 def empty_folder(folder: Path) -> Path:
-    """The folder of ``--folder``, made; ConfigError if it holds files."""
+    """Create the folder of ``--folder``; ConfigError if it holds files."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ConfigError(f"--folder {folder} holds files already; give a new or an empty folder.")
@@ -161,7 +157,7 @@ def empty_folder(folder: Path) -> Path:
 
 
 def recipe(job: GanJob) -> GanConfig:
-    """The snapshot's recipe, scored as at the end of training unless the command line says otherwise."""
+    """The snapshot's recipe with the sample count of the final score, and the changes of the command line."""
     metrics = job.snapshot.config.get("metrics", {})
     count = metrics.get("final_samples") or metrics.get("num_samples", 2000)
     changed = {"metrics": metrics | {"num_samples": count, "final_samples": None}}
@@ -172,14 +168,16 @@ def recipe(job: GanJob) -> GanConfig:
 
 
 def data_of(job: GanJob, config: GanConfig) -> GanData:
-    """What loads the recipe's images here."""
+    """The loader of the recipe's images."""
     return GanData(config, job.state.local_main_process_first, job.state.is_main_process and sys.stderr.isatty())
 
 
 def fitting(job: GanJob, store: ImageStore) -> ImageStore:
-    """The images, if they are of the generator's shape; ConfigError otherwise."""
+    """The images, if they have the generator's shape; ConfigError otherwise."""
     if store.image_shape != tuple(job.generator.image_shape):
-        raise ConfigError(f"{job.path} makes images of {job.generator.image_shape}, and {store.description}.")
+        raise ConfigError(
+            f"{job.path} makes images of {job.generator.image_shape}, but the data is {store.description}."
+        )
     return store
 
 
@@ -188,13 +186,13 @@ def fitting(job: GanJob, store: ImageStore) -> ImageStore:
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "batch_size": {"type": positive, "help": "images per forward pass of the generator (%(default)s)"},
-    "count": {"type": positive, "help": "how many images (%(default)s)"},
-    "seed": {"type": seed, "help": "of all of them (%(default)s)"},
-    "seeds": {"type": seeds, "help": "an image from each, which can be made again alone, such as 0,3,8-10"},
-    "steps": {"type": positive, "help": "images from one seed to the next, both ends among them (%(default)s)"},
-    "neighbours": {"type": positive, "help": "training images for each (%(default)s)"},
+    "count": {"type": positive, "help": "number of images (%(default)s)"},
+    "seed": {"type": seed, "help": "seed of all images (%(default)s)"},
+    "seeds": {"type": seeds, "help": "instead of --count and --seed: one image for each seed, such as 0,3,8-10"},
+    "steps": {"type": positive, "help": "images from one seed to the next, including both ends (%(default)s)"},
+    "neighbours": {"type": positive, "help": "training images for each generated image (%(default)s)"},
     "grid": {"type": Path, "help": "PNG file (beside the snapshot)"},
-    "folder": {"type": Path, "help": "an empty or new folder, for a PNG each; a grid is then drawn only if asked for"},
+    "folder": {"type": Path, "help": "an empty or new folder for one PNG per image; no grid then, except with --grid"},
     "json": {"type": Path, "help": "file for scores and provenance (beside the snapshot)"},
 }
 _DRAWN = {"count": 64, "seed": 0, "seeds": None, "batch_size": 64, "grid": None}

@@ -1,4 +1,4 @@
-"""The images that a GAN is trained on, and those that it is scored against."""
+"""The images to train a GAN on, and those to score it against."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cs_gan.training import GanConfig
 
 @dataclass(frozen=True)
 class GanData:
-    """What a recipe says of its images, and how they are loaded here.
+    """Loads the images of a recipe.
 
     Attributes:
         config: the recipe.
-        first: a context around each loading, in which of several processes one goes first and downloads.
+        first: a context for loading, in which one of several processes goes first and downloads.
         shown: show progress bars.
     """
 
@@ -31,18 +31,18 @@ class GanData:
     shown: bool
 
     def training(self) -> ImageStore:
-        """The images to train on, cut by ``data.limit``."""
+        """The images to train on, limited by ``data.limit``."""
         return self._load("train", self.config.data.limit, self.config.data.limit_seed)
 
     def reference(self, training: ImageStore | None = None) -> ImageStore:
-        """All images of the split ``metrics.reference``, whatever ``data.limit`` is.
+        """All images of the split ``metrics.reference``. ``data.limit`` doesn't apply.
 
         Args:
-            training: what :meth:`training` gave; where that is the whole split, nothing is loaded again.
+            training: the result of :meth:`training`. If it is the whole split, it isn't loaded again.
 
         Raises:
-            DataError: where the data has no such split.
-            ConfigError: where its images are those of training, or of another shape.
+            DataError: if the data has no such split.
+            ConfigError: if its images are the training images, or have another shape.
         """
         which, limit = self.config.metrics.reference, self.config.data.limit
         if which == "train" and limit is None:
@@ -65,7 +65,7 @@ class GanData:
         return found
 
     def held_out(self, training: ImageStore, count: int, seed: int) -> tuple[ImageStore | None, str]:
-        """``count`` test images drawn by ``seed``, or None and why there are none."""
+        """``count`` test images drawn by ``seed``, or None and the reason."""
         try:
             found = self._load("test", limit=count, limit_seed=seed)
         except DataError as error:
@@ -77,7 +77,7 @@ class GanData:
         return found, ""
 
     def evaluator(self, store: ImageStore, device: torch.device) -> Evaluator:
-        """What scores against ``store``."""
+        """An evaluator with ``store`` as reference."""
         metrics = self.config.metrics
         about = {"data": store.name, "count": len(store)}
         about |= {name: getattr(store, name) for name in ("split", "preparation", "fingerprint")}
@@ -96,7 +96,7 @@ class GanData:
     def _load(self, split: str, limit: int | None = None, limit_seed: int | None = None) -> ImageStore:
         data = self.config.data
         failed = None
-        with self.first():  # an error that is caught later mustn't leave the others waiting in here
+        with self.first():  # leave this context normally, also after an error, because other processes wait for it
             try:
                 return load_images(
                     data.name,

@@ -1,29 +1,29 @@
-"""How far the critic tells the images it was trained on from real ones that it never saw."""
+"""How well the critic distinguishes its training images from held-out real images."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.data import ImageStore, drawn
-from cs_gan.metrics.state import evaluation_mode, isolated_rng
 from cs_gan.randomness import derive_seed
 
 GAP_IMAGES = 256
 
 
 class CriticGap:
-    """Mean score of training images minus that of held-out real ones.
+    """The mean score of training images minus the mean score of held-out real images.
 
-    Near 0 the critic treats both alike; where it grows, the critic knows its images by heart. Its unit is the
-    critic's own, so compare it with the spread of scores, or among steps of one run. Not collective, and nothing of
-    the critic changes: neither weights nor statistics nor any random state.
+    Near 0 the critic treats both equally. If it grows, the critic memorises its images. The unit is that of the
+    critic's scores, so compare it with their spread, or between steps of one run. Not collective. The critic's weights
+    and statistics and all random state are unchanged.
 
     Args:
-        training: what is trained on; as many images of it are scored as are held out.
+        training: the training images. As many of them are scored as there are held-out images.
         held_out: at most :data:`GAP_IMAGES` real images.
-        seed: the run's; draws those of ``training``.
-        device: the critic's.
+        seed: of the run; chooses the training images.
+        device: of the critic.
     """
 
     def __init__(self, training: ImageStore, held_out: ImageStore, seed: int, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class CriticGap:
         self.about = {"training": len(self._seen), "held_out": len(self._unseen), "split": held_out.split}
 
     def __call__(self, critic: nn.Module) -> float:
-        """The gap of a critic that isn't wrapped for several processes."""
+        """The gap of a critic without a wrapper for several processes."""
         with evaluation_mode(critic), isolated_rng(0, self._device), torch.no_grad():
             return self._mean(critic, self._seen) - self._mean(critic, self._unseen)
 
@@ -43,5 +43,5 @@ class CriticGap:
 
 
 def gap_seed(seed: int) -> int:
-    """What draws both sides in a run of this seed."""
+    """The seed that chooses the training and the held-out images in a run."""
     return derive_seed(seed, "critic gap")

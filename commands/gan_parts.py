@@ -1,4 +1,4 @@
-"""What a GAN's training is made of, built from its recipe and checked."""
+"""The parts of a GAN's training, built from its recipe and checked."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from models import build_gan
 
 
 def data(config: GanConfig, session: Session) -> GanData:
-    """What loads images in this run's processes."""
+    """The loader of the recipe's images in this run."""
     return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
 
 
 def critic_gap(
     config: GanConfig, data: GanData, store: ImageStore, device: torch.device
 ) -> tuple[CriticGap | None, str]:
-    """What measures the critic's gap, or None and a line that says why not; neither where nothing is scored."""
+    """The measurement of the critic's gap, or None and the reason (empty if the recipe has no scores)."""
     if config.metrics.extractor == "none":
         return None, ""
     held_out, reason = data.held_out(store, GAP_IMAGES, gap_seed(config.seed))
@@ -48,7 +48,7 @@ def critic_gap(
 
 
 def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:
-    """Which images, for provenance."""
+    """The description of the training images, for provenance."""
     about = {name: getattr(store, name) for name in ("split", "fingerprint")}
     seed = None if config.data.limit is None else config.data.limit_seed
     return {**about, "count": len(store), "limit_seed": seed}
@@ -57,11 +57,7 @@ def trained_on(config: GanConfig, store: ImageStore) -> dict[str, Any]:
 def networks(
     config: GanConfig, model: dict[str, Any], store: ImageStore, device: torch.device
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic, freshly initialised from the seed.
-
-    Raises:
-        ConfigError: for an unknown network, or one for images of another size.
-    """
+    """Generator and critic with weights drawn from the seed; ConfigError for an unknown name or another image size."""
     torch.manual_seed(derive_seed(config.seed, "weights"))
     try:
         generator, critic = build_gan(**model)
@@ -75,14 +71,14 @@ def networks(
     if config.critic.spectral_norm:
         spectrally_normalised(critic)
     _refuse_batch_norm(config, critic)
-    # channels_last is worth 20 to 30 % of a step on CPU, and tensor cores want it too.
+    # channels_last saves 20 to 30 % of a step on a CPU, and tensor cores need it.
     generator.to(device, memory_format=torch.channels_last)
     critic.to(device, memory_format=torch.channels_last)
     return generator, critic
 
 
 def _refuse_batch_norm(config: GanConfig, critic: nn.Module) -> None:
-    """Penalties on the slope at each image take scores that depend on no other image."""
+    """Raise an error for batch norm with a gradient penalty, which needs scores that don't depend on other images."""
     given = {
         "training.gradient_penalty": config.training.gradient_penalty,
         "critic.r1": config.critic.r1,
@@ -98,18 +94,18 @@ def _refuse_batch_norm(config: GanConfig, critic: nn.Module) -> None:
 
 
 def anchors(config: GanConfig, device: torch.device) -> LeCam | None:
-    """The moving averages of LeCam, or None where its weight is 0."""
+    """The moving averages of LeCam, or None if its weight is 0."""
     lecam = config.critic.lecam
     return LeCam(lecam.decay).to(device) if lecam.weight else None
 
 
 def terms(config: GanConfig, critic: nn.Module, lecam: LeCam | None, views: Tensor) -> list[Term]:
-    """What a critic's step adds to its loss.
+    """The additional terms of the critic's loss.
 
     Args:
-        critic: the network itself.
-        lecam: of :func:`anchors`.
-        views: (2,) keys of the views of real and of fake images.
+        critic: the network without a wrapper.
+        lecam: the result of :func:`anchors`.
+        views: (2,) keys for the augmented views of real and of fake images.
     """
     given = config.critic
     found: list[Term] = []
@@ -124,12 +120,12 @@ def terms(config: GanConfig, critic: nn.Module, lecam: LeCam | None, views: Tens
         found.append(LeCamTerm(given.lecam.weight, lecam))
     if given.feature_norm.weight:
         found.append(FeatureNorm(given.feature_norm.weight, given.feature_norm.block))
-        found[-1].watching(critic)  # a block that isn't there is refused now
+        found[-1].watching(critic)  # raises an error now if the critic doesn't have the block
     return found
 
 
 def adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Of one network."""
+    """The optimiser of one network."""
     options = device_options(device, config.training.learning_rate)
     if device.type == "cuda":
         options["capturable"] = True
@@ -137,7 +133,7 @@ def adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.o
 
 
 def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
-    """What codes blocks of one network, or None; a code that can't be built is refused now."""
+    """The CodedSmoothing of one network, or None. Raises an error now for a code that can't be built."""
     choice, training = getattr(config.coded, part), config.training
     if not choice.active:
         return None

@@ -1,26 +1,29 @@
-"""What every command of evaluate.py is given."""
+"""The input of every command of evaluate.py."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from torch import nn
 
-from cs_gan.errors import ConfigError
+from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.metrics.cache import file_sha256
 from cs_gan.training import Snapshot
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command's arguments, and what their snapshot holds."""
+    """The arguments of a command, and the snapshot that they name."""
 
     arguments: argparse.Namespace
     overrides: list[str]
@@ -30,15 +33,15 @@ class Job:
     device: torch.device
 
     def beside(self, name: str, given: Path | None) -> Path:
-        """Where a result goes: the path given, or this name beside the snapshot; its folder is made."""
+        """The path for a result: the given one, or this name beside the snapshot. Creates its folder."""
         path = given or self.path.with_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     @property
     def about(self) -> dict[str, Any]:
-        """Which network a score is of, for its provenance."""
-        return {"step": self.snapshot.step, "snapshot": str(self.path), "snapshot_sha256": sha256(self.path)}
+        """The description of the scored network, for provenance."""
+        return {"step": self.snapshot.step, "snapshot": str(self.path), "snapshot_sha256": file_sha256(self.path)}
 
     def keep_scores(self, result: Mapping[str, Any], what: str, name: str) -> None:
         """Print scores and write them with their provenance to ``--json``, or to a file of this name."""
@@ -53,11 +56,11 @@ class Job:
         print(f"{self.arguments.command}: {path}")
 
     def recipe_words(self, changed: dict[str, Any], keys: str) -> list[str]:
-        """The words that parse to the snapshot's recipe, with changes and what the command line may change of it.
+        """The command-line words for the snapshot's recipe, with the changes of this call and of the command line.
 
         Args:
-            changed: sections that take the place of the snapshot's.
-            keys: a pattern of what the command line may change, such as ``data|metrics``.
+            changed: sections that replace those of the snapshot.
+            keys: a pattern of the sections that the command line may change, such as ``data|metrics``.
 
         Raises:
             ConfigError: for any other word.
@@ -66,16 +69,16 @@ class Job:
             if not re.match(rf"--(({keys})\.\w+|seed)=", word):
                 sections = ", ".join(f"--{key}.<key>=..." for key in keys.split("|"))
                 raise ConfigError(
-                    f"{word!r}: what can be changed is {sections} and --seed=..., each written with an equals sign."
+                    f"{word!r}: you can only change {sections} and --seed=..., each written with an equals sign."
                 )
         return [f"--config={json.dumps(self.snapshot.config | changed)}", *self.overrides]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what runs for each kind of snapshot, and its options as (default, argparse's words).
+    """A command: a function for each kind of snapshot, and its options as (default, arguments of argparse).
 
-    ``sections`` of the recipe may be changed by ``--<section>.<key>=``.
+    ``--<section>.<key>=`` changes the recipe in these ``sections``.
     """
 
     runs: dict[str, Callable[[Job], None]]
@@ -84,11 +87,18 @@ class Command:
 
     @property
     def help(self) -> str:
-        """What it does."""
+        """The description in --help."""
         return " ".join(run.__doc__ or "" for run in self.runs.values())
 
 
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def load_network(
+    build: Callable[..., Network], snapshot: Snapshot, path: Path, device: torch.device, what: str
+) -> Network:
+    """The network of a snapshot, in evaluation mode; CheckpointError if it is no snapshot of ``what``."""
+    try:
+        network = build(**snapshot.model)
+        network.load_state_dict(snapshot.tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no snapshot of {what}: {' '.join(str(error).split())}") from error
+    # channels_last as in training; on a CPU it makes convolutions of images a third faster.
+    return network.to(device, memory_format=torch.channels_last).eval()

@@ -1,4 +1,4 @@
-"""What the tasks of classifiers and encoders share: one network, one optimiser, batches of one data set."""
+"""The common part of the tasks for classifiers and encoders: one network, one optimiser, batches of one data set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def images(config: ClassifierConfig | SslConfig, session: Session) -> tuple[ImageStore, ImageStore]:
-    """Images to train on and images to score on, which share none."""
+    """Images to train on, and other images to score on."""
     return train_and_test(
         **config.data.parts(config.seed),
         progress=session.is_main and sys.stderr.isatty(),
@@ -44,15 +44,15 @@ def images(config: ClassifierConfig | SslConfig, session: Session) -> tuple[Imag
 
 
 class OneNetworkTask(Task):
-    """A network, everything it is trained with, and a step of it; all is checked while it is built.
+    """A network, everything that its training needs, and one step. The constructor checks everything.
 
     A subclass builds its network between :meth:`load` and :meth:`prepare`. ``network`` may be wrapped for several
     processes; ``bare`` is the network itself.
 
     Attributes:
         kind: of the snapshot.
-        model: the arguments that build the network again.
-        images: the decoded images on the GPU, or None: then batches are made in main memory.
+        model: the arguments that build the network.
+        images: the decoded images on the GPU, or None if batches are made in main memory.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class OneNetworkTask(Task):
     coded: CodedSmoothing | None
 
     def load(self, config: ClassifierConfig | SslConfig, session: Session) -> None:
-        """Its images; epochs become steps."""
+        """Load the images, and convert epochs to steps."""
         self.config, self.session = config, session
         self.train_store, self.test_store = images(config, session)
         training, size = config.training, len(self.train_store)
@@ -70,11 +70,7 @@ class OneNetworkTask(Task):
             training.steps = math.ceil(training.epochs * size / (training.batch_size * session.processes))
 
     def build(self, function: Callable[..., Network]) -> Network:
-        """The network of ``model``, its weights drawn from the seed.
-
-        Raises:
-            ConfigError: for a network that can't be.
-        """
+        """The network of ``model`` with weights drawn from the seed; ConfigError for invalid arguments."""
         torch.manual_seed(derive_seed(self.config.seed, "weights"))
         try:
             network = function(**self.model)
@@ -83,7 +79,7 @@ class OneNetworkTask(Task):
         return network.to(self.session.device, memory_format=torch.channels_last)
 
     def prepare(self, code: CodeConfig) -> None:
-        """Optimiser, batches and the captured step, once ``bare`` is there."""
+        """Make the optimiser, the batches and the captured step. ``bare`` must be set."""
         config, session = self.config, self.session
         self.modules = {"network": self.bare}
         self.optimizers = {"network": sgd_or_adamw(config.training, self.bare, session.device)}
@@ -107,9 +103,9 @@ class OneNetworkTask(Task):
     # -- one step ----------------------------------------------------------------------------------
 
     def begin(self, step: int, K: int) -> SplineCode | None:
-        """Set random state and schedules for a step; the code of K samples, if the step codes any."""
+        """Set random state and schedules for a step. Returns the code for K samples, or None if it doesn't code."""
         seed, training = self.config.seed, self.config.training
-        torch.manual_seed(derive_seed(seed, "step", step, self.session.rank))  # for networks that draw, as dropout
+        torch.manual_seed(derive_seed(seed, "step", step, self.session.rank))  # for networks with dropout
         factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
         if self.coded is None:
@@ -118,14 +114,14 @@ class OneNetworkTask(Task):
         return self.coded.code(K) if self.coded.due else None
 
     def rows(self, draw: int) -> Tensor:  # -> (B,)
-        """Which images a draw takes."""
+        """The indices of the images in a draw."""
         rank, world = self.session.rank, self.session.processes
         size, seed = self.config.training.batch_size, self.config.seed
         return batch_indices(len(self.train_store), size, draw, seed=seed, rank=rank, world_size=world)
 
     @abstractmethod
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """A batch, where images are in main memory."""
+        """A batch, if the images are in main memory."""
 
     one_step: Callable[..., dict[str, Tensor]]
     """One update, a function of tensors."""
@@ -133,7 +129,7 @@ class OneNetworkTask(Task):
     # -- between steps -----------------------------------------------------------------------------
 
     def sample(self, done: int) -> None:
-        """There are no pictures of the state of a classifier or an encoder."""
+        """Do nothing: there are no pictures for a classifier or an encoder."""
 
     def draw(self) -> None:
         """Table, curve and report of the run."""
@@ -148,7 +144,7 @@ class OneNetworkTask(Task):
         save_snapshot(path, self.bare, kind=self.kind, model=self.model, config=config, step=done, scores=found)
 
     def extras(self) -> dict[str, float]:
-        """The learning rate, and N/K where blocks are coded."""
+        """The learning rate, and N/K if blocks are coded."""
         rate = {"learning_rate": float(self.optimizers["network"].param_groups[0]["lr"])}
         return rate | ({"ratio": self.coded.ratio} if self.coded else {})
 

@@ -1,4 +1,4 @@
-"""A command line's words, checked: what is wrong is told in one line."""
+"""Parse and check the words of a command line. Each error is one line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from cs_gan.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours."""
+    """An argparse parser that raises our errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raise ConfigError."""
         raise ConfigError(f"{message}. `{self.prog} --help` lists what there is.")
 
 

@@ -1,4 +1,4 @@
-"""A trained generator on the Hugging Face Hub, with a card that tells what it scored."""
+"""Publish a trained generator on the Hugging Face Hub, with a model card that has its scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cs_gan.errors import ConfigError
 
 
 def publish(job: GanJob) -> None:
-    """Push weights, configuration and model card to the Hugging Face Hub, or write them to a folder to look at."""
+    """Push weights, configuration and model card to the Hugging Face Hub, or write them to a folder."""
     given, generator = job.arguments, job.generator
     if (given.repo is None) == (given.folder is None):
         raise ConfigError(
@@ -22,7 +22,7 @@ def publish(job: GanJob) -> None:
         )
     if not generator.origin.evaluations and job.path.with_name("config.yaml").exists():
         raise ConfigError(
-            f"no scores of {job.path} at step {job.snapshot.step} are known, and a card tells them: run "
+            f"{job.path} at step {job.snapshot.step} has no scores, and the model card needs them: run "
             f"`python evaluate.py score {job.path}` first."
         )
     if given.folder:
@@ -57,15 +57,15 @@ def _push(job: GanJob, repo: str, private: bool) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Its message as a sentence."""
+    """The error's message as one sentence."""
     return (" ".join(str(error).split()) or type(error).__name__).rstrip(".") + "."
 
 
 COMMAND = Command(
     {"gan": with_generator(publish)},
     {
-        "repo": (None, {"metavar": "USER/NAME", "help": "push there; it is made where it doesn't exist"}),
-        "private": (False, {"action": "store_true", "help": "where it is made, let no one else see it"}),
-        "folder": (None, {"type": Path, "help": "an empty or new folder, for the same files, not pushed"}),
+        "repo": (None, {"metavar": "USER/NAME", "help": "push to this repository; it is created if it doesn't exist"}),
+        "private": (False, {"action": "store_true", "help": "if it is created, make it private"}),
+        "folder": (None, {"type": Path, "help": "write the files to this empty or new folder instead of pushing"}),
     },
 )

@@ -1,12 +1,11 @@
-"""Every classifier of a sweep under PGD and AutoAttack's APGD: ``python -m commands.study_attacks <sweep folder>``.
+"""Attack all classifiers of a sweep with PGD and APGD: ``python -m commands.study_attacks <sweep folder>``.
 
-The networks are attacked as they are, without Randomized Coded Inference; that takes more care: ``evaluate.py attack``.
-Writes ``attacks.csv``, a line for each run, into the folder. What is there already is not computed again.
+The networks run without Randomized Coded Inference (for RCI use ``evaluate.py attack``). Writes ``attacks.csv`` with a
+line for each run into the folder. Existing results are not computed again.
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.attack import as_csv
 from commands.bench import classifier_of
-from commands.job import sha256
 from commands.parsing import Parser, positive
 from cs_gan.attacks import apgd, eps_from_pixels, pgd
 from cs_gan.data import train_and_test
 from cs_gan.errors import ConfigError, CsGanError
+from cs_gan.metrics.cache import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.training import ClassifierConfig, append_line, parse_config, read_lines, read_snapshot
 from cs_gan.training.run_folder import Row, RunFolder
@@ -33,9 +33,9 @@ def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: t
     """Accuracies (%) of a run's network on test images: clean, PGD, APGD-CE, APGD-DLR, and under all of them.
 
     Args:
-        images: how many, the same ones for every run of the same data.
+        images: number of images; the same images for all runs with the same data.
         eps: L-inf radius for pixels in [0, 1].
-        steps: of PGD; APGD takes its usual 100, five times as many.
+        steps: of PGD. APGD takes five times as many, which is its usual 100 by default.
     """
     network = classifier_of(read_snapshot(folder.snapshot), folder.snapshot, device)
     config = parse_config(ClassifierConfig, [f"--config={folder.config}"], prog="study_attacks")
@@ -56,7 +56,7 @@ def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: t
 def attack_unit(
     network: Classifier, images: Tensor, labels: Tensor, unit: int, eps: float, steps: int
 ) -> dict[str, Tensor]:  # (K, C, H, W), (K,) -> (K,) each
-    """Which images are classified right, clean and under each attack (Madry 2018; Croce and Hein 2020)."""
+    """Whether each image is classified correctly, clean and under each attack (Madry 2018; Croce and Hein 2020)."""
     attacks = {
         "PGD": partial(pgd, steps=steps),
         "APGD-CE": partial(apgd, steps=5 * steps, loss="ce"),
@@ -70,13 +70,13 @@ def attack_unit(
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Attack what a sweep left."""
+    """Run from the command line."""
     parser = Parser(prog="python -m commands.study_attacks", description=__doc__, allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="of the sweep, such as samples/sweeps/classifier_5k")
-    parser.add_argument("--images", type=positive, default=1000, help="test images (%(default)s)")
+    parser.add_argument("folder", type=Path, help="folder of the sweep, such as samples/sweeps/classifier_5k")
+    parser.add_argument("--images", type=positive, default=1000, help="number of test images (%(default)s)")
     parser.add_argument("--eps", type=float, default=2 / 255, help="L-inf, for pixels in [0, 1] (2/255)")
     parser.add_argument(
-        "--steps", type=positive, default=20, help="of PGD; APGD takes five times as many (%(default)s)"
+        "--steps", type=positive, default=20, help="steps of PGD; APGD takes five times as many (%(default)s)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     given = parser.parse_args(words)
@@ -90,23 +90,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device) -> None:
     """Attack every finished run of a sweep, and write the table."""
-    # scores.json comes last: a run without it is not done.
+    # scores.json is written last, so a run without it is not finished.
     folders = [RunFolder(path.parent) for path in sorted(sweep.glob("runs/*/scores.json"))]
     if not folders:
         raise ConfigError(f"{sweep}: no finished run in its runs/. Give the folder of a sweep that has run.")
     ledger, rows = sweep / "attacks.jsonl", []
     found = {str(line["key"]): line["row"] for line in read_lines(ledger)}
     for folder in folders:
-        key = f"{sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
+        key = f"{file_sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
         if key not in found:
             found[key] = attack_run(folder, images, eps, steps, device)
             append_line(ledger, {"key": key, "row": found[key]})
         rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | found[key])
         print(folder.path.name, ", ".join(f"{name} {value:.1f} %" for name, value in found[key].items()), flush=True)
-    with (sweep / "attacks.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    (sweep / "attacks.csv").write_text(as_csv(rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-The empty name is the model itself. Attach before prepare(), which may wrap the model and so rename its blocks; under
+The empty name is the model itself. Attach before prepare(), because it may wrap the model and rename its blocks. With
 several processes each codes its own batch.
 """
 
@@ -22,13 +22,13 @@ from cs_gan import CodedSmoothing
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a classifier, print how it goes, and return it."""
+    """Train a classifier, print its progress, and return it."""
     set_seed(seed)
     accelerator = Accelerator()
     x, y = load_digits(return_X_y=True)
     data = TensorDataset(torch.from_numpy(x).float() / 16, torch.from_numpy(y))
     few, held_out = random_split(data, [300, len(data) - 300])
-    # A spline needs two samples at least: no short last batch.
+    # A spline needs at least two samples, so no short last batch.
     loader = DataLoader(few, batch_size=64, shuffle=True, drop_last=True)
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -65,5 +65,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.5, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.5, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

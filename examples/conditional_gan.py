@@ -1,10 +1,10 @@
-"""A conditional GAN on scikit-learn's digits. Coded-smoothing adds three lines to the loop:
+"""A conditional GAN with hinge loss and spectral norm on scikit-learn's digits. Coded-smoothing adds three lines:
 
     coded = CodedSmoothing(critic, blocks=["judge"], ratio=1.5)
     with coded.observe():
     critic_loss = critic_loss + weight * coded.penalty()
 
-Labels are integers and can't be mixed, but their embeddings can: the coded block is the one after the embedding.
+Integer labels can't be mixed, but their embeddings can: the coded block comes after them. The penalty sums both calls.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import relu
+from torch.nn.utils.parametrizations import spectral_norm
 
 from cs_gan import CodedSmoothing
 
@@ -23,8 +24,9 @@ class Critic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features, self.embed = nn.Sequential(nn.Linear(64, 128), nn.LeakyReLU(0.2)), nn.Embedding(10, 128)
-        self.judge = nn.Sequential(nn.Linear(256, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1))
+        first, second, third = (spectral_norm(nn.Linear(*size)) for size in ((64, 128), (256, 128), (128, 1)))
+        self.features, self.embed = nn.Sequential(first, nn.LeakyReLU(0.2)), nn.Embedding(10, 128)
+        self.judge = nn.Sequential(second, nn.LeakyReLU(0.2), third)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:  # (B, 64), (B,) int64 -> (B, 1)
         """Features and embedding first, then the judge."""
@@ -32,7 +34,7 @@ class Critic(nn.Module):
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a GAN, print how it goes, and return its generator, which takes 32 latents and a one-hot label."""
+    """Train a GAN, print its progress, and return its generator, which takes 32 latents and a one-hot label."""
     torch.manual_seed(seed)
     digits, labels = load_digits(return_X_y=True)
     classifier = LogisticRegression(max_iter=1000).fit(digits / 8 - 1, labels)  # to score the samples with
@@ -49,8 +51,8 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
         real, label = digits[chosen], labels[chosen]
         fake = generator(torch.cat([torch.randn(64, 32), torch.eye(10)[label]], dim=1))
         with coded.observe():  # coded 2/3
-            real_scores = critic(real, label)
-        critic_loss = relu(1 - real_scores).mean() + relu(1 + critic(fake.detach(), label)).mean()
+            real_scores, fake_scores = critic(real, label), critic(fake.detach(), label)
+        critic_loss = relu(1 - real_scores).mean() + relu(1 + fake_scores).mean()
         critic_loss = critic_loss + weight * coded.penalty()  # coded 3/3
         critic_optimizer.zero_grad()
         critic_loss.backward()
@@ -73,5 +75,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

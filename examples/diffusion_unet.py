@@ -4,8 +4,8 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-The middle block takes features and the embedding of the time step; both are encoded. The U-Net itself takes integer
-time steps, which can't be mixed.
+The middle block gets features and the embedding of the time step; both are encoded. The U-Net itself gets integer time
+steps, which can't be mixed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from cs_gan import CodedSmoothing
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a denoiser, print how it goes, and return it."""
+    """Train a denoiser, print its progress, and return it."""
     torch.manual_seed(seed)
     images = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 8 - 1  # (1797, 1, 8, 8) in [-1, 1]
     images, held_out = images[:1500], images[1500:]
@@ -65,5 +65,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

@@ -5,7 +5,7 @@
     with self.coded.observe():
     loss = loss + self.weight * self.coded.penalty()
 
-A constant ratio does without the second line. State dict and checkpoints stay as they were.
+With a constant ratio you don't need the second line. State dict and checkpoints do not change.
 """
 
 import argparse
@@ -54,12 +54,12 @@ class Classifier(L.LightningModule):
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a classifier, print how it goes, and return it."""
+    """Train a classifier, print its progress, and return it."""
     L.seed_everything(seed, verbose=False)
     x, y = load_digits(return_X_y=True)
     data = TensorDataset(torch.from_numpy(x).float() / 16, torch.from_numpy(y))
     few, held_out = torch.utils.data.random_split(data, [300, len(data) - 300])
-    # A spline needs two samples at least: no short last batch.
+    # A spline needs at least two samples, so no short last batch.
     loader = DataLoader(few, batch_size=64, shuffle=True, drop_last=True)
     model = Classifier(weight)
     trainer = L.Trainer(max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -74,5 +74,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.5, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.5, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

@@ -30,12 +30,12 @@ def up(inputs: int, outputs: int) -> nn.Module:
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:  # (N, F), (M, F)
-    """0 where both samples follow one distribution, and more the further they are apart."""
+    """0 if both samples have the same distribution, and larger the more they differ."""
     return float(2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean())
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a GAN, print how it goes, and return its generator."""
+    """Train a GAN, print its progress, and return its generator."""
     torch.manual_seed(seed)
     digits = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 8 - 1  # (1797, 1, 8, 8) in [-1, 1]
     critic = nn.Sequential(down(1, 16), down(16, 32), nn.Flatten(), nn.Linear(32 * 2 * 2, 1))
@@ -74,5 +74,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

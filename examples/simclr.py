@@ -5,7 +5,7 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-The penalty is summed over both views; the second line lets N/K grow, as in the paper. With recipes: train_ssl.py.
+The penalty sums both views. The second line lets N/K grow, as in the paper. For recipes see train_ssl.py.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cs_gan import CodedSmoothing, Linear
 
 
 def view(x: Tensor) -> Tensor:  # (B, 1, 8, 8) -> (B, 1, 8, 8)
-    """Each image turned and moved a little, with noise."""
+    """Rotate and shift each image a little, and add noise."""
     turn, move = (torch.rand(len(x)) - 0.5) * pi / 4, (torch.rand(2, len(x)) - 0.5) * 0.5
     rows = [turn.cos(), -turn.sin(), move[0], turn.sin(), turn.cos(), move[1]]
     grid = affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(x.shape), align_corners=False)
@@ -29,7 +29,7 @@ def view(x: Tensor) -> Tensor:  # (B, 1, 8, 8) -> (B, 1, 8, 8)
 
 
 def contrast(a: Tensor, b: Tensor, temperature: float = 0.2) -> Tensor:  # (B, F), (B, F) -> ()
-    """NT-Xent: of all other views in the batch, pick the one of the same image."""
+    """NT-Xent: find the other view of the same image among all other views in the batch."""
     views = normalize(torch.cat([a, b]), dim=1)
     similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
     return cross_entropy(similarity, torch.arange(len(views)).roll(len(a)))
@@ -43,7 +43,7 @@ def probe(encoder: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train an encoder without labels, print how it goes, and return it with its projection head."""
+    """Train an encoder without labels, print its progress, and return it with its projection head."""
     torch.manual_seed(seed)
     digits = load_digits()
     images, labels = torch.from_numpy(digits.images).float().unsqueeze(1) / 16, digits.target  # (1797, 1, 8, 8)
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

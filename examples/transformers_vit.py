@@ -4,8 +4,8 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-Blocks are named as in vit.named_modules(). For serving, RandomizedCodedInference takes the whole model; it gives the
-model's own output class back.
+Block names are those of vit.named_modules(). RandomizedCodedInference can wrap the whole model for serving. It returns
+the model's own output class.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from cs_gan import CodedSmoothing, RandomizedCodedInference
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a transformer, print how it goes, and return it."""
+    """Train a transformer, print its progress, and return it."""
     torch.manual_seed(seed)
     digits = load_digits()
     images, labels = torch.from_numpy(digits.images).float().unsqueeze(1) / 8 - 1, torch.from_numpy(digits.target)
@@ -63,5 +63,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

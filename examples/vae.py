@@ -18,7 +18,7 @@ from cs_gan import CodedSmoothing
 
 
 class VAE(nn.Module):
-    """Images of 64 pixels to 16 Gaussian latents and back."""
+    """From images of 64 pixels to 16 Gaussian latents and back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class VAE(nn.Module):
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:
-    """Train a VAE, print how it goes, and return it."""
+    """Train a VAE, print its progress, and return it."""
     torch.manual_seed(seed)
     images = torch.from_numpy(load_digits().data).float() / 16  # (1797, 64) in [0, 1]
     images, held_out = images[:1500], images[1500:]
@@ -67,5 +67,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is the bare loop")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the coded penalty; 0 is plain training")
     train(**vars(parser.parse_args()))

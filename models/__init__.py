@@ -1,4 +1,4 @@
-"""Networks only: torch modules without training code, which don't know about coding."""
+"""Networks: torch modules without training code. They don't know about coding."""
 
 from __future__ import annotations
 

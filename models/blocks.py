@@ -1,12 +1,12 @@
-"""Residual blocks of the WGAN-GP networks, with the exact speed-ups that live inside a block.
+"""Residual blocks of the WGAN-GP networks.
 
-Two rewrites change the cost and not the function:
+Two exact transformations make them faster without changing the function:
 
-- A 3x3 convolution next to 2x2 resampling is one 4x4 convolution of stride 2. Before a mean-pool it is an
-  ordinary one, after nearest upsampling a transposed one: 16/36 of the multiplications either way. The parameter
-  stays the 3x3 kernel; the 4x4 kernel is computed from it at each call, so gradients of any order reach it.
-- A 1x1 convolution commutes with mean-pooling and with upsampling (their weights sum to one, so the bias
-  passes through too): it runs on the smaller side.
+- A 3x3 convolution followed by a 2x2 mean-pool is a 4x4 convolution of stride 2. Nearest upsampling followed by a 3x3
+  convolution is a transposed one. Both need 16/36 of the multiplications. The parameter is still the 3x3 kernel. The
+  4x4 kernel is computed from it in each call, so gradients of any order reach it.
+- A 1x1 convolution can be exchanged with mean-pooling and with upsampling (their weights sum to 1, so the bias does not
+  change). It runs on the smaller image.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 Upsampling = Literal["nearest", "bilinear"]
 Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear | nn.ConvTranspose2d)
 
-# Gulrajani's `he_init`: sqrt(4 / (fan_in + fan_out)) is Xavier's deviation times sqrt(2), to make up for ReLU.
+# Gulrajani's `he_init`: sqrt(4 / (fan_in + fan_out)), Xavier's standard deviation times sqrt(2) because of ReLU.
 RELU_GAIN = math.sqrt(2.0)
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:
-    """Fill `layer` in place with Xavier-uniform weights times `gain` and zero biases, and return it."""
+    """Initialise `layer` with Xavier-uniform weights times `gain` and zero biases, and return it."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -34,37 +34,37 @@ def xavier(layer: Layer, gain: float = 1.0) -> Layer:
 
 
 def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True, gain: float = RELU_GAIN) -> nn.Conv2d:
-    """Make a zero-padded 3x3 convolution that keeps the size, Xavier-uniform times `gain`."""
+    """A zero-padded 3x3 convolution that keeps the size, Xavier-uniform times `gain`."""
     return xavier(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias), gain)
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Make the 1x1 convolution of a shortcut, Xavier-uniform."""
+    """The 1x1 convolution of a shortcut, Xavier-uniform."""
     return xavier(nn.Conv2d(in_channels, out_channels, 1))
 
 
 def fold_mean_pool(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (out, in, 4, 4)
-    """Fold a 2x2 mean-pool that follows a 3x3 convolution into its kernel.
+    """Fold a 2x2 mean-pool after a 3x3 convolution into its kernel.
 
-    The pooled output is the mean of four outputs, one pixel apart, so its kernel is the mean of the 3x3 kernel
-    at four places one pixel apart. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2, which is what
-    averaging the zero-padded kernel over windows of two gives.
+    The pooled output is the mean of four neighbouring outputs, so its kernel is the mean of the 3x3 kernel at four
+    neighbouring positions. In one dimension (a, b, c) becomes (a, a + b, b + c, c) / 2: the mean of the zero-padded
+    kernel over windows of two.
     """
-    # Padded separately: on CUDA the gradient of a pool's own padding is wrong in channels_last (PyTorch issue 188344).
+    # Not avg_pool2d's own padding: on CUDA its gradient is wrong in channels_last (PyTorch issue 188344).
     return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), kernel_size=2, stride=1)
 
 
 def fold_nearest_upsample(weight: Tensor) -> Tensor:  # (out, in, 3, 3) -> (in, out, 4, 4)
-    """Fold nearest 2x upsampling that precedes a 3x3 convolution into a kernel for `conv_transpose2d`.
+    """Fold nearest 2x upsampling before a 3x3 convolution into a kernel for `conv_transpose2d`.
 
-    Nearest upsampling is four times the adjoint of mean-pooling, and a convolution's adjoint has its kernel
-    turned by 180 degrees with the channels swapped.
+    Nearest upsampling is 4 times the adjoint of mean-pooling. The adjoint of a convolution has the kernel rotated by
+    180 degrees, with input and output channels swapped.
     """
     return 4.0 * fold_mean_pool(weight).flip(2, 3).transpose(0, 1)
 
 
 class ConvMeanPool(nn.Conv2d):
-    """A zero-padded 3x3 convolution, then a 2x2 mean-pool, run as one 4x4 convolution of stride 2.
+    """A zero-padded 3x3 convolution and a 2x2 mean-pool, computed as one 4x4 convolution of stride 2.
 
     The state dict is that of an `nn.Conv2d` with a 3x3 kernel.
     Shapes: (B, in, H, W) -> (B, out, H // 2, W // 2).
@@ -80,9 +80,9 @@ class ConvMeanPool(nn.Conv2d):
 
 
 class UpsampleConv(nn.Conv2d):
-    """2x upsampling, then a zero-padded 3x3 convolution; nearest runs as one 4x4 transposed convolution.
+    """2x upsampling and a zero-padded 3x3 convolution. If nearest, computed as one 4x4 transposed convolution.
 
-    Bilinear upsampling clamps at the border, which no zero-padded convolution reproduces: it runs as written.
+    Bilinear upsampling clamps at the border. No zero-padded convolution does the same, so it runs as two operations.
     The state dict is that of an `nn.Conv2d` with a 3x3 kernel. Shapes: (B, in, H, W) -> (B, out, 2H, 2W).
     """
 
@@ -131,8 +131,8 @@ class LayerNorm(nn.GroupNorm):
 class GeneratorBlock(nn.Module):
     """Residual up-block: BN, ReLU, upsample, conv3x3, BN, ReLU, conv3x3; shortcut upsample, conv1x1.
 
-    Shapes: (B, in, H, W) -> (B, out, 2H, 2W). Source: Gulrajani et al. 2017, gan_cifar_resnet and gan_64x64,
-    where the latter's first convolution has no bias (`first_bias=False`).
+    Shapes: (B, in, H, W) -> (B, out, 2H, 2W). Source: Gulrajani et al. 2017, gan_cifar_resnet and gan_64x64. In
+    gan_64x64 the first convolution has no bias (`first_bias=False`).
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class GeneratorBlock(nn.Module):
 class CriticStemBlock(nn.Module):
     """First block of the CIFAR critic: conv3x3, ReLU, conv3x3, mean-pool; shortcut mean-pool, conv1x1.
 
-    It does not begin with a ReLU because its input is the image. Shapes: (B, in, H, W) -> (B, out, H/2, W/2).
+    It does not start with a ReLU because its input is the image. Shapes: (B, in, H, W) -> (B, out, H/2, W/2).
     Source: Gulrajani et al. 2017, gan_cifar_resnet, `OptimizedResBlockDisc1`.
     """
 
@@ -181,12 +181,12 @@ class CriticStemBlock(nn.Module):
 class CriticBlock(nn.Module):
     """Residual critic block: [LN,] ReLU, conv3x3, [LN,] ReLU, conv3x3[, mean-pool].
 
-    With `downsample` the shortcut is mean-pool and conv1x1; otherwise the block keeps width and size and the
-    shortcut is the identity. LN is :class:`LayerNorm`: per sample, as the gradient penalty needs.
+    With `downsample` the shortcut is mean-pool and conv1x1. Otherwise the block keeps width and size, and the
+    shortcut is the identity. LN is :class:`LayerNorm`, which works per sample, as the gradient penalty needs.
 
-    Shapes: (B, in, H, W) -> (B, out, H/2, W/2), or the input's without `downsample`.
-    Source: Gulrajani et al. 2017, gan_cifar_resnet (no norm) and gan_64x64 (`layer_norm=True`, whose first
-    convolution has no bias: `first_bias=False`).
+    Shapes: (B, in, H, W) -> (B, out, H/2, W/2), or unchanged without `downsample`.
+    Source: Gulrajani et al. 2017, gan_cifar_resnet (no norm) and gan_64x64 (`layer_norm=True`, and `first_bias=False`
+    because its first convolution has no bias).
     """
 
     def __init__(

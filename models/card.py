@@ -1,4 +1,4 @@
-"""The model card of a generator: what it is, how it was trained and what it scored, as its run folder tells."""
+"""The model card of a generator: network, training and scores, read from its run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("card.md")
 UNKNOWN = "not recorded"
-# What a recipe says of one machine alone; a card is public.
+# Keys of a recipe that belong to one machine. Cards are public, so they leave these out.
 PRIVATE = ("output_dir", "resume", "dry_run", "tracking")
 
 
@@ -27,9 +27,9 @@ class Origin:
     """Where a generator comes from.
 
     Attributes:
-        config: the resolved recipe; empty where none is known.
-        step: how long it was trained, or None.
-        evaluations: each with ``scores`` by name and their ``provenance``, which is empty where it is not known.
+        config: the resolved recipe; empty if it is not known.
+        step: the number of training steps, or None.
+        evaluations: each has ``scores`` by name and their ``provenance``, which is empty if it is not known.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its name, its id on the Hub, its licence."""
+    """A data set: its name, its id on the Hub and its licence."""
 
     title: str
     hub: str | None
@@ -66,19 +66,19 @@ DATA = {
 
 
 def read_origin(path: Path, metadata: dict[str, str]) -> Origin:
-    """Where a snapshot comes from, by its metadata and what lies beside it."""
-    told = {key: json.loads(metadata.get(key, "null")) for key in ("config", "step", "scores")}
-    evaluations = list(_evaluations(path, told["step"]))
-    if not evaluations and told["scores"]:
-        evaluations = [{"scores": told["scores"], "provenance": {}}]
-    return Origin(told["config"] or {}, told["step"], evaluations)
+    """Where a snapshot comes from, according to its metadata and the files beside it."""
+    known = {key: json.loads(metadata.get(key, "null")) for key in ("config", "step", "scores")}
+    evaluations = list(_evaluations(path, known["step"]))
+    if not evaluations and known["scores"]:
+        evaluations = [{"scores": known["scores"], "provenance": {}}]
+    return Origin(known["config"] or {}, known["step"], evaluations)
 
 
 def _evaluations(path: Path, step: int | None) -> Iterator[dict[str, Any]]:
-    """Those of the run at this step, in full where there are such, and those that evaluate.py made of this file."""
+    """The run's evaluation at this step (the full one, if any), and those that evaluate.py made of this file."""
     folder, seen = path.parent, list[dict[str, float]]()
-    full = [row for told in _objects(folder / "scores.json") for row in (told.get("final"), told.get("best"))]
-    # Of the curve the last: a resume may have written a step again.
+    full = [row for scores in _objects(folder / "scores.json") for row in (scores.get("final"), scores.get("best"))]
+    # The last line of metrics.jsonl for the step, because a resume may write a step again.
     in_run = _at(step, full)[:1] or _at(step, _objects(folder / "metrics.jsonl"))[-1:]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     later = [row for file in sorted(folder.glob("score-*.json")) for row in _objects(file) if _is_scored(row)]
@@ -99,7 +99,7 @@ def _is_scored(row: Any) -> bool:
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
-    """The object in a JSON file, or those in the lines of one; what is missing or torn is left out."""
+    """The object in a JSON file, or the objects in a JSON Lines file. Missing and incomplete ones are left out."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = []
     for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
@@ -118,15 +118,10 @@ def model_card(
     origin: Origin,
     repo_id: str | None = None,
 ) -> ModelCard:
-    """The card.
+    """The card of a generator.
 
-    Args:
-        about: what the Hub is told of every generator.
-        arguments: those of ``build_gan``.
-        image_shape: (channels, R, R).
-        parameters: of the generator.
-        origin: where it comes from.
-        repo_id: its name on the Hub, such as ``someone/digits``.
+    ``about`` is the metadata that all generators have in common, ``arguments`` are those of ``build_gan``.
+    ``parameters`` is the number of parameters, and ``repo_id`` the name on the Hub, such as ``someone/digits``.
     """
     name = origin.config.get("data", {}).get("name")
     data = DATA.get(name) or Data("images that are no public data set", None, "their licence is not recorded")
@@ -138,7 +133,7 @@ def model_card(
     about.model_name = repo_id.split("/")[-1] if repo_id else title
     about.eval_results = list(_results(origin.evaluations, data, name)) or None
     if not about.eval_results:
-        about.model_name = None  # a model-index is nothing without results
+        about.model_name = None  # a model-index needs results
     channels, size = image_shape[0], image_shape[-1]
     return ModelCard.from_template(
         about,
@@ -148,16 +143,20 @@ def model_card(
         image_shape=image_shape,
         repo_id=repo_id or "user/name",
         facts=_facts(arguments, parameters, origin, data if name else None),
-        evaluations=[{**each, "provenance": _whole(each["provenance"])} for each in origin.evaluations],
+        # The template reads these two keys of every provenance.
+        evaluations=[
+            {**each, "provenance": each["provenance"] and {"reference": {}, "notes": [], **each["provenance"]}}
+            for each in origin.evaluations
+        ],
         command=_command(origin.config),
         recipe=yaml.safe_dump(_public(origin.config), sort_keys=False).strip() if origin.config else "",
-        licence=f"{data.title}: {data.licence}." if name else f"Which data it was trained on is {UNKNOWN}.",
+        licence=f"{data.title}: {data.licence}." if name else f"The training data is {UNKNOWN}.",
         unknown=UNKNOWN,
     )
 
 
 def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None) -> Iterator[EvalResult]:
-    """For the Hub's model-index: only scores of images whose provenance is known."""
+    """The results for the Hub's model-index: only scores of images with known provenance."""
     counted = ("extractor", "weights_sha256", "num_samples", "num_reference", "seed", "step")
     for each in evaluations:
         provenance = each["provenance"]
@@ -178,7 +177,7 @@ def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None
 
 
 def _facts(arguments: dict[str, Any], parameters: int, origin: Origin, data: Data | None) -> dict[str, str]:
-    """The table at the top."""
+    """The rows of the table at the top."""
     others = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "name")
     facts = {"network": f"`{arguments['name']}`" + (f" ({others})" if others else ""), "parameters": f"{parameters:,}"}
     config, step = origin.config, origin.step
@@ -213,19 +212,14 @@ def _command(config: dict[str, Any]) -> str:
         "data.root": config.get("data", {}).get("root"),
         "metrics.weights": config.get("metrics", {}).get("weights"),
     }
-    words = [f"--{key}={shlex.quote('<where yours lies>')}" for key, place in places.items() if place]
+    words = [f"--{key}={shlex.quote('<your path>')}" for key, place in places.items() if place]
     return " ".join(["python train_gan.py --config recipe.yaml", *words])
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without what is of one machine."""
+    """The recipe without the keys that belong to one machine."""
     kept = {key: value for key, value in config.items() if key not in PRIVATE}
     for section, key in (("data", "root"), ("metrics", "weights")):
         if section in kept:
             kept[section] = kept[section] | {key: None}
     return kept
-
-
-def _whole(provenance: dict[str, Any]) -> dict[str, Any]:
-    """With what the template looks into."""
-    return {"reference": {}, "notes": [], **provenance} if provenance else {}

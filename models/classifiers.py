@@ -1,4 +1,4 @@
-"""Classifiers by name, and the smallest of them."""
+"""Classifiers by name, and the smallest classifiers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from models.base import StemBlocksHead, named_shape
 from models.gan import _nearest
-from models.residual_classifiers import conv_he, mean_linear, preact_resnet18, resnet20, wrn28_10
+from models.residual_classifiers import (
+    check_size,
+    conv_he,
+    last_linear,
+    mean_linear,
+    preact_resnet18,
+    resnet20,
+    wrn28_10,
+)
 from models.vit import vit32
 
 Shape = tuple[int, ...]
 Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
 
 
-class Classifier(nn.Module):
-    """Samples in, logits out: `head(blocks(stem(x)))`.
+class Classifier(StemBlocksHead):
+    """From samples to logits.
 
-    `blocks` is an `nn.Sequential` whose members each map one tensor to one tensor, so that `"blocks.1"` names
-    a part that can be wrapped; `stem`, `head` and the whole net (`""`) are such parts too.
-
-    Shapes: x (K, *input_shape), images (K, channels, R, R) in [-1, 1] or rows (K, features) -> logits
+    Shapes: x (K, *input_shape), which are images (K, channels, R, R) in [-1, 1] or rows (K, features) -> logits
     (K, num_classes).
-    Errors: ValueError where x is not (K, *input_shape).
+    Errors: ValueError if x is not (K, *input_shape).
     """
 
     def __init__(
@@ -36,53 +42,48 @@ class Classifier(nn.Module):
         num_classes: int,
         input_shape: Shape,
     ) -> None:
-        super().__init__()
-        self.stem = stem
-        self.blocks = blocks
-        self.head = head
+        super().__init__(stem, blocks, head)
         self.name = name
         self.num_classes = num_classes
         self.input_shape = input_shape
 
     def forward(self, x: Tensor) -> Tensor:  # (K, *input_shape) -> (K, num_classes)
-        """Give each sample its logits."""
-        # A net that ends in a global mean would classify any size without complaint, and classify it wrongly.
-        if x.dim() != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
-            shape = ", ".join(map(str, self.input_shape))
+        """The logits of each sample."""
+        # A network that ends in a global mean would accept images of any size, and classify them wrongly.
+        if tuple(x.shape[1:]) != self.input_shape:
             if len(self.input_shape) == 1:
                 expected, remedy = "rows", "pass one row of features per sample, or set `features`"
             else:
                 expected, remedy = "images", "resize the images, or set `channels` and `image_size`"
             raise ValueError(
-                f"{self.name} expects {expected} of shape (K, {shape}), got {tuple(x.shape)}; {remedy} when it is built"
+                f"{self.name} expects {expected} of shape {named_shape('K', self.input_shape)}, got {tuple(x.shape)}; "
+                f"{remedy} when it is built"
             )
-        logits: Tensor = self.head(self.blocks(self.stem(x)))
-        return logits
+        return super().forward(x)
 
 
 def cnn_small(input_shape: Shape, num_classes: int, *, width: int = 32) -> Parts:
-    """Three stages of 3x3 convolution, batch norm, ReLU and 2x2 max-pool: quick on a CPU.
+    """Three stages of 3x3 convolution, batch norm, ReLU and 2x2 max-pool: fast on a CPU.
 
     Parts, for width w (32), channels c and size R:
         stem      nothing                            (K, c, R, R)
         blocks    one stage each                     (K, w, R/2, R/2), (K, 2w, R/4, R/4), (K, 6w, R/8, R/8)
         head      mean over the image, Linear        -> (K, num_classes)
 
-    Parameters: 132,394 for 10 classes of colour images. The last stage is widened more than twice because a
-    channel is cheapest there. Sizes that two doesn't divide are rounded down.
-    Weights: He normal by fan out; the last layer as torch draws it, its bias zero.
+    Parameters: 132,394 for 10 classes of colour images. The last stage is widened more than twice because channels
+    are cheapest there. Odd sizes are rounded down.
+    Weights: He normal by fan out; the last layer has torch's default weights and zero bias.
     Errors: ValueError for images under 8 pixels.
     """
     channels, size, _ = input_shape
-    if size < 8:
-        raise ValueError(f"image_size={size} is too small for cnn_small, which halves it three times: use 8 or more")
+    check_size("cnn_small", size, 8)
     stages = [_stage(channels, width), _stage(width, 2 * width), _stage(2 * width, 6 * width)]
     return nn.Identity(), nn.Sequential(*stages), mean_linear(6 * width, num_classes)
 
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:  # (K, in, H, W) -> (K, out, H // 2, W // 2)
     conv = conv_he(in_channels, out_channels)
-    # ReLU and maximum commute: pooling first computes the same with a quarter of the ReLUs.
+    # ReLU and maximum can be exchanged. Pooling first gives the same result with a quarter of the ReLUs.
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.MaxPool2d(2), nn.ReLU())
 
 
@@ -94,17 +95,15 @@ def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> Parts
         blocks    one stage each                     (K, w, R/2, R/2), (K, 2w, R/4, R/4)
         head      flatten, Linear                    -> (K, num_classes)
 
-    Parameters: 25,578 for 10 classes of colour images of 32 pixels. Sizes that two doesn't divide are rounded down.
-    Weights: He normal by fan out, biases zero; the last layer as torch draws it, its bias zero.
+    Parameters: 25,578 for 10 classes of colour images of 32 pixels. Odd sizes are rounded down.
+    Weights: He normal by fan out, zero biases; the last layer has torch's default weights.
     Errors: ValueError for images under 4 pixels.
     """
     channels, size, _ = input_shape
-    if size < 4:
-        raise ValueError(f"image_size={size} is too small for cnn_plain, which halves it twice: use 4 or more")
+    check_size("cnn_plain", size, 4)
     pairs = ((channels, width), (width, 2 * width))
     stages = [nn.Sequential(conv_he(a, b, bias=True), nn.MaxPool2d(2), nn.ReLU()) for a, b in pairs]
-    last = nn.Linear(2 * width * (size // 4) ** 2, num_classes)
-    nn.init.zeros_(last.bias)
+    last = last_linear(2 * width * (size // 4) ** 2, num_classes)
     return nn.Identity(), nn.Sequential(*stages), nn.Sequential(nn.Flatten(), last)
 
 
@@ -116,7 +115,7 @@ def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3
         blocks    d times Linear, ReLU               (K, w)
         head      Linear                             -> (K, num_classes)
 
-    Weights: He normal, biases zero; the last layer as torch draws it, its bias zero.
+    Weights: He normal, zero biases; the last layer has torch's default weights.
     """
     features = math.prod(input_shape)
     hidden: list[nn.Module] = []
@@ -125,12 +124,10 @@ def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)
         hidden.append(nn.Sequential(linear, nn.ReLU()))
-    last = nn.Linear(width, num_classes)
-    nn.init.zeros_(last.bias)
-    return nn.Flatten(), nn.Sequential(*hidden), last
+    return nn.Flatten(), nn.Sequential(*hidden), last_linear(width, num_classes)
 
 
-# Each takes the shape of one sample, num_classes, and those of its own overrides that are set.
+# Each takes the shape of one sample, num_classes and the given overrides.
 _NETS: dict[str, Callable[..., Parts]] = {
     "cnn_small": cnn_small,
     "cnn_plain": cnn_plain,
@@ -147,16 +144,20 @@ CLASSIFIER_NAMES: tuple[str, ...] = tuple(_NETS)
 
 
 def build_classifier(name: str, num_classes: int, **overrides: float) -> Classifier:
-    """Build the classifier called `name`, freshly initialised from torch's global generator.
+    """Build the classifier called `name`, with new weights drawn from torch's global generator.
 
-    Overrides, for every name: `channels` of the images (3), `image_size` in pixels (32) and `width`, the base
-    channel count (cnn_small 32, cnn_plain 16, mlp 64, resnet20 16, preact_resnet18 64, wrn28_10 16, of which its
-    stages have 10, 20 and 40 times, vit32 192). `dropout` (0), a probability: wrn28_10 and vit32. `depth` (3), and
-    `features`, which makes the input rows instead of images: mlp. vit32 needs torchvision, the others torch alone.
+    Overrides and their defaults:
+        all            `channels` of the images (3), `image_size` in pixels (32), and `width`, the base channel count:
+                       cnn_small 32, cnn_plain 16, mlp 64, resnet20 16, preact_resnet18 64, vit32 192, wrn28_10 16 (its
+                       stages have 10, 20 and 40 times as many)
+        wrn28_10, vit32   `dropout`, a probability (0)
+        mlp            `depth` (3); `features`, for rows of this many features instead of images
+
+    vit32 needs torchvision, the others only torch.
 
     Shapes: x (K, channels, image_size, image_size) in [-1, 1], or (K, features) -> logits (K, num_classes).
-    Errors: ValueError for an unknown name or override, naming the nearest, for a value of the wrong kind, and
-    for an image size that the net can't take.
+    Errors: ValueError for an unknown name or override (with similar names), an invalid value, or an image size that
+    the network can't take.
     """
     if name not in _NETS:
         raise ValueError(f"build_classifier({name!r}): unknown name{_nearest(name, CLASSIFIER_NAMES)}")

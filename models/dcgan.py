@@ -13,17 +13,17 @@ LEAK = 0.2  # slope of LeakyReLU, from the DCGAN paper
 
 
 def _normal_(layer: nn.Linear | nn.ConvTranspose2d) -> None:
-    # DCGAN's own N(0, 0.02) suits the generator: each of these layers but the last is followed by batch norm,
-    # which takes the scale out again, and the last starts tanh in its linear range.
+    # DCGAN's N(0, 0.02) works for the generator. Batch norm follows each of these layers except the last and removes
+    # the scale. The last layer then starts in the linear range of tanh.
     nn.init.normal_(layer.weight, std=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def _he_(conv: nn.Conv2d) -> None:
-    # Without norm layers nothing restores the scale: at N(0, 0.02) each 4x4 layer would shrink its signal
-    # several times, scores and input gradients would start near 0, and the penalty (|gradient| - 1)^2 would have
-    # to grow them first. He's deviation for a leaky ReLU keeps the mean square of the features through the depth.
+    # Without norm layers the scale matters. With N(0, 0.02) each 4x4 layer would shrink the signal several times.
+    # Scores and input gradients would be near 0 at first, and the penalty (|gradient| - 1)^2 would have to increase
+    # them. He's standard deviation for a leaky ReLU keeps the mean square of the features constant over the layers.
     nn.init.kaiming_normal_(conv.weight, a=LEAK, nonlinearity="leaky_relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -49,7 +49,7 @@ def _widths(image_size: int, width: int) -> list[int]:
 
 
 class DCGANGenerator(Generator):
-    """The DCGAN generator: one transposed 4x4 convolution per doubling, each with batch norm and ReLU.
+    """The DCGAN generator: transposed 4x4 convolutions that double the size, each with batch norm and ReLU.
 
     Parts at 64x64, for width w (64) and channels c (3):
         stem      Linear, BN, ReLU                   (B, latent_dim) -> (B, 8w, 4, 4)
@@ -57,10 +57,10 @@ class DCGANGenerator(Generator):
         blocks.1  ConvTranspose 4x4 /2, BN, ReLU     -> (B, 2w, 16, 16)
         blocks.2  ConvTranspose 4x4 /2, BN, ReLU     -> (B, w, 32, 32)
         head      ConvTranspose 4x4 /2, tanh         -> (B, c, 64, 64)
-    At 32x32 the stem has 4w channels and there are two blocks; at 16x16, 2w and one. The last block always ends
-    in w channels.
+    At 32x32 the stem has 4w channels and there are two blocks; at 16x16, 2w channels and one block. The last block
+    always has w channels.
 
-    Source: Radford et al. 2016, section 3 and figure 1 (whose width is 128 at 64x64).
+    Source: Radford et al. 2016, section 3 and figure 1 (width 128 at 64x64).
     """
 
     def __init__(self, *, image_size: int, channels: int = 3, latent_dim: int = 128, width: int = 64) -> None:
@@ -79,7 +79,7 @@ class DCGANGenerator(Generator):
 
 
 class DCGANCritic(Critic):
-    """The DCGAN critic without its batch norm, which the gradient penalty forbids.
+    """The DCGAN critic without batch norm, because the gradient penalty doesn't allow it.
 
     Parts at 64x64, for width w (64) and channels c (3):
         stem      identity                           (B, c, 64, 64)
@@ -88,7 +88,7 @@ class DCGANCritic(Critic):
         blocks.2  conv 4x4 /2, LeakyReLU(0.2)        -> (B, 4w, 8, 8)
         blocks.3  conv 4x4 /2, LeakyReLU(0.2)        -> (B, 8w, 4, 4)
         head      flatten, Linear                    -> (B, 1)
-    At 32x32 there are three blocks, at 16x16 two: the last one always ends at 4x4.
+    At 32x32 there are three blocks, at 16x16 two. The last block always ends at 4x4.
 
     Source: Radford et al. 2016, section 3, with Gulrajani et al. 2017, section 4 (no critic batch norm).
     """

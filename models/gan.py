@@ -10,7 +10,7 @@ from models.base import Critic, Generator
 from models.dcgan import DCGANCritic, DCGANGenerator
 from models.resnet import ResNetCritic32, ResNetCritic64, ResNetGenerator32, ResNetGenerator64
 
-# Each maker takes channels, width and, for generators, latent_dim; what is bound here are its defaults.
+# All take channels and width, generators also latent_dim. `partial` sets other defaults.
 _PAIRS: dict[str, tuple[Callable[..., Generator], Callable[..., Critic]]] = {
     "paper32": (ResNetGenerator32, ResNetCritic32),
     "paper64": (ResNetGenerator64, ResNetCritic64),
@@ -25,15 +25,14 @@ GAN_NAMES: tuple[str, ...] = tuple(_PAIRS)
 
 
 def build_gan(name: str, **overrides: int) -> tuple[Generator, Critic]:
-    """Build the generator and the critic called `name`, freshly initialised from torch's global generator.
+    """Build the generator and the critic called `name`, with new weights drawn from torch's global generator.
 
-    Overrides, for every name: `channels` of the images (3), `latent_dim` (128), `width`, the base channel count
-    of both nets, and `generator_width` and `critic_width`, which come before `width`. Default widths: paper32
-    128, paper64 64, mimicry32 256 (generator) and 128 (critic), dcgan* 64.
+    Overrides for all names: `channels` of the images (3), `latent_dim` (128), and `width`, the base channel count of
+    both networks. `generator_width` and `critic_width` replace `width` for one of them. Default widths: paper32 128,
+    paper64 64, mimicry32 256 (generator) and 128 (critic), dcgan* 64.
 
     Shapes: generator (B, latent_dim) -> (B, channels, R, R) in [-1, 1]; critic (B, channels, R, R) -> (B,).
-    Errors: ValueError for an unknown name or override, naming the nearest, and for a value that isn't a positive
-    integer.
+    Errors: ValueError for an unknown name or override (with similar names), or a value that isn't a positive integer.
     """
     if name not in _PAIRS:
         raise ValueError(f"build_gan({name!r}): unknown name{_nearest(name, GAN_NAMES)}")
@@ -51,7 +50,7 @@ def build_gan(name: str, **overrides: int) -> tuple[Generator, Critic]:
 
 def _select(overrides: dict[str, int], width_key: str, keys: tuple[str, ...]) -> dict[str, int]:
     chosen = {key: overrides[key] for key in keys if key in overrides}
-    for key in ("width", width_key):  # the more specific one last, so that it wins
+    for key in ("width", width_key):  # the more specific key comes last and wins
         if key in overrides:
             chosen["width"] = overrides[key]
     return chosen

@@ -30,13 +30,13 @@ class PretrainedGenerator(
 
         images = PretrainedGenerator.from_snapshot("samples/quickstart/snapshot.safetensors").sample(64, seed=0)
 
-    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's; the arguments below become its
-    config.json, a model card its README.md, with recipe and scores where the generator comes from a snapshot in its
-    run folder, and images of seed 0 its samples.png. As everywhere in the project, no pickle is ever read.
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's. They write the arguments to
+    config.json, a model card to README.md and images from seed 0 to samples.png. The card has recipe and scores if the
+    generator comes from a snapshot in its run folder. Pickles are never read, as in the rest of the project.
 
     Args: those of `build_gan`.
     Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
-    Errors: ValueError as `build_gan` raises it.
+    Errors: ValueError as for `build_gan`.
     """
 
     def __init__(self, name: str, **overrides: int) -> None:
@@ -48,7 +48,7 @@ class PretrainedGenerator(
         self.eval()
 
     def forward(self, z: Tensor) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
-        """Make one image of each latent code."""
+        """One image for each latent code."""
         images: Tensor = self.generator(z)
         return images
 
@@ -58,13 +58,13 @@ class PretrainedGenerator(
 
     @torch.no_grad()
     def sample(self, count: int = 64, seed: int = 0, batch_size: int = 64) -> Tensor:  # -> (count, *image_shape)
-        """Images in [-1, 1], on the generator's device, made in batches of `batch_size`."""
+        """Images in [-1, 1] on the generator's device, generated in batches of `batch_size`."""
         device = next(self.parameters()).device
         return torch.cat([self(z.to(device)) for z in self.latents(count, seed).split(batch_size)])
 
     @classmethod
     def from_snapshot(cls, path: str | Path, device: torch.device | str = "cpu") -> PretrainedGenerator:
-        """The generator of a file that train_gan.py wrote.
+        """Load the generator from a file that train_gan.py wrote.
 
         Errors: FileNotFoundError, and ValueError for a file that is no snapshot of a generator.
         """
@@ -84,13 +84,13 @@ class PretrainedGenerator(
         return pretrained.to(device)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """huggingface_hub's; the card says how to load the generator by this name."""
+        """As in huggingface_hub. The card shows how to load the generator by this name."""
         given = options.pop("model_card_kwargs", None) or {}
         url: str = super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id, **given}, **options)
         return url
 
     def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
-        """What `save_pretrained` writes where there is no README.md yet; `repo_id` is the name on the Hub."""
+        """The card that `save_pretrained` writes if there is no README.md yet; `repo_id` is the name on the Hub."""
         about, arguments = self._hub_mixin_info.model_card_data, self._hub_mixin_config
         parameters = sum(p.numel() for p in self.parameters())
         return model_card(about, arguments, self.image_shape, parameters, self.origin, repo_id)
@@ -101,7 +101,7 @@ class PretrainedGenerator(
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]
-        # The mixin's default leaves what the file lacks at random weights and says nothing.
+        # By default the mixin gives random weights to tensors that the file lacks, without a warning.
         return super()._load_as_safetensor(model, model_file, map_location, strict=True)
 
     @classmethod
@@ -110,16 +110,16 @@ class PretrainedGenerator(
 
 
 def slerp(first: Tensor, last: Tensor, t: Tensor) -> Tensor:  # (d,), (d,), (n,) -> (n, d)
-    """Points on the great circle from ``first`` to ``last`` (Shoemake 1985), lengths going linearly.
+    """Points on the great circle from ``first`` to ``last`` (Shoemake 1985). Lengths are interpolated linearly.
 
-    Between opposite vectors, where no circle is the great one, it takes one of them.
+    Between opposite vectors there are many great circles; it takes one of them.
     """
     start, end = first.double(), last.double()
     u, v = functional.normalize(start, dim=0), functional.normalize(end, dim=0)
     cosine = u @ v
-    across = v - cosine * u  # what of v is not along u: its length is the angle's sine
+    across = v - cosine * u  # the part of v orthogonal to u; its length is the sine of the angle
     angle = torch.atan2(across.norm(), cosine)
-    if across.norm() < 1e-12:  # parallel, where the direction doesn't matter, or opposite, where any will do
+    if across.norm() < 1e-12:  # parallel or opposite: any orthogonal direction works
         axis = functional.one_hot(u.abs().argmin(), len(u)).double()
         across = axis - (axis @ u) * u
     t = t.double()[:, None]

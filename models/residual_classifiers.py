@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def conv_he(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3, bias: bool = False) -> nn.Conv2d:
-    """Make a convolution, He normal by fan out as in the authors' code; without bias where batch norm follows."""
+    """A convolution, He normal by fan out as in the authors' code. No bias is needed before batch norm."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
@@ -18,13 +18,19 @@ def conv_he(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 
 
 
 def mean_linear(width: int, num_classes: int) -> nn.Sequential:  # (K, width, H, W) -> (K, num_classes)
-    """Mean over the image, then a linear layer as torch draws it, with zero bias."""
+    """Mean over the image, then :func:`last_linear`."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last_linear(width, num_classes))
+
+
+def last_linear(width: int, num_classes: int) -> nn.Linear:
+    """A linear layer with torch's default weights and zero bias."""
     linear = nn.Linear(width, num_classes)
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    return linear
 
 
-def _check_size(name: str, size: int, smallest: int) -> None:
+def check_size(name: str, size: int, smallest: int) -> None:
+    """Raise ValueError for images that are too small."""
     if size < smallest:
         raise ValueError(
             f"image_size={size} is too small for {name}, which shrinks it {smallest} times: use {smallest} or more"
@@ -34,7 +40,7 @@ def _check_size(name: str, size: int, smallest: int) -> None:
 class ResidualBlock(nn.Module):
     """conv3x3, BN, ReLU, conv3x3, BN, plus the shortcut, ReLU.
 
-    The shortcut has no parameters (option A): every `stride`-th pixel, and zeros for the channels that it lacks.
+    The shortcut has no parameters (option A): every `stride`-th pixel, and zeros for the missing channels.
 
     Shapes: (K, in, H, W) -> (K, out, H / stride, W / stride), rounded up.
     Source: He et al. 2016, Deep Residual Learning for Image Recognition, section 4.2.
@@ -52,7 +58,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (K, in, H, W) -> (K, out, H / stride, W / stride)
         """Add the residual branch to the shortcut, then ReLU."""
         h = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        # pad counts from the last axis: nothing for width and height, zeros after the channels
+        # F.pad lists the last axis first: no padding for width and height, zeros after the channels.
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.lacking))
         return F.relu(h + shortcut)
 
@@ -60,12 +66,12 @@ class ResidualBlock(nn.Module):
 class PreActBlock(nn.Module):
     """BN, ReLU, conv3x3, BN, ReLU, [dropout,] conv3x3, plus the shortcut.
 
-    The shortcut is the identity; where width or size change it is a 1x1 convolution of the activated input.
-    `first` is for the block right after the stem's convolution: its shortcut carries the activated input too.
+    The shortcut is the identity, or a 1x1 convolution of the activated input if width or size change. `first` is for
+    the block right after the stem's convolution. Its shortcut also uses the activated input.
 
     Shapes: (K, in, H, W) -> (K, out, H / stride, W / stride), rounded up.
-    Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4e and the appendix; dropout
-    where Zagoruyko & Komodakis 2016, Wide Residual Networks, figure 1d, have it.
+    Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4e and the appendix; dropout as in
+    Zagoruyko & Komodakis 2016, Wide Residual Networks, figure 1d.
     """
 
     def __init__(
@@ -90,7 +96,7 @@ class PreActBlock(nn.Module):
 
 
 def _stages(widths: list[int], per_stage: int) -> list[tuple[int, int, int]]:
-    """(in, out, stride) of every block; `widths` begins with the stem's, and each stage but the first halves."""
+    """(in, out, stride) of every block. `widths` starts with the stem's. All stages except the first halve the size."""
     blocks = []
     for stage, (before, width) in enumerate(pairwise(widths)):
         blocks.append((before, width, 1 if stage == 0 else 2))
@@ -108,7 +114,7 @@ def resnet20(input_shape: tuple[int, ...], num_classes: int, *, width: int = 16)
 
     Source: He et al. 2016, section 4.2, n = 3, shortcuts of option A. Errors: ValueError for images under 4 pixels.
     """
-    _check_size("resnet20", input_shape[1], 4)
+    check_size("resnet20", input_shape[1], 4)
     stem = nn.Sequential(conv_he(input_shape[0], width), nn.BatchNorm2d(width), nn.ReLU())
     sizes = _stages([width, width, 2 * width, 4 * width], per_stage=3)
     blocks = nn.Sequential(*(ResidualBlock(*size) for size in sizes))
@@ -123,11 +129,11 @@ def preact_resnet18(input_shape: tuple[int, ...], num_classes: int, *, width: in
         blocks    0-1, 2-3, 4-5, 6-7                 (K, w, R, R), (K, 2w, R/2, R/2), ... (K, 8w, R/8, R/8)
         head      BN, ReLU, mean, Linear             -> (K, num_classes)
 
-    Source: He et al. 2016, Identity Mappings, with the [2, 2, 2, 2] blocks of ResNet-18. Code often used with
-    mixup leaves out the last BN and ReLU, which the paper asks for: it has 1,024 parameters fewer, 11,171,146.
+    Source: He et al. 2016, Identity Mappings, with the [2, 2, 2, 2] blocks of ResNet-18. Some code that is often used
+    with mixup leaves out the paper's last BN and ReLU, which gives 1,024 parameters fewer (11,171,146).
     Errors: ValueError for images under 8 pixels.
     """
-    _check_size("preact_resnet18", input_shape[1], 8)
+    check_size("preact_resnet18", input_shape[1], 8)
     sizes = _stages([width, width, 2 * width, 4 * width, 8 * width], per_stage=2)
     blocks = nn.Sequential(*(PreActBlock(*size, first=index == 0) for index, size in enumerate(sizes)))
     head = nn.Sequential(nn.BatchNorm2d(8 * width), nn.ReLU(), *mean_linear(8 * width, num_classes))
@@ -144,10 +150,10 @@ def wrn28_10(
         blocks    0-3, 4-7, 8-11                     (K, 10w, R, R), (K, 20w, R/2, R/2), (K, 40w, R/4, R/4)
         head      BN, ReLU, mean, Linear             -> (K, num_classes)
 
-    Source: Zagoruyko & Komodakis 2016, table 1 with N = 4, k = 10; `dropout` is between a block's convolutions
-    (0.3 on CIFAR there). Errors: ValueError for images under 4 pixels.
+    Source: Zagoruyko & Komodakis 2016, table 1 with N = 4, k = 10. `dropout` is between the convolutions of a block
+    (the paper uses 0.3 on CIFAR). Errors: ValueError for images under 4 pixels.
     """
-    _check_size("wrn28_10", input_shape[1], 4)
+    check_size("wrn28_10", input_shape[1], 4)
     sizes = _stages([width, 10 * width, 20 * width, 40 * width], per_stage=4)
     blocks = nn.Sequential(*(PreActBlock(*size, first=index == 0, dropout=dropout) for index, size in enumerate(sizes)))
     head = nn.Sequential(nn.BatchNorm2d(40 * width), nn.ReLU(), *mean_linear(40 * width, num_classes))

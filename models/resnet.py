@@ -31,7 +31,7 @@ class GlobalMeanHead(nn.Module):
         self.linear = xavier(nn.Linear(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1)
-        """Score the features."""
+        """One score for each image."""
         score: Tensor = self.linear(F.relu(x).mean(dim=(2, 3)))
         return score
 

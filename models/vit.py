@@ -1,4 +1,4 @@
-"""A small vision transformer: torchvision's modules, taken apart into stem, blocks and head."""
+"""A small vision transformer: torchvision's modules, split into stem, blocks and head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATCH, LAYERS, HEADS = 4, 6, 4
 
 
 class PatchEmbedding(nn.Module):
-    """Images into tokens: a linear map of each patch, the class token before them, positions added, dropout.
+    """From images to tokens: a linear map of each patch, class token in front, plus positions, dropout.
 
     Shapes: (K, channels, R, R) -> (K, 1 + (R / 4)^2, width).
     Source: Dosovitskiy et al. 2021, equation 1.
@@ -48,7 +48,7 @@ class ClassTokenHead(nn.Module):
         self.linear = net.heads
 
     def forward(self, tokens: Tensor) -> Tensor:  # (K, tokens, width) -> (K, num_classes)
-        """Classify by the class token; layer norm is per token, so the others need none."""
+        """The logits from the class token. Layer norm works per token, so the other tokens are not needed."""
         logits: Tensor = self.linear(self.norm(tokens[:, 0]))
         return logits
 
@@ -63,12 +63,12 @@ def vit32(
         blocks    6 encoder layers, MLP of 2w        (K, T, w)
         head      layer norm of the class token, Linear   -> (K, num_classes)
 
-    Every weight sits in a module of torchvision's `VisionTransformer` and is initialised as it does: zero for the
-    last linear layer and the class token. So all logits are 0 at first, and the first step moves the last layer only.
+    All weights belong to modules of torchvision's `VisionTransformer` and have its initial values: zero for the last
+    linear layer and the class token. So all logits are 0 at first, and the first step only changes the last layer.
     Source: Dosovitskiy et al. 2021. Needs torchvision.
-    Errors: ValueError for an image size that 4 doesn't divide, or such a width.
+    Errors: ValueError for an image size or a width that isn't a multiple of 4.
     """
-    from torchvision.models import VisionTransformer  # here, so that the other nets need torch alone
+    from torchvision.models import VisionTransformer  # here, so that the other networks don't need torchvision
 
     channels, size, _ = input_shape
     if size % PATCH:
@@ -76,7 +76,7 @@ def vit32(
     if width % HEADS:
         raise ValueError(f"width={width} doesn't split into {HEADS} heads: vit32 needs a multiple of 4")
     net = VisionTransformer(size, PATCH, LAYERS, HEADS, width, 2 * width, dropout, num_classes=num_classes)
-    if channels != 3:  # torchvision's is for colour only
+    if channels != 3:  # torchvision's network is only for colour images
         net.conv_proj = nn.Conv2d(channels, width, PATCH, stride=PATCH)
         nn.init.trunc_normal_(net.conv_proj.weight, std=math.sqrt(1 / (channels * PATCH**2)))
         nn.init.zeros_(net.conv_proj.bias)

@@ -89,7 +89,7 @@ def test_encode_and_decode_are_under_one_percent_of_a_critic_step(ratio):
 
 def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     path = tmp_path / "coding.csv"
-    tiny = ["--network=dcgan16", "--width=8", "--block=blocks.1", "--batch=8", "--repeats=2"]
+    tiny = ["--network=dcgan16", "--width=8", "--block=blocks.1", "--batch=8", "--repeats=1"]
     tiny += ["--sizes", "40", "64", "--features=5", "--classifier=cnn_small", "--classifier-block=blocks.0"]
     coding.main([*tiny, "--classifier-batch=8", f"--csv={path}", f"--json={tmp_path / 'coding.json'}"])
     with path.open() as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train_gan
 from benchmarks import classifier_step, coded_pass, compile, gpu_table, input_pipeline, scoring, wgan_step
 
 ROOT = Path(__file__).parents[1]
@@ -71,23 +73,68 @@ def test_scoring_gives_torch_fidelitys_scores(tmp_path):
     assert found["ms"].keys() == {"torch-fidelity", "ours, cold", "ours, again"}
 
 
-def test_gpu_sh_runs_all_and_makes_one_table(tmp_path):
-    """Without the tests that it would run here, which run anyway."""
-    script = (ROOT / "benchmarks" / "gpu.sh").read_text().replace("-m pytest -q -n 8", "-m pytest -q -k published")
-    twin = ROOT / "benchmarks" / f".gpu-{os.getpid()}.sh"
-    twin.write_text(script)
-    environment = os.environ | {"OUTPUT": str(tmp_path / "out"), "PYTHON": sys.executable, "SECONDS_EACH": "4"}
-    try:
-        command = ["bash", str(twin), "--device", "cpu"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    finally:
-        twin.unlink()
-    told = done.stdout + "".join(path.read_text() for path in (tmp_path / "out").glob("*.txt"))
-    assert "FAILED after" not in told.replace("tests: FAILED", ""), told[-5000:]
+def commands_of_gpu_sh(tmp_path: Path, status: int = 0) -> tuple[list[list[str]], subprocess.CompletedProcess]:
+    """The arguments of each Python that benchmarks/gpu.sh starts; in its place a stub that ends with ``status``."""
+    stub, told = tmp_path / "python", tmp_path / "told"
+    stub.write_text(f"#!/bin/bash\nprintf '%s\\0' \"$@\" >>{told}\necho >>{told}\nexit {status}\n")
+    stub.chmod(0o755)
+    environment = os.environ | {"OUTPUT": str(tmp_path / "out"), "PYTHON": str(stub), "SECONDS_EACH": "1"}
+    command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return [line.split("\0")[:-1] for line in told.read_text().splitlines()], done
+
+
+def run_here(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python does with these arguments, a script or -m with a module, in this process."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name, *arguments = command[1:] if command[0] == "-m" else command
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    if command[0] != "-m":
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    elif name == "benchmarks.gpu_table":
+        with pytest.raises(SystemExit, match=r"^0$"):
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def train_gan_here(command: list[str], **_: object) -> subprocess.CompletedProcess:
+    """In place of subprocess.run for ``python train_gan.py``."""
+    assert command[:2] == [sys.executable, str(ROOT / "train_gan.py")]
+    return subprocess.CompletedProcess(command, train_gan.main(command[2:]), "", "")
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package")  # of runpy
+def test_gpu_sh_runs_all_and_makes_one_table(tmp_path, monkeypatch):
+    """Its commands run here, in turn; the tests that it names run anyway, so a tiny one is in their place."""
+    (tests, *benchmarks), done = commands_of_gpu_sh(tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = [word for word in tests if word.startswith("tests/")]
+    assert files
+    assert all((ROOT / name).exists() for name in files)
+    (tmp_path / "test_tiny.py").write_text("def test_tiny(): pass")
+    options = ["0" if word == "8" else word for word in tests if word not in files]
+    subprocess.run([sys.executable, *options, "test_tiny.py"], cwd=tmp_path, check=True, timeout=60)
+    assert len(benchmarks) == 6  # the last makes the table
+    for command in benchmarks:
+        with monkeypatch.context() as patches:
+            if "--end-to-end" in command:
+                patches.setattr(subprocess, "run", train_gan_here)
+            run_here(command, patches)
     table = (tmp_path / "out" / "table.md").read_text()
-    for title in ("5 critic steps and a generator step", "a classifier's step", "from end to end", "over_ideal"):
+    titles = ("5 critic steps and a generator step", "a classifier's step", "from end to end", "over_ideal")
+    for title in (*titles, "Tests: 1 tests, 0 failures"):
         assert title in table
-    assert json.loads((tmp_path / "out" / "end_to_end.json").read_text())["cifar10_paper"]["steps_per_second"] > 0
+    found = json.loads((tmp_path / "out" / "end_to_end.json").read_text())
+    assert all(found[recipe]["steps_per_second"] > 0 for recipe in ("cifar10_paper", "cifar10_paper_coded"))
+
+
+def test_gpu_sh_goes_on_after_a_failure_and_says_so(tmp_path):
+    commands, done = commands_of_gpu_sh(tmp_path, status=3)
+    assert done.returncode == 1
+    assert done.stdout.count("FAILED after") == 6
+    assert len(commands) == 7
 
 
 def test_gpu_table_without_results_says_what_to_run(tmp_path, capsys):

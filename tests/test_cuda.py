@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import cs_gan.gan.losses as losses_module
+import cs_gan.gan.penalties as penalties_module
 import train_classifier
 import train_gan
 from cs_gan import SplineCode
@@ -175,7 +175,8 @@ def test_gradients_are_those_of_a_cpu(name):
     for one, other in zip(here, there, strict=True):
         for (name, parameter), twin in zip(one.named_parameters(), other.parameters(), strict=True):
             if parameter.grad is not None:
-                scale = float(parameter.grad.abs().max()) + 1e-6
+                # Biases before a norm have no gradient but rounding.
+                scale = float(parameter.grad.abs().max()) + 1e-4
                 torch.testing.assert_close(twin.grad.cpu(), parameter.grad, rtol=0, atol=1e-9 * scale, msg=name)
 
 
@@ -186,7 +187,7 @@ def test_second_derivatives_are_torchs(name, monkeypatch):
     real, fake = (torch.randn(4, *critic.image_shape, device="cuda", dtype=torch.float64) for _ in range(2))
     found = []
     for context in (fast_double_backward, nullcontext):
-        monkeypatch.setattr(losses_module, "fast_double_backward", context)
+        monkeypatch.setattr(penalties_module, "fast_double_backward", context)
         critic.zero_grad()
         gradient_penalty(critic, real, fake, torch.full((4,), 0.3, device="cuda")).backward()
         found.append(torch.cat([p.grad.flatten() for p in critic.parameters() if p.grad is not None and p.dim() > 1]))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,9 @@ from cs_gan.data import load_images
 from cs_gan.metrics import Evaluator, to_uint8
 from cs_gan.training import GanConfig, as_plain, save_snapshot
 from models import Generator, PretrainedGenerator, build_gan
+from tests.launched import WORLD
+from tests.processes import run_in_processes
 
-ROOT = Path(__file__).parents[1]
 MODEL = {"name": "dcgan16", "channels": 1, "width": 4, "latent_dim": 8}
 # 1797 digits, of which 60 are enough here.
 SETTINGS = {"data.limit": 60, "metrics.num_samples": 40, "metrics.batch_size": 32}
@@ -49,16 +48,10 @@ def write_snapshot(path: Path, seed: int, **changed: object) -> None:
     save_snapshot(path, network(seed, **MODEL), **about | changed)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One classifier of digits for all tests, outside the user's own cache."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def folder(tmp_path, cache, monkeypatch):
+def folder(tmp_path, cache_dir, monkeypatch):
     """A run folder with a snapshot and another network as its best."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir.parents[1]))  # the classifier of digits is trained once
     (tmp_path / "run").mkdir()
     write_snapshot(tmp_path / "run" / "snapshot.safetensors", 1)
     write_snapshot(tmp_path / "run" / "best.safetensors", 2, step=60)
@@ -256,12 +249,11 @@ def test_what_score_cant_change_is_refused(folder, capsys, word, said):
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, tmp_path):
     assert run("score", folder, "--json", tmp_path / "one.json") == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, "evaluate.py", "score", str(folder), "--json", str(tmp_path / "two.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("score: ") == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    printed = run_in_processes("tests.launched", WORLD, port, "score", folder, "--json", tmp_path / "two.json")
+    assert printed.count("score: ") == 1
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["provenance"]["processes"] == 2
     assert one["scores"] == pytest.approx(two["scores"], rel=1e-5)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HTTPError
 
 from commands import publish
 from models import PretrainedGenerator
-from tests.test_evaluate import cache, folder, refused, run  # noqa: F401 (the first two are fixtures)
+from tests.test_evaluate import folder, refused, run  # noqa: F401 (the first is a fixture)
 
 
 class Hub:

@@ -73,7 +73,7 @@ def test_without_git_the_version_is_a_development_one(tmp_path):
     assert re.fullmatch(r"\d+\.\d+\.\d+\.dev0", done.stdout.strip())
 
 
-def test_checkout_that_is_not_installed_has_a_version_too():
+def test_checkout_that_is_not_installed_has_a_version_too(after_torch):
     script = """
 import importlib.metadata
 def nothing(name):
@@ -83,8 +83,7 @@ importlib.metadata.version = nothing
 import cs_gan
 print(cs_gan.__version__)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0+unknown"
+    assert after_torch(script).strip() == "0+unknown"
 
 
 def test_twine_finds_nothing_to_mend(release):
@@ -168,7 +167,7 @@ def extras() -> set[str]:
     }
 
 
-def test_neither_import_nor_the_default_code_loads_scipys_interpolation():
+def test_neither_import_nor_the_default_code_loads_scipys_interpolation(after_torch):
     script = """
 import sys, torch
 import cs_gan, cs_gan.gan
@@ -179,10 +178,10 @@ assert "scipy.interpolate" not in sys.modules
 cs_gan.SplineCode(8, 12, spline="quintic")
 assert "scipy.interpolate" in sys.modules  # the name is still what we look for
 """
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    after_torch(script)
 
 
-def test_import_takes_under_a_second_beyond_torch_and_loads_no_extra():
+def test_import_takes_under_a_second_beyond_torch_and_loads_no_extra(after_torch):
     assert {"torchvision", "accelerate", "matplotlib", "PIL", "sklearn"} <= extras()
     # Seconds of this process alone, so that a busy machine counts for little.
     script = """
@@ -195,8 +194,7 @@ print(json.dumps([seconds, sorted({name.split(".")[0] for name in set(sys.module
 """
     seconds = []
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-        taken, loaded = json.loads(done.stdout)
+        taken, loaded = json.loads(after_torch(script))
         assert "cs_gan" in loaded
         assert set(loaded) & extras() == set()
         seconds.append(taken)

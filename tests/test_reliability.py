@@ -22,7 +22,8 @@ from PIL import Image
 
 import cs_gan.training.resume as resume_module
 import train_gan
-from benchmarks.kills import alive, compare, descendants
+from benchmarks.killed_run import alive, descendants
+from benchmarks.same_runs import compare
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk

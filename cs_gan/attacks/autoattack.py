@@ -56,6 +56,10 @@ class _Pinned:
     def scaled(self, unit: Tensor) -> Tensor:
         return (unit * (self.ball.high - self.ball.low) + self.ball.low).to(self.images.dtype)
 
+    @torch.no_grad()
+    def classes(self) -> int:
+        return self(self.unit()).shape[1]
+
     def options(self) -> dict[str, Any]:
         eps = self.ball.eps / (self.ball.high - self.ball.low)
         return {"norm": _PYAUTOATTACK_NORM[self.ball.norm], "eps": eps, "device": self.images.device}
@@ -95,8 +99,7 @@ def apgd(
     with _attacking(forward, images, labels, ball, generator) as pinned:
         if eps == 0:
             return pinned.images
-        with torch.no_grad():
-            classes = pinned(pinned.unit()).shape[1]
+        classes = pinned.classes()
         if loss == "dlr" and classes < 3:
             raise AttackError(f"the DLR loss needs three classes, the network has {classes}: use loss='ce'.")
         attack = APGDAttack(
@@ -179,10 +182,8 @@ def rand(
     """
     ball = Ball(norm, eps, low, high)
     with _attacking(forward, images, labels, ball, generator) as pinned:
-        with torch.no_grad():
-            classes = pinned(pinned.unit()).shape[1]
         generator = stream("attacks") if generator is None else generator
-        losses = RAND_LOSSES if classes > 2 else RAND_LOSSES[:1]
+        losses = RAND_LOSSES if pinned.classes() > 2 else RAND_LOSSES[:1]
         points = [
             apgd(
                 forward, images, labels, eps=eps, norm=norm, steps=steps, eot=RAND_EOT, loss=loss,

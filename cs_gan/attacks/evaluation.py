@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cs_gan.attacks.autoattack import RAND_EOT
 from cs_gan.attacks.scene import Budget, Scene
-from cs_gan.attacks.scoring import Interval, Score, groups, plain, predict, score_predictions
+from cs_gan.attacks.scoring import Interval, groups, plain, predict, score_predictions
 from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.attacks.threats import SQUARE, ThreatModel, find_threat
 from cs_gan.core import RandomizedCodedInference
@@ -124,8 +124,13 @@ def evaluate_threat(
                 predicted.append(classes[:, trial.counted])
                 truth.append(trial.labels[trial.counted])
     score = score_predictions(torch.cat(predicted, 1), torch.cat(truth))
-    sizes = tuple(dict.fromkeys(part.stop - part.start for part in slices))
-    return _row(threat, budget, score, group_size, sizes, seconds, passes)
+    attack, loss, steps, restarts, eot = _used(threat, budget)
+    return ResultRow(
+        threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, loss=loss, steps=steps,
+        restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
+        draws=score.draws, group_size=group_size, seconds=seconds, forward_passes=passes,
+        batch_sizes=tuple(dict.fromkeys(part.stop - part.start for part in slices)),
+    )  # fmt: skip
 
 
 def evaluate_threats(
@@ -135,21 +140,17 @@ def evaluate_threats(
     images: Tensor,
     labels: Tensor,
     budget: Budget,
-    *,
-    group_size: int = 64,
-    draws: int = 10,
-    targets: int = 64,
-    surrogate: nn.Module | None = None,
-    seed: int = 0,
+    **options: Any,
 ) -> Iterator[ResultRow]:
-    """A row for every threat at every eps (replacing that of the budget), each as soon as it is ready."""
+    """A row for every threat at every eps (replacing that of the budget), each as soon as it is ready.
+
+    Args:
+        options: those of :func:`evaluate_threat`.
+    """
     epsilons = list(epsilons)
     for threat in [find_threat(each) if isinstance(each, str) else each for each in threats]:
         for eps in epsilons:
-            yield evaluate_threat(
-                threat, defence, images, labels, replace(budget, eps=eps), group_size=group_size, draws=draws,
-                targets=targets, surrogate=surrogate, seed=seed,
-            )  # fmt: skip
+            yield evaluate_threat(threat, defence, images, labels, replace(budget, eps=eps), **options)
 
 
 def exercise_batch_sizes(
@@ -184,26 +185,8 @@ def exercise_batch_sizes(
     ]
 
 
-def _row(
-    threat: ThreatModel,
-    budget: Budget,
-    score: Score,
-    group_size: int,
-    batch_sizes: tuple[int, ...],
-    seconds: float,
-    forward_passes: int,
-) -> ResultRow:
-    attack, loss, steps, restarts, eot = _told(threat, budget)
-    return ResultRow(
-        threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, loss=loss, steps=steps,
-        restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
-        draws=score.draws, group_size=group_size, batch_sizes=batch_sizes, seconds=seconds,
-        forward_passes=forward_passes,
-    )  # fmt: skip
-
-
-def _told(threat: ThreatModel, budget: Budget) -> tuple[str, str, int, int, int]:
-    """The attack, loss, steps, restarts and draws per gradient that were really used, not those of the budget."""
+def _used(threat: ThreatModel, budget: Budget) -> tuple[str, str, int, int, int]:
+    """The attack, loss, steps, restarts and draws per gradient that the threat really uses of the budget."""
     if threat.name == SQUARE:
         return SQUARE, "margin", budget.queries, budget.restarts, 1
     eot = budget.eot if threat.eot is None else threat.eot

@@ -12,7 +12,6 @@ from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 
 from cs_gan.attacks.evaluation import ResultRow
-from cs_gan.attacks.scoring import Interval
 
 # Accuracy below this counts as 0 %: a table with whole percents prints 0.
 ZERO = 0.005
@@ -188,15 +187,11 @@ def _best(rows: Iterable[ResultRow]) -> ResultRow:
 
 
 def _says(row: ResultRow) -> str:
-    return f"{row.threat} ({row.attack} on {row.loss}, eps {row.eps:g}) leaves {_percent(row.mean)}"
+    return f"{row.threat} ({row.attack} on {row.loss}, eps {row.eps:g}) leaves {row.mean}"
 
 
 def _where(row: ResultRow) -> str:
     return f"{row.norm} eps = {row.eps:g} in groups of {row.group_size}"
-
-
-def _percent(interval: Interval) -> str:
-    return str(interval)
 
 
 def _not_judged(name: str, reason: str) -> Gate:

@@ -35,11 +35,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise an error unless the input is a batch of floating-point inputs with one class each.
-
-    Raises:
-        AttackError: for empty or integer images, or labels of another shape or kind.
-    """
+    """Raise AttackError unless the input is a non-empty batch of floating-point inputs with one class index each."""
     if images.dim() < 2 or len(images) == 0 or not images.is_floating_point():
         raise AttackError(
             f"images are {images.dtype} of shape {tuple(images.shape)}: give floating-point (K, C, H, W) or (K, d)."
@@ -54,11 +50,7 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:  # (K, *F), (K,) -> (K, classes)
-    """The output of the forward, checked: one row of at least two logits per sample, and labels among the classes.
-
-    Raises:
-        AttackError: otherwise.
-    """
+    """The logits. Raises AttackError unless each sample has at least two, and labels are among the classes."""
     logits = forward(images)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -70,11 +70,7 @@ class Ball:
         return gradient.sign() if self.norm == "linf" else _unit(gradient)
 
     def check(self, images: Tensor) -> None:
-        """Raise an error for clean images outside [low, high]: clamping alone could move them by more than eps.
-
-        Raises:
-            AttackError: for images outside the range, or NaN.
-        """
+        """Raise AttackError for NaN or clean images outside [low, high], which clamping could move by more than eps."""
         lowest, highest = (images.min().item(), images.max().item()) if images.numel() else (self.low, self.low)
         if not (lowest >= self.low and highest <= self.high):
             raise AttackError(

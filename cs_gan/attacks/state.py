@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import RandomizedCodedInference
+from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.errors import AttackError
 
 Forward = Callable[[Tensor], Tensor]  # (K, *F) -> (K, classes)
@@ -28,32 +29,12 @@ def undisturbed(device: torch.device, generator: torch.Generator, *forwards: obj
     if generator.device.type != "cpu":
         raise AttackError(f"generator is on {generator.device}: give a CPU generator, torch.Generator().")
     modules = [forward for forward in forwards if isinstance(forward, nn.Module)]
-    cuda = [device] if device.type == "cuda" else []
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
-    with torch.random.fork_rng(devices=cuda), ExitStack() as stack:
-        # torch.manual_seed would also seed all other accelerators, and nobody would restore them.
-        torch.default_generator.manual_seed(seed)
-        for each in cuda:
-            with torch.cuda.device(each):
-                torch.cuda.manual_seed(seed)
+    with isolated_rng(seed, device), evaluation_mode(*modules), ExitStack() as stack:
         for module in modules:
             if isinstance(module, RandomizedCodedInference):
                 stack.enter_context(module.drawing_from(generator))
-        stack.enter_context(evaluating(*modules))
         yield
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """A context in eval mode; on exit every submodule has its old mode."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 class PassCounter:

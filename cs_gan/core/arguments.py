@@ -1,4 +1,4 @@
-"""Objects among a block's arguments, such as caches: a coded pass can't look into them and must not change them."""
+"""Arguments that hold objects, such as caches. A coded pass can't encode what is inside and must not change them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cs_gan.errors import BatchError
 _VALUES = (int, float, complex, str, bytes, type(None))
 _CONSTANTS = (type, Enum, nn.Module, torch.Generator, torch.dtype, torch.device, torch.layout, torch.memory_format)
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
-_LIMIT = 10_000  # entries of an object that are looked at
+_LIMIT = 10_000  # members of an object that are compared
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a block that holds objects, and what was in them before the call."""
+    """An argument of a block that holds objects, and their contents before the call."""
 
     block: str
     name: str
@@ -33,11 +33,7 @@ class Argument:
     before: list[tuple[Any, int]]
 
     def refuse_change(self) -> None:
-        """After the call.
-
-        Raises:
-            BatchError: if it is not what it was before.
-        """
+        """Raise BatchError if the call has changed the argument."""
         if not _equal(self.before, _contents(self.value)):
             raise BatchError(
                 f"block {self.block!r} changes its argument {self.name} ({type(self.value).__name__}) during the call, "
@@ -47,16 +43,10 @@ class Argument:
 
 
 def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]:
-    """The arguments that are neither tensors nor values nor nestings of them, as they are before the call.
-
-    Args:
-        block: its name, for errors.
-        inputs: (args, kwargs).
-        axes: of the block's tensors.
-        K: samples in the batch.
+    """The arguments that hold objects, before the call. Tensors, plain values and nestings of them are not objects.
 
     Raises:
-        BatchError: if an object holds a tensor of the batch, which would not be encoded.
+        BatchError: if an object holds a tensor of the batch, because it would not be encoded.
     """
     args, kwargs = inputs
     found = []
@@ -79,15 +69,9 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
 
 
 def refuse_filled(block: str, given: Any, before: tuple[list[Any], Any]) -> None:
-    """For substitute(), whose block gets copies of lists and dicts: what it puts into them would be lost.
+    """Raise BatchError if a block in substitute() has changed its lists and dicts. They are copies: changes are lost.
 
-    Args:
-        block: its name, for errors.
-        given: the copies, after the call.
-        before: their ``leaves_of`` before it.
-
-    Raises:
-        BatchError: if they hold something else now.
+    ``given`` are the copies after the call, ``before`` their ``leaves_of`` before it.
     """
     leaves, structure = leaves_of(given)
     if structure != before[1] or any(a is not b for a, b in zip(leaves, before[0], strict=True)):
@@ -102,7 +86,7 @@ def _is_object(leaf: Any) -> bool:
 
 
 def _contents(value: Any) -> list[tuple[Any, int]]:
-    """Everything inside an object, with the version of a tensor and the length of everything else."""
+    """Everything inside an object: tensors with their version, other members with their length."""
     seen: set[int] = set()
 
     def walk(value: Any) -> Iterator[tuple[Any, int]]:

@@ -1,4 +1,4 @@
-"""Which object codes a block: a block is coded by one at a time."""
+"""Which CodedSmoothing codes a block. At most one can do so at a time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import nn
 
 from cs_gan.errors import BlockError
 
-# Kept beside the modules, not on them, so that an attached model still copies, pickles and saves as if nothing were
-# there; and weakly, so that blocks are free again when their owner is gone.
+# Not stored on the modules, so an attached model is copied, pickled and saved as before. The references are weak, so
+# blocks become free when their owner is deleted.
 _ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[object]] = weakref.WeakKeyDictionary()
 
 
 def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None:
-    """Attach blocks that have no owner; with ``replace`` the owners that they have are detached first.
+    """Attach blocks to an owner. With ``replace``, detach their older owners first.
 
     Raises:
-        BlockError: names the block that has an owner, the context that an older owner is in, or a DataParallel.
+        BlockError: if a block has an owner already, an older owner is inside a context, or DataParallel copies a block.
     """
     refuse_replicas(model, blocks)
     older = {name: found for name, block in blocks.items() if (found := owner_of(block)) is not None}
     if older and not replace:
         raise BlockError(
-            f"block {next(iter(older))!r} is coded already: call detach() on the CodedSmoothing that holds it first, "
-            "or give the new one replace=True, which does so."
+            f"block {next(iter(older))!r} is coded already: call detach() on its CodedSmoothing first, or give "
+            "replace=True to the new one."
         )
-    for name, one in older.items():  # before any is detached
+    for name, one in older.items():  # check all before detaching any
         if one._inside:
             raise BlockError(f"block {name!r} can't be taken inside {one._inside[0]}(): leave the context first.")
     for one in older.values():
@@ -38,10 +38,10 @@ def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: object, repl
 
 
 def refuse_replicas(model: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
-    """Refuse blocks that DataParallel would copy to several devices, where they run in threads at once."""
+    """Raise an error for blocks that DataParallel would copy to several devices and run in parallel threads."""
     for wrapper in model.modules():
         if not isinstance(wrapper, nn.DataParallel) or len(wrapper.device_ids) < 2:
-            continue  # on one device, and on a CPU, it calls the module itself
+            continue  # on one device or a CPU it calls the module itself
         copied = set(wrapper.module.modules())
         if names := [name for name, block in blocks.items() if block in copied]:
             raise BlockError(
@@ -51,18 +51,18 @@ def refuse_replicas(model: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
 
 
 def owner_of(block: nn.Module) -> Any:
-    """The CodedSmoothing that codes it, if one does."""
+    """The CodedSmoothing that codes the block, or None."""
     owner = _ATTACHED.get(block)
     return None if owner is None else owner()
 
 
 def attach(blocks: Mapping[str, nn.Module], owner: object) -> None:
-    """Say whose they are."""
+    """Record the owner of the blocks."""
     for block in blocks.values():
         _ATTACHED[block] = weakref.ref(owner)
 
 
 def release(blocks: Mapping[str, nn.Module]) -> None:
-    """Let them be nobody's."""
+    """Remove the owner of the blocks."""
     for block in blocks.values():
         _ATTACHED.pop(block, None)

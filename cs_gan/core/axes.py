@@ -1,12 +1,14 @@
-"""Where the batch lies in what a block takes and gives."""
+"""The batch axis of a block's inputs and outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BlockError
 
 BatchAxis = int | Mapping[str, int]
@@ -15,19 +17,19 @@ ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDe
 
 @dataclass(frozen=True)
 class Axes:
-    """The batch axis of the first tensor and that of all others, and where integers may have theirs."""
+    """The batch axes of a block's inputs (``takes``) and outputs (``gives``): first tensor, all other tensors."""
 
     takes: tuple[int, int] = (0, 0)
     gives: tuple[int, int] = (0, 0)
-    integers: tuple[int, ...] = (0,)  # the first of these axes that is as long as the batch
-    dims: int | None = None  # of the first tensor, where fewer would mean that there is no batch
+    integers: tuple[int, ...] = (0,)  # candidates for integer tensors; the first one as long as the batch is used
+    dims: int | None = None  # required dimensions of the first input; a tensor with fewer has no batch axis
 
 
 def axes_of(block: nn.Module, axis: int) -> Axes:
-    """As the user says, or as torch fixes it for its own recurrent and attention modules.
+    """The user's ``axis``, or for torch's own recurrent and attention modules the axes that torch defines.
 
-    Hidden states are (layers, batch, features) whatever ``batch_first`` says; attention weights and
-    padding masks are (batch, length), whatever it says too.
+    ``batch_first`` does not apply to everything: hidden states are always (layers, batch, features), attention weights
+    and padding masks always (batch, length).
     """
     block = getattr(block, "_orig_mod", block)  # torch.compile's wrapper
     if isinstance(block, nn.RNNBase):
@@ -57,5 +59,23 @@ def batch_axes(blocks: Mapping[str, nn.Module], batch_axis: BatchAxis) -> dict[s
 
 
 def batch_along(tensor: Tensor, axis: int) -> int | None:
-    """The tensor's length along the axis; None if it has no such axis."""
+    """The tensor's length along the axis, or None if it has no such axis."""
     return tensor.shape[axis] if -tensor.dim() <= axis < tensor.dim() else None
+
+
+def map_tensors(function: Callable[[Tensor, int], Any], tree: Any, axes: tuple[int, int]) -> Any:
+    """The same nesting with ``function(tensor, axis)`` in place of each tensor; other leaves are unchanged.
+
+    Args:
+        axes: batch axis of the first tensor, and of all other tensors.
+    """
+    tensors = 0
+
+    def visit(leaf: Any) -> Any:
+        nonlocal tensors
+        if not isinstance(leaf, Tensor):
+            return leaf
+        tensors += 1
+        return function(leaf, axes[tensors > 1])
+
+    return map_leaves(visit, tree)

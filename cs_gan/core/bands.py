@@ -1,8 +1,8 @@
-"""Matrices that are narrow around a moving diagonal: cardinal splines die away about fourfold a node.
+"""Band matrices. A cardinal spline falls by about a factor of 4 from node to node, so few entries in a row matter.
 
 ::
 
-    E (N, K) =  [x x x      ]   row n: weights[n] from column start[n] on; starts never decrease
+    E (N, K) =  [x x x      ]   row n: weights[n], starting at column start[n]; starts never decrease
                 [  x x x    ]
                 [      x x x]
 
@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 
 from cs_gan.core.nodes import Array
 
-# The second derivatives of a natural spline depend on values m nodes away by less than 2^-m of those next to
-# them, on even nodes by 3.7^-m. Where that has fallen to this, float64 has long lost sight of it.
+# A value m nodes away changes the second derivatives of a natural spline less than 2^-m times as much as a value next
+# to them (3.7^-m for uniform nodes). Below this bound a change is far smaller than float64's rounding errors.
 NEGLIGIBLE = 1e-24
 
 
 @dataclass(frozen=True, eq=False)
 class Bands:
-    """A matrix (rows, columns) by its rows' windows; a dense one is all window.
+    """A matrix (rows, columns), stored as one window of each row. For a dense matrix the window is the whole row.
 
     Attributes:
         start: (rows,) first column of each window, never decreasing.
         weights: (rows, width) float64.
-        columns: how many the matrix has.
+        columns: number of columns of the matrix.
     """
 
     start: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Bands:
 
     @classmethod
     def of(cls, matrix: Array) -> Bands:
-        """A dense matrix as it is."""
+        """Store a dense matrix."""
         return cls(np.zeros(len(matrix), dtype=np.int64), matrix, matrix.shape[1])
 
     @property
@@ -62,9 +62,9 @@ class Bands:
         rows = self.columns if transposed else len(self.start)
         for top in range(0, rows, height):
             bottom = min(top + height, rows)
-            if transposed:  # low..high are the rows whose windows meet the columns top..bottom
+            if transposed:  # low..high are the rows whose windows overlap the columns top..bottom
                 low = min(int(np.searchsorted(end, top, "right")), len(end) - 1)
-                high = max(int(np.searchsorted(self.start, bottom, "left")), low + 1)  # one of zeros if there is none
+                high = max(int(np.searchsorted(self.start, bottom, "left")), low + 1)  # at least one, perhaps of zeros
                 part = self._part(low, high, top, bottom).T
             else:
                 low, high = int(self.start[top]), int(end[bottom - 1])
@@ -77,7 +77,7 @@ class Bands:
         """Rows top..bottom, columns low..high, dense."""
         width = self.weights.shape[1]
         start = self.start[top:bottom]
-        # Windows may stick out of these columns, and are cut off after.
+        # Windows can extend beyond these columns; the last line cuts them off.
         left, right = min(low, start[0]), max(high, start[-1] + width)
         part = np.zeros((bottom - top, right - left))
         np.put_along_axis(part, start[:, None] - left + np.arange(width), self.weights[top:bottom], axis=1)
@@ -86,7 +86,7 @@ class Bands:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Rows top..bottom of a matrix, which has nothing but zeros there outside of columns low..high."""
+    """Rows top..bottom of a matrix. Outside columns low..high they are 0."""
 
     window: tuple[int, int, int, int]  # top, bottom, low, high
     weights: Array  # (bottom - top, high - low)
@@ -101,13 +101,13 @@ def linear(nodes: Array, points: Array) -> Bands:  # (n,), (m,) -> (m, n)
 def natural(nodes: Array, points: Array) -> Bands:  # (n,), (m,) -> (m, n)
     """The natural cubic spline at increasing nodes, n >= 2.
 
-    Between neighbouring nodes, at distances a and b of h = a + b, it is the line less a b times the second
-    derivatives M of both ends: s = (b y_j + a y_{j+1}) / h - a b ((b + h) M_j + (a + h) M_{j+1}) / 6 h.
+    At distances a and b from the neighbouring nodes j and j + 1, with h = a + b and second derivatives M, it is
+    s = (b y_j + a y_{j+1}) / h - a b ((b + h) M_j + (a + h) M_{j+1}) / 6 h.
     """
     piece, a, b, h = _pieces(nodes, points)
-    M = _second_derivatives(nodes)  # row i: from column i - reach on
+    M = _second_derivatives(nodes)  # row i starts at column i - reach
     reach = M.shape[1] // 2
-    weights = np.zeros((len(points), 2 * reach + 2))  # from column piece - reach on
+    weights = np.zeros((len(points), 2 * reach + 2))  # rows start at column piece - reach
     weights[:, :-1] -= (a * b * (b + h) / (6 * h))[:, None] * M[piece]
     weights[:, 1:] -= (a * b * (a + h) / (6 * h))[:, None] * M[piece + 1]
     weights[:, reach] += b / h
@@ -116,21 +116,21 @@ def natural(nodes: Array, points: Array) -> Bands:  # (n,), (m,) -> (m, n)
 
 
 def _pieces(nodes: Array, points: Array) -> tuple[NDArray[np.int64], Array, Array, Array]:
-    """For each point its piece, the distances to the piece's ends and its length; end pieces go on outside."""
+    """For each point: its piece, the distances to both ends of the piece, and its length. End pieces are extended."""
     piece = np.clip(np.searchsorted(nodes, points, side="right") - 1, 0, len(nodes) - 2)
     return piece, points - nodes[piece], nodes[piece + 1] - points, np.diff(nodes)[piece]
 
 
 def _second_derivatives(nodes: Array) -> Array:  # (n,) -> (n, 2 reach + 1)
-    """At each node, as weights of the values at the nodes around it: T^-1 R, row i from column i - reach on.
+    """The second derivatives at the nodes, as weights of the values there: T^-1 R. Row i starts at column i - reach.
 
-    T M = R y is h_{i-1} M_{i-1} + 2 (h_{i-1} + h_i) M_i + h_i M_{i+1} = 6 (slope_i - slope_{i-1}), and M = 0 at
-    both ends. In a row of T^-1 neighbours have the ratios of T's pivots: one multiplication an entry outwards
-    from the diagonal, so that each is exact to a few roundings.
+    T M = R y means h_{i-1} M_{i-1} + 2 (h_{i-1} + h_i) M_i + h_i M_{i+1} = 6 (slope_i - slope_{i-1}), and M = 0 at
+    both ends. Neighbours in a row of T^-1 have the ratios of T's pivots. So each entry is a product from the diagonal
+    outwards, exact up to a few rounding errors.
     """
     h, n = np.diff(nodes), len(nodes)
     diagonal, left, right = _tridiagonal_inverse(h)
-    before, after = [np.ones(n)], [np.ones(n)]  # entries at distance 0, 1, 2, ... over the diagonal's
+    before, after = [np.ones(n)], [np.ones(n)]  # entries at distance 0, 1, 2, ..., divided by the diagonal's
     for m in range(1, n):
         outwards = np.zeros((2, n))
         outwards[0, m:] = before[-1][m:] * left[:-m]
@@ -141,7 +141,7 @@ def _second_derivatives(nodes: Array) -> Array:  # (n,) -> (n, 2 reach + 1)
         after.append(outwards[1])
     inverse = np.stack([*before[:0:-1], *after], axis=1) * diagonal[:, None]
     reach = len(before)
-    # R is 6 times the difference of slopes, which is what it does to the columns of T^-1 too.
+    # R takes 6 times the differences of slopes; so do these two lines, along the columns of T^-1.
     column = np.arange(n)[:, None] + np.arange(-reach, reach)
     slopes = np.diff(np.pad(inverse, ((0, 0), (1, 1)))) / h[column.clip(0, n - 2)]
     derivatives: Array = 6 * np.diff(np.pad(slopes, ((0, 0), (1, 1))))
@@ -149,9 +149,9 @@ def _second_derivatives(nodes: Array) -> Array:  # (n,) -> (n, 2 reach + 1)
 
 
 def _tridiagonal_inverse(h: Array) -> tuple[Array, Array, Array]:  # (n - 1,) -> 3 x (n,)
-    """T^-1's diagonal, and what an entry left and right of it is of its neighbour nearer to it, by column.
+    """T^-1's diagonal and, for each column, the ratios of an entry left and right of it to its inner neighbour.
 
-    Both are 0 at the end nodes, of which T knows nothing.
+    All are 0 at the end nodes, which are not in T.
     """
     n = len(h) + 1
     forward, backward = _pivots(h.tolist()), _pivots(h[::-1].tolist())[::-1]
@@ -163,7 +163,7 @@ def _tridiagonal_inverse(h: Array) -> tuple[Array, Array, Array]:  # (n - 1,) ->
 
 
 def _pivots(h: list[float]) -> Array:  # n - 1 -> (n - 2,)
-    """Of T, eliminated from the top."""
+    """The pivots of T, eliminated from the top."""
     pivots: list[float] = []
     for above, below in pairwise(h):
         pivots.append(2 * (above + below) - (above**2 / pivots[-1] if pivots else 0.0))
@@ -171,7 +171,7 @@ def _pivots(h: list[float]) -> Array:  # n - 1 -> (n - 2,)
 
 
 def _inside(start: NDArray[np.int64], weights: Array, columns: int) -> Bands:
-    """Windows that stick out of the matrix, where their weights are 0, moved into it."""
+    """Move windows that extend beyond the matrix into it. Their weights outside are 0."""
     width = min(weights.shape[1], columns)
     moved = start.clip(0, columns - width)
     taken = (moved - start)[:, None] + np.arange(width)

@@ -1,4 +1,4 @@
-"""Coding what a block takes and gives: any nesting (cs_gan/core/tree.py) of tensors."""
+"""Encode the inputs of a block and decode its outputs. Both are nestings of tensors (cs_gan/core/tree.py)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from cs_gan.core.axes import Axes, batch_along
+from cs_gan.core.axes import Axes, batch_along, map_tensors
 from cs_gan.core.code import SplineCode
-from cs_gan.core.tree import leaves_of, map_leaves
+from cs_gan.core.tree import leaves_of
 from cs_gan.errors import BatchError
 
 Discrepancy = Callable[[Tensor, Tensor], Tensor]
@@ -25,23 +25,23 @@ def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (
 
 
 def held_outputs(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """An experiment: the outputs are a target without gradient. Outputs that chase themselves may grow without end."""
+    """Experimental: no gradient through the outputs. They then chase their own decoded values and may grow forever."""
     return mean_squared_error(decoded, output.detach())
 
 
 def held_decoded(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """An experiment: the decoded outputs are a target without gradient."""
+    """Experimental: no gradient through the decoded outputs."""
     return mean_squared_error(decoded.detach(), output)
 
 
 STOP_GRADIENT = {"none": mean_squared_error, "outputs": held_outputs, "decoded": held_decoded}
-"""The discrepancies by the side that has no gradient; all but ``none`` are experiments."""
+"""The discrepancies by the side without gradient. All except ``none`` are experimental."""
 
 
 class _MeanSquare(torch.autograd.Function):
-    """``x.square().mean()`` whose derivative is one product, in the memory layout of x.
+    """``x.square().mean()`` with a backward of one product in the memory layout of x.
 
-    Torch's own spreads 1/n in a layout of its own first, takes three passes, and leaves the copies to what is before.
+    torch's own backward makes three passes and uses another memory layout, which makes earlier operations copy.
     """
 
     @staticmethod
@@ -69,7 +69,7 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def batch_size(block: str, inputs: Any, axes: Axes) -> int:
-    """K: the length of the batch axis of the block's first tensor.
+    """The batch size K: the length of the batch axis of the block's first tensor.
 
     Raises:
         BatchError: if there is no tensor with a batch axis, or the batch has one sample.
@@ -104,29 +104,25 @@ def batch_size(block: str, inputs: Any, axes: Axes) -> int:
 def encode_inputs(
     block: str, inputs: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, integers: str
 ) -> Any:
-    """Every tensor whose batch axis is K long, encoded; the rest (scales, positions, flags) as it is.
+    """Encode every tensor whose batch axis has length K. The rest (scales, positions, flags) is unchanged.
 
     Raises:
-        BatchError: for an integer or boolean tensor with a batch axis, unless ``integers`` is ``nearest``,
-            or no floating-point one.
+        BatchError: for an integer or boolean tensor with a batch axis, unless ``integers`` is ``nearest``; or if no
+            floating-point tensor has a batch axis.
     """
-    tensors = coded = 0
+    coded = 0
 
-    def encode(leaf: Any) -> Any:
-        nonlocal tensors, coded
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0:
-            return leaf
-        tensors += 1
-        if not leaf.is_floating_point():
-            axis = next((axis for axis in axes.integers if batch_along(leaf, axis) == code.K), None)
-            return leaf if axis is None else _nearest(block, leaf, axis, code, permutation, integers)
-        axis = axes.takes[tensors > 1]
-        if batch_along(leaf, axis) != code.K:
-            return leaf
+    def encode(tensor: Tensor, axis: int) -> Tensor:
+        nonlocal coded
+        if not tensor.is_floating_point():
+            found = next((each for each in axes.integers if batch_along(tensor, each) == code.K), None)
+            return tensor if found is None else _nearest(block, tensor, found, code, permutation, integers)
+        if batch_along(tensor, axis) != code.K:
+            return tensor
         coded += 1
-        return _along(axis, leaf, lambda x: code.encode(x, permutation))
+        return _along(axis, tensor, lambda x: code.encode(x, permutation))
 
-    result = map_leaves(encode, inputs)
+    result = map_tensors(encode, inputs, axes.takes)
     if not coded:
         raise BatchError(
             f"block {block!r} takes no floating-point tensor with a batch axis of {code.K}: integers alone can't be "
@@ -138,7 +134,7 @@ def encode_inputs(
 def output_penalty(
     block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy
 ) -> Tensor:
-    """The sum over output tensors of the discrepancy between decoded and plain output, in float32 or better."""
+    """The discrepancy of decoded and plain output, summed over output tensors, in float32 or float64."""
     leaves, structure = leaves_of(output)
     coded_leaves, coded_structure = leaves_of(coded)
     if structure != coded_structure:
@@ -151,7 +147,7 @@ def output_penalty(
             _check_batch_axis(block, plain, axis, code.K, "K")
             _check_batch_axis(block, other, axis, code.N, "N")
             dtype = torch.promote_types(plain.dtype, torch.float32)
-            # The discrepancy sees the batch in front, wherever the block has it.
+            # For the discrepancy the batch is always the first axis.
             terms.append(discrepancy(code.decode(_front(axis, other.to(dtype))), _front(axis, plain.to(dtype))))
     if not terms:
         raise BatchError(
@@ -162,35 +158,29 @@ def output_penalty(
 
 
 def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None) -> Any:
-    """Every output tensor decoded, in the order the batch had."""
-    tensors = 0
-
-    def decode(leaf: Any) -> Any:
-        nonlocal tensors
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if not leaf.is_floating_point():
-            raise BatchError(
-                f"block {block!r} gives a {leaf.dtype} tensor, which can't be decoded: choose a block before it."
-            )
-        axis = axes.gives[tensors > 0]
-        tensors += 1
-        _check_batch_axis(block, leaf, axis, code.N, "N")
-        return _along(axis, leaf, lambda y: code.decode(y, permutation))
-
-    result = map_leaves(decode, coded)
-    if not tensors:
+    """Decode every output tensor and restore the original order of the batch."""
+    leaves = leaves_of(coded)[0]
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
         raise BatchError(
-            f"block {block!r} gives no tensor that can be decoded but {_kinds(leaves_of(coded)[0])}: give dataclasses, "
+            f"block {block!r} gives no tensor that can be decoded but {_kinds(leaves)}: give dataclasses, "
             "tuples, lists or dicts of tensors, or register the class with torch.utils._pytree."
         )
-    return result
+
+    def decode(tensor: Tensor, axis: int) -> Tensor:
+        if not tensor.is_floating_point():
+            raise BatchError(
+                f"block {block!r} gives a {tensor.dtype} tensor, which can't be decoded: choose a block before it."
+            )
+        _check_batch_axis(block, tensor, axis, code.N, "N")
+        return _along(axis, tensor, lambda y: code.decode(y, permutation))
+
+    return map_tensors(decode, coded, axes.gives)
 
 
 def _nearest(
     block: str, leaf: Tensor, axis: int, code: SplineCode, permutation: Tensor | None, integers: str
 ) -> Tensor:
-    """Labels or masks of the coded samples: those of the data samples whose nodes lie nearest."""
+    """Labels or masks for the coded samples: each takes those of the data sample with the nearest node."""
     if integers != "nearest":
         raise BatchError(
             f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)}: integers, labels and masks "

@@ -1,4 +1,4 @@
-"""What a block keeps from one call to the next, and a pass that leaves all of it as it was."""
+"""The state that a block keeps between calls, and a context in which a pass does not change it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from cs_gan.core.recompute import checkpointed, recomputed_otherwise
 from cs_gan.errors import BlockError
 
-_OF_MODULE = frozenset(vars(nn.Module()))  # torch's own entries of a module: hooks, parameters, buffers, submodules
+_OF_MODULE = frozenset(vars(nn.Module()))  # attributes of every module: hooks, parameters, buffers, submodules
 _CONTAINERS = (list, dict, set, deque)
 
 
 @dataclass
 class Parameters:
-    """What is known of a block's parameters, from its first pass inside :func:`unchanged`.
+    """What the first pass inside :func:`unchanged` found out about a block's parameters.
 
     Attributes:
-        compared: whether they were compared before and after a pass.
-        as_buffers: per module, names of frozen parameters (``requires_grad=False``) that its forward changes.
+        compared: whether the parameters before and after a pass were compared.
+        as_buffers: for each module, the names of the frozen parameters (``requires_grad=False``) that its forward
+            changes.
     """
 
     compared: bool = False
@@ -36,15 +37,15 @@ class Parameters:
 
 @contextmanager
 def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
-    """Inside, the block may run; after it, its buffers, attributes and frozen parameters are as before.
+    """A context for one pass of a block. On exit its buffers, attributes and frozen parameters are as before.
 
-    They are swapped for copies during the pass. (Writing old values back would break the backward of the plain pass,
-    which may have saved them.) Attributes of modules that aren't torch's own are treated alike: tensors, lists, dicts,
-    sets and deques are copied, all others set back. An object in an attribute that changes in place is not seen.
-    Torch's spectral norm is left alone: its vectors depend on weights, not on samples.
+    The pass works on copies. (Writing old values back would break the backward of the plain pass, which may have saved
+    them.) For modules of your own this includes attributes: tensors, lists, dicts, sets and deques are copied, and
+    reassigned attributes are restored. In-place changes to other objects are not noticed. torch's spectral norm is
+    excluded because its vectors depend on weights, not on samples.
 
     Raises:
-        BlockError: if the block changes a parameter that is trained, or a module whose state changes runs inside a
+        BlockError: if the block changes a trainable parameter, or if a module whose state changes runs inside a
             checkpoint.
     """
     modules = [module for module in block.modules() if not isinstance(module, torch.jit.ScriptModule | _SpectralNorm)]
@@ -53,7 +54,7 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
     versions = [
         (p, p._version) for m in modules for p in m._parameters.values() if p is not None and not p.is_inference()
     ]
-    copies: dict[int, Tensor] = {}  # two modules may share a buffer, and then share its copy
+    copies: dict[int, Tensor] = {}  # by id, so modules that share a buffer also share its copy
     kept = [entries for module in modules for entries in _entries(module, known, compare, copies)]
     in_checkpoint: set[nn.Module] = set()
 
@@ -82,13 +83,13 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
     if moved:
         inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
         raise BlockError(
-            f"block {name!r} changes its parameters {inside} in its own forward, and its coded pass did again. "
+            f"block {name!r} changes its parameters {inside} in its own forward, and in its coded pass again. "
             "Change them outside forward(), or make them buffers (register_buffer), which a coded pass leaves alone."
         )
 
 
 class _Entries:
-    """One dict of a module (its buffers, parameters or attributes): swapped for a pass, and put back."""
+    """One dict of a module: its buffers, parameters or attributes. Copies replace the values during a pass."""
 
     def __init__(self, module: nn.Module, target: dict[str, Any], inside: dict[str, Any]) -> None:
         self.module, self.inside = module, inside
@@ -104,21 +105,21 @@ class _Entries:
         self._target.update(self._before)
 
     def moved(self) -> bool:
-        """Whether the pass has changed something, before it is put back."""
+        """Whether the pass has changed something. Call it before :meth:`put_back`."""
         if any(self._target.get(name) is not value for name, value in (self._before | self.inside).items()):
             return True
         pairs = [(value, self._before[name]) for name, value in self.inside.items()]
         return any(len(a) != len(b) if isinstance(a, _CONTAINERS) else not _same(a, b) for a, b in pairs)
 
     def moved_parameters(self) -> set[str]:
-        """The names of frozen parameters that the pass has changed, by value."""
+        """The names of frozen parameters whose values the pass has changed."""
         if self._target is not self.module._parameters:
             return set()
         return {name for name in self.inside if not _same(self._target[name], self._before[name])}
 
 
 def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[int, Tensor]) -> list[_Entries]:
-    """The dicts of one module that a pass may change."""
+    """The dicts of a module that a pass can change."""
 
     def copied(value: Tensor) -> Tensor:
         if id(value) not in copies:
@@ -147,12 +148,12 @@ def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[i
 
 
 def _with_copies(kept: list[_Entries]) -> Iterable[nn.Module]:
-    """Each module that has any, once."""
+    """Each module with copies, once."""
     return dict.fromkeys(entries.module for entries in kept if entries.inside)
 
 
 def _comparable(block: nn.Module) -> bool:
-    """Whether parameters may be copied and compared now: plain tensors, and nothing that records what is done."""
+    """Whether parameters can be copied and compared now: they are plain tensors, and nothing records operations."""
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None:
         return False
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():

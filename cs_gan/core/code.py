@@ -1,4 +1,4 @@
-"""SplineCode: a batch of K samples to N coded samples and back, as two fixed matrices."""
+"""SplineCode: two fixed matrices that turn a batch of K samples into N coded samples and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cs_gan.core.splines import spline_matrix
 from cs_gan.errors import BatchError, CodeError
 
 DECODERS = ("spline", "zero-forcing")
-# Codes kept at a time. A growing N or random nodes pass through many that never come back.
+# Number of codes in the cache. A growing N or random nodes use many codes only once.
 KEPT = 32
 
 
@@ -30,28 +30,28 @@ class SplineCode:
 
         data x at alpha_1..alpha_K  --E-->  coded x~ at beta_1..beta_N  --block-->  y~  --D-->  decoded y^ at alpha
 
-    Both matrices are built once per configuration in float64 and kept per dtype and device. Those of natural and
-    linear splines are built as bands, and in large batches multiplied as such. Rows of E sum to 1, and so do
-    those of D (for zero-forcing, from N = K on). D E is not the identity unless the decoder is zero-forcing:
-    that is what makes the penalty act on affine blocks too.
+    Both matrices are built once per configuration in float64 and cached per dtype and device. Those of natural and
+    linear splines are band matrices, which large batches multiply in blocks. Rows of E sum to 1, and so do those of D
+    (for zero-forcing if N >= K). D E is the identity only if the decoder is zero-forcing. With other decoders the
+    penalty therefore also acts on affine blocks.
 
     Args:
         K: samples in a batch, at least 2.
-        N: coded samples, at least 2; below K is allowed.
+        N: coded samples, at least 2; may be less than K.
         nodes: ``chebyshev`` (first kind for data, second kind for coded samples), ``uniform`` or
             ``random`` (Chebyshev points jittered by ``seed``; a new seed is a new code).
         spline: ``natural`` (cubic), ``linear``, ``quintic``, ``not-a-knot`` (cubic), ``smoothing``
             (cubic, with weight ``smoothing``) or ``berrut`` (rational).
         decoder_kind: ``spline`` fits the same spline at the coded nodes; ``zero-forcing`` is pinv(E),
-            for which D E = I from N = K on.
+            for which D E = I if N >= K.
         smoothing: lambda of the smoothing spline, in encoder and decoder.
-        seed: of the ``random`` nodes.
+        seed: for the ``random`` nodes.
 
     Raises:
         CodeError: for K or N below 2, an unknown choice, or too few nodes for the spline.
 
-    Source: arXiv 2510.00253, section 3 (encode, decode); the matrix form, the other splines, nodes and
-    the zero-forcing decoder are ours (docs/method.md).
+    Source: arXiv 2510.00253, section 3 (encode, decode). The matrix form, the other splines and nodes, and the
+    zero-forcing decoder are ours (docs/method.md).
     """
 
     K: int
@@ -73,7 +73,7 @@ class SplineCode:
             raise CodeError(f"decoder_kind={self.decoder_kind!r} is unknown: choose one of {', '.join(DECODERS)}.")
         if not self.smoothing >= 0:
             raise CodeError(f"smoothing={self.smoothing} must be 0 or more.")
-        _matrices(self)  # an unusable choice fails here, not in the first step
+        _matrices(self)  # an invalid choice fails here, not in the first step
 
     @property
     def alpha(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -99,9 +99,9 @@ class SplineCode:
         """The coded samples E x, or E x[permutation] at the same cost.
 
         Args:
-            x: (K, *F) floating point. bfloat16 and float16 are multiplied in float32, in and out of
-                autocast, and come back in their own dtype.
-            permutation: (K,) int64 on CPU, the order in which samples are laid on the nodes.
+            x: (K, *F) floating point. bfloat16 and float16 are multiplied in float32, also under autocast. The result
+                has the dtype of x.
+            permutation: (K,) int64 on CPU: node k gets sample permutation[k].
 
         Raises:
             BatchError: if x is not floating point or its first axis is not K.
@@ -117,17 +117,17 @@ class SplineCode:
         return self._apply("decode", 1, y, permutation)
 
     def nearest(self, device: torch.device | str = "cpu") -> Tensor:  # (N,) int64
-        """For each coded sample the index of the data sample whose node is closest to its own."""
+        """For each coded sample, the index of the data sample with the nearest node."""
         alpha, beta = self.alpha, self.beta
-        below = np.searchsorted(-alpha, -beta).clip(1, self.K - 1)  # alpha[below - 1] and alpha[below] are around beta
+        below = np.searchsorted(-alpha, -beta).clip(1, self.K - 1)  # beta is between alpha[below - 1] and alpha[below]
         further = np.abs(beta - alpha[below]) < np.abs(beta - alpha[below - 1])
         return torch.from_numpy(below - 1 + further).to(device)
 
     def placed(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """The tensors that encode and decode multiply by there; who captures a CUDA graph holds them as long as it.
+        """The matrices that encode and decode use on this device, for code that captures a CUDA graph.
 
-        This object keeps them for a while only. Asking for them before a capture also puts them on the device,
-        which can't be done inside one.
+        Call this before the capture, because tensors can't be moved to the device during one. Keep the result as long
+        as the graph: the cache of this class drops old matrices.
 
         Args:
             dtype: float32 (for half precision too) or float64.
@@ -150,8 +150,8 @@ class SplineCode:
             if which == 1:
                 return self._apply(call, which, x, None).index_select(0, inverse)
             return self._apply(call, which, x.index_select(0, permutation.to(x.device)), None)
-        # Laying x[permutation] on the nodes moves E's columns; undoing it moves D's rows. Either is
-        # far cheaper than moving the batch itself.
+        # Encoding x[permutation] permutes E's columns, and undoing that permutes D's rows. Both are much cheaper than
+        # permuting the batch.
         moved = matrix.weights[:, inverse] if which == 0 else matrix.weights[inverse]
         return multiply_batch(Matrix(matrix.rows, moved), Matrix(rows, moved.T), x.to(dtype)).to(x.dtype)
 
@@ -167,7 +167,7 @@ def _matrices(code: SplineCode) -> tuple[Bands, Bands]:
 
 
 @lru_cache(maxsize=2 * KEPT)
-@torch.inference_mode(False)  # what is cached there must still serve training
+@torch.inference_mode(False)  # tensors cached during inference must also work in training
 def _placed(code: SplineCode, which: int, dtype: torch.dtype, device: torch.device) -> tuple[Matrix, Matrix]:
-    """E or D with its transpose, where and as the hot path needs it."""
+    """E or D, and its transpose, on a device in a dtype."""
     return place(_matrices(code)[which], dtype, device)

@@ -1,4 +1,4 @@
-"""What a gradient penalty must know of torch.compile: code compiled ahead of time has no second derivative."""
+"""Gradient penalties and torch.compile: code that is compiled ahead of time has no second derivative."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from cs_gan.errors import BlockError
 
-_AOT = "torch._functorch.aot_autograd"  # which such backends differentiate with; imported at its first use
+_AOT = "torch._functorch.aot_autograd"  # ahead-of-time backends import it at their first use
 
 
 def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
-    """Refuse an output whose way back to ``by`` leads through what torch.compile compiled ahead of time.
+    """Raise an error if the graph from ``output`` back to ``by`` contains code that is compiled ahead of time.
 
-    inductor and every other backend on AOTAutograd differentiate once. torch 2.14 raises in the backward, without a
-    word of what to do; the gradient of a gradient may also be missing in silence. The graph itself is looked at, so
-    a compiled module, method or function is found wherever it sits, and ``backend="eager"``, whose graph is plain,
-    passes. While torch.compile traces, nothing is checked.
+    inductor and every other backend on AOTAutograd can differentiate only once. torch 2.14 raises an error in the
+    backward that doesn't say what to do. The second derivative may also be missing without any error. This function
+    checks the graph itself, so it finds compiled modules, methods and functions anywhere. ``backend="eager"`` passes,
+    because its graph is plain. While torch.compile traces, nothing is checked.
 
     Args:
-        call: what the error names.
-        output: what is to be differentiated twice.
+        call: name of the function, for the error message.
+        output: the tensor to differentiate twice.
         by: the leaf to differentiate by.
 
     Raises:
@@ -45,7 +45,7 @@ def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
                 users[below].append(node)
     if not any(_compiled(node) for node in users):
         return
-    # Compiled code elsewhere, say in what makes a weight, is differentiated once.
+    # Compiled code that is not on a path to `by`, such as code that computes a weight, is differentiated only once.
     todo, seen = [torch.autograd.graph.get_gradient_edge(by).node], set()
     while todo:
         node = todo.pop()

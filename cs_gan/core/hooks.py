@@ -1,4 +1,4 @@
-"""The hooks that live inside a context: one class per context, installed and removed as a pair."""
+"""The hooks that run inside a context: one class per context."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Coding:
-    """How blocks are coded: what both contexts need to know of it."""
+    """How blocks are coded, for both contexts."""
 
     code_for: Callable[[int], SplineCode]
     axes: dict[str, Axes]
@@ -55,28 +55,24 @@ class Coding:
     def second_pass(
         self, call: Call, weights: Weights | None = None, masks: Masks | None = None, nearest: Tensor | None = None
     ) -> AbstractContextManager[None]:
-        """What must be around a call's coded pass."""
+        """The context for the coded pass of a call."""
         known = self.parameters[call.name]
         return coded_pass(call.name, call.block, self.batch_norm, known, weights, masks, nearest)
 
     def encode(self, call: Call, inputs: Inputs) -> Inputs:
-        """The coded samples of a call's inputs."""
+        """Encode the inputs of a call."""
         encoded: Inputs = encode_inputs(call.name, inputs, call.axes, call.code, call.permutation, self.integers)
         return encoded
 
 
 def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The hook for a program that compiles: torch.compile would trace it down into numpy, which takes minutes."""
-    dynamo = sys.modules.get("torch._dynamo")  # importing it takes seconds, and without it nothing is compiled yet
+    """The hook, excluded from torch.compile, which would trace it down into numpy. That takes minutes."""
+    dynamo = sys.modules.get("torch._dynamo")  # its import takes seconds; as long as nobody imported it, none compiles
     return hook if dynamo is None else dynamo.disable(hook)
 
 
 def refuse_replica(name: str, block: nn.Module) -> None:
-    """DataParallel runs copies of a model in threads; a wrapper put around it after attaching is found only here.
-
-    Raises:
-        BlockError: if the block is such a copy.
-    """
+    """Raise BlockError if the block is a copy that DataParallel made, after someone wrapped the attached model."""
     if getattr(block, "_is_replica", False):
         raise BlockError(
             f"block {name!r} runs as a copy that DataParallel made, which can't be coded. Use DistributedDataParallel, "
@@ -85,11 +81,7 @@ def refuse_replica(name: str, block: nn.Module) -> None:
 
 
 def refuse_vmap(block: str) -> None:
-    """A penalty measured inside vmap could not leave it.
-
-    Raises:
-        BlockError: if torch.func.vmap is around this call.
-    """
+    """Raise BlockError inside torch.func.vmap, because a penalty measured there can't be used outside."""
     if torch._C._functorch.maybe_current_level() is not None and any(
         interpreter.key() == torch._C._functorch.TransformType.Vmap
         for interpreter in torch._C._functorch.get_interpreter_stack() or ()
@@ -106,25 +98,25 @@ class Hooks(ABC):
     def __init__(self, coding: Coding) -> None:
         self.how = coding
         self.ran = False  # whether a coded block was called
-        self.coding = False  # inside a coded pass, where nested coded blocks run plainly
+        self.coding = False  # inside a coded pass: nested coded blocks then run without coding
         self._calls: list[Call | None] = []
 
     @abstractmethod
     def before(self, call: Call, inputs: Inputs) -> Inputs | None:
-        """What the block gets instead of its inputs (None: the same)."""
+        """The inputs for the block, or None to keep its own."""
 
     @abstractmethod
     def after(self, call: Call, output: Any) -> Any:
-        """What the block gives instead of its output (None: the same)."""
+        """The output of the block, or None to keep its own."""
 
     @contextmanager
     def installed(self, blocks: dict[str, nn.Module]) -> Iterator[None]:
-        """Hooks on every block, gone on exit whatever happens inside."""
+        """A context with hooks on every block. They are removed on exit, also after an error."""
         with ExitStack() as stack:
             stack.callback(self._abandon)
             for name, block in blocks.items():
-                # First of the pre-hooks and last of the hooks: a coded pass then goes through every
-                # other hook of the block just as the plain pass does.
+                # First of the pre-hooks and last of the hooks, so all other hooks of the block run in the coded pass
+                # as in the plain pass.
                 pre = block.register_forward_pre_hook(untraced(self._pre(name)), prepend=True, with_kwargs=True)
                 stack.callback(pre.remove)
                 post = block.register_forward_hook(untraced(self._post), with_kwargs=True, always_call=True)
@@ -132,7 +124,7 @@ class Hooks(ABC):
             yield
 
     def _abandon(self) -> None:
-        """Undo what calls left half done: always_call covers exceptions, but not a KeyboardInterrupt."""
+        """Clean up after unfinished calls. ``always_call`` covers exceptions, but not a KeyboardInterrupt."""
         while self._calls:
             call = self._calls.pop()
             if call is not None:
@@ -140,7 +132,7 @@ class Hooks(ABC):
 
     def _pre(self, name: str) -> Callable[..., Inputs | None]:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
-            self._calls.append(None)  # at once: the forward hook pops one entry, even if this one raises
+            self._calls.append(None)  # first of all: the forward hook pops one entry, even if this hook raises
             if self.coding or recomputing():
                 return None
             self.ran = True
@@ -158,7 +150,7 @@ class Hooks(ABC):
         if call is None:
             return None
         with call.cleanup:
-            if output is None:  # always_call brings us here after an exception too
+            if output is None:  # with always_call, the hook also runs after an exception
                 return None
             for argument in call.objects:
                 argument.refuse_change()
@@ -166,7 +158,7 @@ class Hooks(ABC):
 
 
 class Observing(Hooks):
-    """The block's output stays; its coded pass is run beside it and the discrepancy added up."""
+    """Keep the block's output. Also run its coded pass and add up the discrepancies."""
 
     def __init__(
         self, coding: Coding, discrepancy: Discrepancy, share_dropout: bool, penalties: dict[str, Tensor]
@@ -175,7 +167,7 @@ class Observing(Hooks):
         self.discrepancy, self.share_dropout, self.penalties = discrepancy, share_dropout, penalties
 
     def before(self, call: Call, inputs: Inputs) -> None:
-        """Encode now: the block may change its inputs in place."""
+        """Encode before the call, because the block may change its inputs in place."""
         with kept(call.name):
             call.encoded = self.how.encode(call, inputs)
         call.weights = call.cleanup.enter_context(recorded_weights(call.block))
@@ -183,7 +175,7 @@ class Observing(Hooks):
             call.masks = call.cleanup.enter_context(recorded_dropout(call.block, *inputs))
 
     def after(self, call: Call, output: Any) -> None:
-        """The coded pass, and its discrepancy to the plain output."""
+        """Run the coded pass and measure its discrepancy from the plain output."""
         args, kwargs = call.encoded
         nearest = None if call.masks is None else call.code.nearest()
         with kept(call.name):
@@ -199,7 +191,7 @@ class Observing(Hooks):
 
 
 class Substituting(Hooks):
-    """The block runs on coded samples only, and gives its decoded output: one pass, not two."""
+    """Run the block on coded samples only, and return the decoded output: one pass instead of two."""
 
     def __init__(self, coding: Coding, generator: torch.Generator | None) -> None:
         super().__init__(coding)
@@ -217,6 +209,6 @@ class Substituting(Hooks):
         return call.encoded
 
     def after(self, call: Call, output: Any) -> Any:
-        """Decode, and put the batch back in order."""
+        """Decode, and restore the order of the batch."""
         refuse_filled(call.name, call.encoded, call.given)
         return decode_output(call.name, output, call.axes, call.code, call.permutation)

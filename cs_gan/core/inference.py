@@ -1,4 +1,4 @@
-"""Randomized Coded Inference: a model for serving whose blocks answer through a randomly permuted code."""
+"""Randomized Coded Inference: at test time, run a model's blocks on coded samples of a randomly permuted batch."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import BatchAxis, axes_of, batch_along
+from cs_gan.core.axes import BatchAxis, axes_of, batch_along, map_tensors
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
-from cs_gan.core.tree import leaves_of, map_leaves
+from cs_gan.core.tree import leaves_of
 from cs_gan.errors import BatchError, CodeError
 
 
 class RandomizedCodedInference(nn.Module):
-    """A model under Randomized Coded Inference (arXiv 2510.00253): permute, encode, run, decode, undo.
+    """A model under Randomized Coded Inference (arXiv 2510.00253): permute, encode, run, decode, undo the permutation.
 
-    Every call draws fresh permutations from a generator of its own, so the global random state neither
-    matters nor moves. Outputs are differentiable, for adaptive attacks.
+    Every call draws new permutations from its own generator. The global random state is neither used nor changed.
+    Outputs are differentiable, for adaptive attacks.
 
-    A batch of one (or any batch smaller than the bank and one) is filled up from ``reference``: sample
-    by sample from its beginning, and the fill is dropped from the output. Without a bank a batch of one
-    is an error, since a spline needs two samples.
+    ``reference`` is a bank of R inputs. A batch of fewer than 1 + R samples is filled up with the first inputs of the
+    bank, and their outputs are dropped. Without a bank a batch of one is an error, because a spline needs two samples.
 
     Args:
         model: any module; called as before.
         ratio: N/K.
         blocks: which blocks are coded; ``""``, the default, is the whole model.
-        votes: forwards per call, whose outputs are averaged.
-        reference: (R, *F) bank of inputs of the kind the model takes, R of at least 1, along the batch axis.
-        batch_axis: as for :class:`CodedSmoothing`; as an int also the model's own, in a mapping that is ``""``.
-        seed: of the permutations and of ``random`` nodes; :attr:`generator`, which
-            draws the permutations, may be reseeded at any time.
+        votes: number of forward passes per call; their outputs are averaged.
+        reference: (R, *F) inputs of the same kind as the model's, R >= 1 along the batch axis.
+        batch_axis: as for :class:`CodedSmoothing`. An int is also the model's own batch axis; in a mapping the model's
+            is the entry ``""``.
+        seed: for the permutations and ``random`` nodes. You can reseed :attr:`generator`, which draws the
+            permutations, at any time.
         options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm, integers,
             replace).
 
     Raises:
         CodeError: for fewer than one vote or an empty bank.
         BlockError: for unknown or already attached blocks.
-        BatchError: on a call with one sample and no bank, or with a bank of another shape.
+        BatchError: in a call with one sample and no bank, or with a bank of another shape.
     """
 
     reference: Tensor | None
@@ -73,40 +73,35 @@ class RandomizedCodedInference(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
         self.register_buffer("reference", reference, persistent=False)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> what the model gives
-        """The mean over ``votes`` of the model's outputs, each under its own permutations."""
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
+        """The mean of ``votes`` outputs of the model, each with its own permutations."""
         filled = self._filled(x, bool(args or kwargs))
-        totals: list[Any] = []
+        totals: list[Tensor] = []
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):
                 output = self.model(filled, *args, **kwargs)
-            leaves = leaves_of(output)[0]
-            totals = [_added(*pair) for pair in zip(totals, leaves, strict=True)] if totals else leaves
+            tensors = [leaf for leaf in leaves_of(output)[0] if isinstance(leaf, Tensor)]
+            totals = [total + tensor for total, tensor in zip(totals, tensors, strict=True)] if totals else tensors
         batch, length = (tensor.shape[self._axes.takes[0]] for tensor in (x, filled)) if filled is not x else (0, 0)
-        remaining, tensors = iter(totals), 0
+        remaining = iter(totals)
 
-        def finish(_leaf: Any) -> Any:
-            nonlocal tensors
-            leaf = next(remaining)
-            if not isinstance(leaf, Tensor):
-                return leaf
-            axis = self._axes.gives[tensors > 0]
-            tensors += 1
-            has_fill = length != batch and batch_along(leaf, axis) == length
-            return (leaf.narrow(axis, 0, batch) if has_fill else leaf) / self.votes
+        def finish(_last: Tensor, axis: int) -> Tensor:
+            total = next(remaining)
+            has_fill = length != batch and batch_along(total, axis) == length
+            return (total.narrow(axis, 0, batch) if has_fill else total) / self.votes
 
-        return map_leaves(finish, output)
+        return map_tensors(finish, output, self._axes.gives)
 
     @contextmanager
     def drawing_from(self, generator: torch.Generator) -> Iterator[None]:
-        """Inside, permutations and ``random`` nodes come from this CPU generator.
+        """A context in which permutations and ``random`` nodes come from this CPU generator.
 
-        After it the module's own draws go on as if nothing had happened: an attacker or an audit neither
-        sees nor moves them.
+        On exit the module's own draws continue where they were. So an attacker or an audit can neither see nor change
+        them.
         """
         coded, own = self.coded, (self.generator, self.coded.seed, self.coded._drawn)
         self.generator = generator
-        if "random" in coded._code_options:  # among nodes, spline and decoder only nodes have this choice
+        if "random" in coded._code_options:  # only nodes can be "random"
             coded.seed, coded._drawn = int(torch.randint(2**62, (), generator=generator, device="cpu")), 0
         try:
             yield
@@ -114,8 +109,8 @@ class RandomizedCodedInference(nn.Module):
             self.generator, coded.seed, coded._drawn = own
 
     def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
-        """The batch with as much of the bank as it lacks to 1 + R samples."""
-        if not isinstance(x, Tensor):  # a batch in a nesting: its size is for the coded blocks to find
+        """The batch, filled up to 1 + R samples from the bank."""
+        if not isinstance(x, Tensor):  # a nesting: the coded blocks find the size of the batch
             if self.reference is not None:
                 raise BatchError(f"a reference bank fills a tensor, and this call's first argument is {type(x)}.")
             return x
@@ -142,7 +137,3 @@ class RandomizedCodedInference(nn.Module):
                 f"{tuple(x.movedim(axis, 0).shape[1:])}: give a bank of the same kind of input."
             )
         return torch.cat([x, bank], axis)
-
-
-def _added(total: Any, leaf: Any) -> Any:
-    return total + leaf if isinstance(total, Tensor) else total

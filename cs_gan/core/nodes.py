@@ -1,8 +1,8 @@
-"""Node families: where data samples (alpha) and coded samples (beta) sit on [-1, 1].
+"""Node families: the positions of data samples (alpha) and coded samples (beta) in [-1, 1].
 
-Data nodes are *open* (they stay inside the interval), coded nodes are *closed* (they include its
-ends), after the Chebyshev points of the first and of the second kind in the paper
-(arXiv 2510.00253, section 3). All families return strictly decreasing float64 arrays, as cosines do.
+The paper uses Chebyshev points of the first kind for data and of the second kind for coded samples (arXiv 2510.00253,
+section 3). In every family here, data nodes are inside the interval and coded nodes include both ends, as in the paper.
+Nodes are strictly decreasing float64 arrays, as cosines are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NODE_FAMILIES = ("chebyshev", "uniform", "random")
 
 
 def data_nodes(family: str, count: int, seed: int = 0) -> Array:  # (count,)
-    """The ``count`` data nodes alpha_1 > ... > alpha_K; ``seed`` matters to ``random`` alone.
+    """The ``count`` data nodes alpha_1 > ... > alpha_K. Only ``random`` uses ``seed``.
 
     Raises:
         CodeError: for an unknown family.
@@ -42,9 +42,9 @@ def _angles(family: str, fractions: Array, spacing: float, seed: tuple[int, int]
     if family == "uniform":
         return np.arccos(1 - 2 * fractions)
     if family == "random":
-        # Free draws may all but coincide, which makes splines blow up. Moving each Chebyshev point by
-        # at most a quarter of the spacing keeps neighbours at least half a spacing apart.
+        # Independent draws can be almost equal, and splines would then take huge values. Moving each Chebyshev point
+        # by at most a quarter of the spacing keeps neighbours at least half a spacing apart.
         jitter = np.random.default_rng(seed).uniform(-0.25, 0.25, len(fractions)) * spacing
-        inside = (fractions > 0) & (fractions < 1)  # the closed ends stay, so nothing extrapolates far
+        inside = (fractions > 0) & (fractions < 1)  # the ends stay, so nothing is extrapolated far
         return np.pi * (fractions + np.where(inside, jitter, 0.0))
     raise CodeError(f"nodes={family!r} is unknown: choose one of {', '.join(NODE_FAMILIES)}.")

@@ -1,4 +1,4 @@
-"""Constant matrices along the batch axis of tensors: dense, or block by block where they are narrow."""
+"""Multiply constant matrices along the batch axis of tensors: dense, or for narrow bands block by block."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor
 
 from cs_gan.core.bands import Bands, Block
 
-# A block takes as many columns as its rows' own and some 30 more (float32), so that blocks spare half of a dense
-# product at K = 128 and nearly all of it at 4096. `python benchmarks/coding.py` measures where they begin to win.
-# That is one batch on a CPU, and another where each block is a kernel to launch.
-# On an H100 dense was faster at 1,024 features up to K = 4,096, where it met the chip's peak; blocks wait for launches.
+# A block has about 30 columns more than rows (float32). So blocks save half of a dense product at K = 128 and nearly
+# all of it at 4096. `python benchmarks/coding.py` measures the batch size from which blocks are faster. On a GPU it is
+# larger, because each block is a kernel launch: on an H100 with 1,024 features, dense was faster up to K = 4,096.
 BLOCKED_FROM, BLOCKED_FROM_ON_GPU = 128, 4096
 HEIGHT, HEIGHT_ON_GPU = 32, 128
-# Private: a gradient of autograd.grad(..., is_grads_batched=True), to which no out= can be given.
+# Private API: whether x is a gradient of autograd.grad(..., is_grads_batched=True), which doesn't support out=.
 _batched_gradient = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A matrix (rows, columns) in one dtype on one device, as the hot path multiplies by it.
+    """A matrix (rows, columns) in one dtype on one device, dense or in blocks.
 
     Attributes:
-        rows: its number.
-        weights: (rows, columns), or (m,) with the blocks' numbers one after another.
-        blocks: windows (rows from, to, columns from, to) and views of ``weights``; none where it is dense.
+        rows: number of rows.
+        weights: (rows, columns), or (m,) with the entries of all blocks.
+        blocks: for each block its window (first row, end row, first column, end column) and a view of ``weights``;
+            empty if the matrix is dense.
     """
 
     rows: int
@@ -36,7 +36,7 @@ class Matrix:
     blocks: tuple[tuple[tuple[int, int, int, int], Tensor], ...] = ()
 
     def __matmul__(self, x: Tensor) -> Tensor:  # (columns, F) -> (rows, F)
-        """In the dtype of both, whatever autocast is around it."""
+        """The product in the operands' dtype, also under autocast."""
         with torch.autocast(x.device.type, enabled=False):
             if not self.blocks:
                 return self.weights @ x
@@ -49,9 +49,9 @@ class Matrix:
 
 
 def place(bands: Bands, dtype: torch.dtype, device: torch.device, blocked: bool | None = None) -> tuple[Matrix, Matrix]:
-    """The matrix and its transpose, by blocks or dense as is faster there, or as ``blocked`` says.
+    """The matrix and its transpose, in blocks if that is faster on the device. ``blocked`` overrides this choice.
 
-    By blocks, entries are left out that a rounding of the largest would swallow: 1/64 of the dtype's epsilon.
+    Blocks leave out entries below 1/64 of the dtype's epsilon, which is less than the rounding error of the largest.
     """
     on_cpu, rows, columns = device.type == "cpu", len(bands.start), bands.columns
     if blocked is None:
@@ -65,10 +65,10 @@ def place(bands: Bands, dtype: torch.dtype, device: torch.device, blocked: bool 
 
 
 class _Product(torch.autograd.Function):
-    """``matrix @ flat``: linear, so its derivative is itself with the transpose, to any order.
+    """``matrix @ flat``. It is linear, so derivatives of any order are products with the matrix or its transpose.
 
-    A plain matmul would be cast to bfloat16 by an enclosing autocast, in its backward too when a
-    gradient penalty differentiates inside the context; here both run in the dtype they are given.
+    Autocast would run a plain matmul in bfloat16, and also its backward if a gradient penalty differentiates inside
+    the context. Here both run in the dtype of the operands.
     """
 
     @staticmethod
@@ -89,7 +89,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, matrix: Matrix, transposed: Matrix, flat: Tensor) -> tuple[Tensor, int]:
-        """The mapped axis is one more of features."""
+        """Treat the mapped axis as one more axis of features."""
         together = flat.movedim(in_dims[2], 2)
         product = multiply(matrix, transposed, together.flatten(1))
         return product.view(matrix.rows, *together.shape[1:]), 2
@@ -97,16 +97,15 @@ class _Product(torch.autograd.Function):
 
 def multiply(matrix: Matrix, transposed: Matrix, flat: Tensor) -> Tensor:  # (columns, F) -> (rows, F)
     """``matrix @ flat``, differentiable in ``flat``."""
-    if (
-        not torch.is_grad_enabled() and not matrix.blocks
-    ):  # as in most backwards; a node costs as much as a small product
+    # In most backwards no graph is needed. A node of the graph costs as much as a small product.
+    if not torch.is_grad_enabled() and not matrix.blocks:
         return matrix @ flat
     product: Tensor = _Product.apply(matrix, transposed, flat)
     return product
 
 
 def multiply_batch(matrix: Matrix, transposed: Matrix, x: Tensor) -> Tensor:  # (columns, *F) -> (rows, *F)
-    """Along the batch axis, keeping the memory layout of the rest (channels_last stays so)."""
+    """Multiply along the batch axis. The memory layout of the other axes (channels_last) is kept."""
     axes = sorted(range(1, x.dim()), key=lambda axis: x.stride(axis), reverse=True)
     flat = x.permute(0, *axes).reshape(x.shape[0], -1)  # a view whenever x is dense
     mixed = multiply(matrix, transposed, flat)
@@ -116,7 +115,7 @@ def multiply_batch(matrix: Matrix, transposed: Matrix, x: Tensor) -> Tensor:  # 
 
 
 def _blocked(blocks: list[Block], dtype: torch.dtype, device: torch.device) -> Matrix:
-    # In one tensor they reach a device by one copy, and are held by one reference.
+    # One tensor for all blocks needs only one copy to the device and one reference.
     weights = torch.from_numpy(np.concatenate([block.weights.ravel() for block in blocks])).to(device, dtype)
     parts = torch.split(weights, [block.weights.size for block in blocks])
     views = tuple((block.window, part.view(block.weights.shape)) for block, part in zip(blocks, parts, strict=True))

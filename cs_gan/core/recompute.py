@@ -1,8 +1,8 @@
-"""Gradient checkpointing around a coded block: the plain pass is recomputed, the coded one is not.
+"""Gradient checkpointing around a coded block: the plain pass is recomputed, the coded pass is not.
 
-A checkpoint saves nothing of what runs inside it and runs it again in the backward, where the hooks of
-:meth:`CodedSmoothing.observe` are mostly gone. So what a coded pass saves is kept out of the checkpoint, and a
-call that comes from a backward is not coded. It costs the memory of the coded pass, as without a checkpoint.
+A checkpoint discards the tensors saved inside it and runs its content again in the backward. The hooks of
+:meth:`CodedSmoothing.observe` are usually removed by then. So the tensors that a coded pass saves are kept, and calls
+that come from a backward are not coded. The coded pass needs the same memory as without a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from cs_gan.errors import BlockError
 
-# Private, and not in every torch of ours: without it torch's own error comes, in the backward.
+# Private API that older versions of torch don't have. Without it, torch raises its own error in the backward.
 _saved_tensors_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
 
@@ -28,17 +28,17 @@ def recomputing() -> bool:
 
 
 def checkpointed() -> bool:
-    """Whether a checkpoint (use_reentrant=False) is what now handles saved tensors."""
+    """Whether a checkpoint (use_reentrant=False) currently handles saved tensors."""
     hooks = _saved_tensors_hooks(False)
     return hooks is not None and hooks[0].__qualname__.startswith("_checkpoint_hook.")
 
 
 @contextmanager
 def kept(block: str) -> Iterator[None]:
-    """Inside, tensors are saved as if there were no checkpoint, and no random number is used up.
+    """A context in which tensors are saved as without a checkpoint, and the random state does not change.
 
-    The recomputation draws its dropout masks from the state at the checkpoint's beginning, without those of
-    a coded pass between them.
+    The recomputation draws its dropout masks again from the random state at the start of the checkpoint. It does not
+    draw those of the coded pass.
 
     Raises:
         BlockError: for a reentrant checkpoint and for a selective one.
@@ -59,11 +59,7 @@ def kept(block: str) -> Iterator[None]:
 
 
 def refuse_reentrant(block: str) -> None:
-    """A reentrant checkpoint runs its inside without gradients: a penalty there would train nothing.
-
-    Raises:
-        BlockError: if one is around this call.
-    """
+    """Raise BlockError inside a reentrant checkpoint: without gradients there, a penalty would have no effect."""
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code is CheckpointFunction.forward.__code__:
@@ -75,11 +71,7 @@ def refuse_reentrant(block: str) -> None:
 
 
 def refuse_checkpoint(block: str) -> None:
-    """For substitute(): the recomputation would know neither the code nor the permutation.
-
-    Raises:
-        BlockError: if this call runs inside a checkpoint.
-    """
+    """Raise BlockError for substitute() inside a checkpoint. The recomputation would lack code and permutation."""
     if not torch.is_grad_enabled():
         refuse_reentrant(block)
     if checkpointed():
@@ -90,20 +82,19 @@ def refuse_checkpoint(block: str) -> None:
 
 
 def refuse_checkpoint_inside(module: nn.Module, _args: Any) -> None:
-    """A forward pre-hook for modules that a coded pass runs otherwise than a recomputation after it would.
+    """A forward pre-hook that raises BlockError if a module of a block runs inside a checkpoint.
 
-    Raises:
-        BlockError: if the module runs inside a checkpoint of the block's own.
+    It is for modules with special settings during the coded pass, which a recomputation after it would not have.
     """
-    if checkpointed():  # one around the block is hidden by :func:`kept`
+    if checkpointed():  # :func:`kept` hides a checkpoint around the block
         raise recomputed_otherwise(module)
 
 
 def recomputed_otherwise(module: nn.Module) -> BlockError:
-    """The error for such a module."""
+    """The error for a module whose recomputation would differ from the coded pass."""
     return BlockError(
         f"a {type(module).__name__} runs inside a checkpoint in a block's coded pass, and would be recomputed "
-        "without what is set for that pass: checkpoint around the coded block instead of inside it."
+        "without the settings of that pass: checkpoint around the coded block instead of inside it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Ratio N/K and penalty weight over training, as functions of progress in [0, 1]."""
+"""Schedules for the ratio N/K and the penalty weight, as functions of progress in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Schedule = float | Callable[[float], float]
 
 @dataclass(frozen=True)
 class Linear:
-    """``start`` at progress 0, ``end`` from progress ``until`` on, a straight line between.
+    """A straight line from ``start`` at progress 0 to ``end`` at progress ``until``, then constant.
 
-    The paper's N, growing from K to 1.5 K over training, is ``Linear(1.0, 1.5)``. With ``levels`` it is a stair of
-    so many values, ``start`` and ``end`` among them, each held equally long; ``end`` is then reached one level
-    before ``until``. A ratio that moves through few values asks for few codes (and CUDA graphs).
+    In the paper N grows from K to 1.5 K during training: ``Linear(1.0, 1.5)``. With ``levels`` the schedule has steps:
+    this many values from ``start`` to ``end``, each for an equal share of the time until ``until``. A ratio with few
+    values needs few codes (and CUDA graphs).
 
     Raises:
         CodeError: for fewer than 2 levels.
@@ -39,19 +39,14 @@ class Linear:
         """The value at ``progress``."""
         fraction = 1.0 if self.until <= 0 else min(max(progress / self.until, 0.0), 1.0)
         if self.levels is not None:
-            # 29 of 100 steps are 0.29, and 0.29 * 100 is a little less than 29.
+            # 1e-9 against rounding: 0.29 * 100 is a little less than 29.
             level = min(math.floor(fraction * self.levels + 1e-9), self.levels - 1)
             fraction = level / (self.levels - 1)
         return self.start + (self.end - self.start) * fraction
 
 
-def value_at(schedule: Schedule, progress: float) -> float:
-    """The value of a constant or of a schedule at ``progress``."""
-    return schedule(progress) if callable(schedule) else schedule
-
-
 class Schedules:
-    """Ratio and weight as training goes on, and which steps observe.
+    """The current ratio and weight, and which steps observe.
 
     Args:
         ratio, weight: constants or schedules.
@@ -64,7 +59,7 @@ class Schedules:
         self._factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def set_step(self, step: int, total: int) -> None:
-        """Say where training stands.
+        """Set the current step and the total number of steps.
 
         Raises:
             CodeError: for a negative step or a total below 1.
@@ -95,9 +90,10 @@ class Schedules:
         return self.step[0] % self._every == 0
 
     def factor(self, total: Tensor) -> Tensor | float:
-        """What multiplies a penalty: weight times ``every``.
+        """The factor of a penalty: weight times ``every``.
 
-        A schedule's is a tensor beside ``total``: a CUDA graph reads it where :meth:`set_step` writes it.
+        For a schedule it is a tensor on the device of ``total``, so a captured CUDA graph reads the value that
+        :meth:`set_step` writes.
         """
         if not callable(self._weight):
             return self._weight * self._every
@@ -107,7 +103,9 @@ class Schedules:
         return self._factors[where]
 
     def _now(self, name: str, schedule: Schedule) -> float:
-        if callable(schedule) and self.step is None:
+        if not callable(schedule):
+            return schedule
+        if self.step is None:
             raise CodeError(f"{name} is a schedule: call coded.set_step(step, total) once per step.")
-        step, total = self.step or (0, 1)
-        return value_at(schedule, step / total)
+        step, total = self.step
+        return schedule(step / total)

@@ -1,4 +1,4 @@
-"""What a second forward through a block must not disturb, and what it should share with the first."""
+"""The coded pass through a block: it must not change the block's state, and shares weights and masks with the plain."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Weights = dict[nn.Module, list[Tensor]]
 
 @contextmanager
 def recorded_weights(block: nn.Module) -> Iterator[Weights]:
-    """Around the plain pass: the value of each parametrized weight (spectral norm) at each use.
+    """A context for the plain pass. It records the value of each parametrized weight (spectral norm) at each use.
 
-    ``torch.nn.utils.parametrize.cached()`` would be shorter, but changes the plain pass of a block that
-    uses one layer twice: its power iteration would step once instead of twice.
+    ``torch.nn.utils.parametrize.cached()`` would be shorter. But in a block that uses one layer twice, it would run
+    one power iteration instead of two in the plain pass.
     """
     weights: Weights = {}
 
@@ -52,14 +52,14 @@ def coded_pass(
     masks: Masks | None = None,
     nearest: Tensor | None = None,
 ) -> Iterator[None]:
-    """Around the coded pass alone.
+    """A context for the coded pass.
 
-    Coded samples leave no trace in the block's state (:func:`cs_gan.core.block_state.unchanged`), unless the policy is
-    ``update``. Batch norm normalises by the coded batch, or with ``running`` by its running statistics. In eval mode
-    it uses the running statistics with every policy, as the plain pass does.
+    Coded samples do not change the block's state (:func:`cs_gan.core.block_state.unchanged`), unless the policy is
+    ``update``. Batch norm uses the statistics of the coded batch, or with ``running`` its running statistics. In eval
+    mode it uses the running statistics with every policy, as in the plain pass.
 
-    ``weights`` and ``masks`` are what a plain pass just before used; without them the coded pass
-    computes its own, as it must where it takes the plain one's place.
+    ``weights`` and ``masks`` are those of the plain pass before. Without them the coded pass computes its own, as when
+    it replaces the plain pass.
 
     Raises:
         BlockError: as :func:`cs_gan.core.block_state.unchanged`.
@@ -87,20 +87,20 @@ def _set_for_now(stack: ExitStack, module: nn.Module, attribute: str, value: Any
     """Set an attribute until the stack closes."""
     if attribute in vars(module):
         stack.callback(setattr, module, attribute, getattr(module, attribute))
-    else:  # it shadows the class's
+    else:  # the new attribute hides the one of the class
         stack.callback(delattr, module, attribute)
     setattr(module, attribute, value)
 
 
 def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:
-    """Take off the hooks that recompute a weight (and step a power iteration) before each forward.
+    """Remove the hooks that recompute a weight, with a power iteration, before each forward.
 
-    Without them the module keeps the weight that the plain pass computed.
+    The module then keeps the weight of the plain pass.
     """
     hooks = module._forward_pre_hooks
     if any(isinstance(hook, SpectralNorm | WeightNorm) for hook in hooks.values()):
         before = dict(hooks)
-        stack.callback(hooks.update, before)  # runs after clear, so the order is the old one too
+        stack.callback(hooks.update, before)  # runs after clear, so the hooks also keep their order
         stack.callback(hooks.clear)
         for key, hook in before.items():
             if isinstance(hook, SpectralNorm | WeightNorm):
@@ -109,19 +109,19 @@ def _keep_old_style_weight(stack: ExitStack, module: nn.Module) -> None:
 
 
 def _in_turn(values: list[Tensor]) -> Callable[[], Tensor]:
-    """A function that gives the values one by one, and the last for any call beyond them."""
+    """A function that returns the values one by one, and then always the last one."""
     remaining = iter(values)
     return lambda: next(remaining, values[-1])
 
 
 @contextmanager
 def recorded_dropout(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Masks]:
-    """Around the plain pass: the mask of each dropout module, drawn ahead without moving the RNG.
+    """A context for the plain pass. It records the mask of each dropout module without changing the random state.
 
     Args:
-        block: about to be called.
-        args, kwargs: what it is called with; a block that is a dropout itself needs them, since a hook
-            added to it in its own pre-hook comes too late for this call.
+        block: the block that is called next.
+        args, kwargs: its arguments. They are needed if the block is a dropout module itself: its own pre-hook is
+            running already, so a new pre-hook would not run for this call.
     """
     masks: Masks = {}
 
@@ -134,7 +134,7 @@ def recorded_dropout(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
     with ExitStack() as stack:
         for module in block.modules():
-            # Alpha dropout shifts as well as masks, so a mask can't stand for it.
+            # Alpha dropout also shifts its input, so a mask can't represent it.
             if isinstance(module, _DropoutNd) and type(module).__name__.startswith("Dropout"):
                 if module is block:
                     record(module, args, kwargs)

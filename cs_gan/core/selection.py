@@ -16,13 +16,12 @@ from cs_gan.errors import BlockError
 def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[str, nn.Module]:
     """The chosen blocks by name, each module once, in the order of ``model.named_modules()``.
 
-    A name is one of ``model.named_modules()``; ``""`` is the model itself. A pattern holds ``*``, ``?``
-    or ``[...]``, which match within one part of a dotted name: ``blocks.*`` finds ``blocks.0`` but not
-    ``blocks.0.conv``.
+    A name is one of ``model.named_modules()``; ``""`` is the model itself. In a pattern ``*``, ``?`` and ``[...]``
+    match within one part of a dotted name: ``blocks.*`` finds ``blocks.0`` but not ``blocks.0.conv``.
 
     Raises:
-        BlockError: if nothing is chosen, a choice is not in the model (names the nearest ones), or it can't
-            have hooks.
+        BlockError: if nothing is chosen, the model doesn't have a chosen block (the message suggests similar names),
+            or a block can't have hooks.
     """
     if isinstance(chosen, str | nn.Module):
         raise BlockError(f"blocks={chosen!r}: give a list, such as blocks=[{chosen!r}].")
@@ -37,13 +36,13 @@ def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[s
         wanted.update(id(named[name]) for name in found)
     if not wanted:
         raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
-    # Without duplicates: a module that has two names is one block.
+    # named_modules() without duplicates: a module with two names is one block.
     found_blocks = {name: module for name, module in model.named_modules() if id(module) in wanted}
     for name, module in found_blocks.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise BlockError(
                 f"block {name!r} is a ScriptModule, which takes no hooks: code the module that it was made from, or a "
-                "block of Python that holds it."
+                "Python module that contains it."
             )
     return found_blocks
 
@@ -52,7 +51,7 @@ def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:
     if isinstance(choice, nn.Module):
         return module is choice
     parts, patterns = name.split("."), choice.split(".")
-    if choice == name:  # also where the name itself holds a bracket
+    if choice == name:  # also if the name itself contains a bracket
         return True
     if choice == "" or name == "":
         return False
@@ -63,7 +62,7 @@ def _not_found(choice: str | nn.Module, model: nn.Module, names: list[str]) -> s
     kind = type(model).__name__
     if isinstance(choice, nn.Module):
         return f"this {type(choice).__name__} is not a module of the {kind}: choose from model.named_modules()."
-    # A misspelt name is nearest to names as deep as itself; else the top level is what one needs to see.
+    # Suggest names with as many dots as the misspelt one, if there are any.
     peers = [name for name in names if name.count(".") == choice.count(".")] or names
     near = difflib.get_close_matches(choice, peers, n=3, cutoff=0.4) or difflib.get_close_matches(choice, names, n=3)
     known = ", ".join(repr(name) for name in names if "." not in name)

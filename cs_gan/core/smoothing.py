@@ -1,4 +1,4 @@
-"""CodedSmoothing: measure, or put in place, the coded pass of chosen blocks of any network."""
+"""CodedSmoothing: run chosen blocks of any network on coded samples, to regularise or to replace the plain pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cs_gan.randomness import derive_seed
 
 
 class CodedSmoothing:
-    """Coded-smoothing on chosen blocks of a model.
+    """Coded-smoothing for chosen blocks of a model.
 
     ::
 
@@ -37,37 +37,37 @@ class CodedSmoothing:
             score = critic(real)
         loss = critic_loss(score) + weight * coded.penalty()
 
-    Hooks exist only inside :meth:`observe` and :meth:`substitute`. Outside, the model is untouched: same outputs,
-    same cost, same state dict, and it copies and pickles as before. Coded blocks nested in a coded block run
-    plainly during its coded pass.
+    Hooks exist only inside :meth:`observe` and :meth:`substitute`. Outside, the model is unchanged: same outputs,
+    same cost, same state dict, and it copies and pickles as before. If a coded block contains other coded blocks, they
+    run without coding during its coded pass.
 
-    Every floating-point argument whose batch axis is as long as that of the first tensor, K, is encoded;
-    other arguments pass through. Inputs and outputs may be tensors or any nesting of tuples, lists, dicts,
-    dataclasses and classes registered with ``torch.utils._pytree``.
+    The batch size K is the length of the batch axis of the first tensor. Every floating-point argument with a batch
+    axis of length K is encoded; other arguments are passed on. Inputs and outputs can be tensors or nestings of tuples,
+    lists, dicts, dataclasses and classes registered with ``torch.utils._pytree``.
 
     Args:
         model: any module.
         blocks: names, patterns (``blocks.*``) or modules; ``""`` is the model itself.
         ratio: N/K, a number or a schedule over progress such as ``Linear(1.0, 1.5)``.
         weight: factor of :meth:`penalty`, a number or a schedule.
-        every: observe on every m-th step only, with the penalty times m (lazy regularisation as in
+        every: observe only on every m-th step, with the penalty times m (lazy regularisation as in
             StyleGAN2); needs :meth:`set_step`.
-        discrepancy: (decoded, output) -> scalar, mean squared error by default.
-        nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`. ``random`` nodes are drawn for every call,
+        discrepancy: (decoded, output) -> scalar; default: mean squared error.
+        nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`. ``random`` nodes are drawn for every call
             from ``seed``, the step and the number of calls since :meth:`set_step`.
-        batch_norm: ``keep`` (coded samples leave all of a block's state as it was: running statistics and every other
-            buffer), ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
-        batch_axis: of every tensor that a block takes and gives, an int or a mapping from names in ``blocks`` to
-            ints (0 for the rest). torch's own RNN, GRU, LSTM, attention and transformer layers know theirs.
-        integers: ``refuse`` integer and boolean tensors that have a batch axis, or ``nearest``: a coded sample
-            takes the label, or the mask, of the data sample nearest to it.
-        share_dropout: coded sample n gets the dropout masks of the data sample nearest to it, instead of its own
+        batch_norm: ``keep`` (coded samples change no state of the block: no running statistics and no other buffer),
+            ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
+        batch_axis: batch axis of all inputs and outputs of the blocks: an int, or a mapping from names in ``blocks``
+            to ints (0 for the others). It is known for torch's own RNN, GRU, LSTM, attention and transformer layers.
+        integers: what to do with integer and boolean tensors that have a batch axis: ``refuse`` them, or ``nearest``:
+            a coded sample takes the label or mask of the nearest data sample.
+        share_dropout: coded sample n gets the dropout masks of the nearest data sample instead of its own
             (dropout modules only, not functional calls).
-        replace: detach whatever codes one of these blocks now, so that a notebook's cell can run again.
+        replace: first detach any CodedSmoothing that codes one of these blocks, so a notebook cell can run again.
 
     Raises:
-        BlockError: for unknown blocks, or one that is attached already (see ``replace``).
-        CodeError: for an unusable code or option.
+        BlockError: for unknown blocks, or blocks that are attached already (see ``replace``).
+        CodeError: for an invalid code or option.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CodedSmoothing:
             raise CodeError(f"integers={integers!r} is unknown: choose one of {', '.join(INTEGERS)}.")
         if not callable(ratio) and not ratio > 0:
             raise CodeError(f"ratio={ratio}: N/K must be above 0.")
-        # A misspelt or impossible option fails here rather than in the first step.
+        # An invalid option fails here, not in the first step.
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
@@ -118,7 +118,7 @@ class CodedSmoothing:
         claim(model, self.blocks, self, replace)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, as a trainer that holds this object makes one, has measured nothing: graphs can't be copied.
+        # Trainers copy this object. The copy has no penalties, because graphs can't be copied.
         return vars(self) | {"_penalties": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class CodedSmoothing:
     # -- schedules ---------------------------------------------------------------------------------
 
     def set_step(self, step: int, total: int) -> None:
-        """Say once per step where training stands; schedules and ``every`` follow from it alone."""
+        """Set the step, once per step. Schedules and ``every`` depend only on it."""
         self._schedules.set_step(step, total)
         self._drawn = 0
 
@@ -148,19 +148,19 @@ class CodedSmoothing:
         return self._schedules.due
 
     def code(self, K: int) -> SplineCode:
-        """The code for a batch of K now (without the fresh draw of ``random`` nodes)."""
+        """The current code for a batch of K (without the new draw of ``random`` nodes)."""
         return SplineCode(K, round(self.ratio * K), *self._code_options)
 
     # -- the two contexts --------------------------------------------------------------------------
 
     @contextmanager
     def observe(self, discrepancy: Discrepancy | None = None) -> Iterator[None]:
-        """Inside, each coded block also runs on coded samples, and its penalty is kept.
+        """A context in which each coded block also runs on coded samples, and its penalty is stored.
 
-        Outputs are bit-identical to those without. (A block with dropout also draws masks for its coded pass, so later
-        draws differ, unless ``share_dropout`` is set.) Each context starts from zero: put calls that should add up,
-        such as D(real) and D(fake), into one. On a step that ``every`` skips nothing happens. ``discrepancy`` replaces
-        the object's own, for example by one that knows the targets.
+        Outputs are bit-identical to those outside. (A block with dropout also draws masks for its coded pass, so later
+        draws differ, unless ``share_dropout`` is set.) Each context starts from zero. If the penalties of several calls
+        should add up, such as D(real) and D(fake), put the calls into one context. In steps that ``every`` skips,
+        nothing happens. ``discrepancy`` replaces the one of the constructor, for example if it needs the targets.
         """
         with self._entered("observe"):
             self._penalties = {}
@@ -172,35 +172,33 @@ class CodedSmoothing:
                 with hooks.installed(self.blocks):
                     yield
             except BaseException:
-                self._penalties = None  # half a measurement is none
+                self._penalties = None  # an incomplete measurement can't be used
                 raise
 
     @contextmanager
     def substitute(self, generator: torch.Generator | None = None) -> Iterator[None]:
-        """Inside, each coded block returns its decoded output, under a fresh random permutation per call.
+        """A context in which each coded block returns its decoded output, with a new random permutation in each call.
 
         Args:
-            generator: a CPU generator for the permutations; the global one by default.
+            generator: a CPU generator for the permutations; default: the global one.
         """
         hooks = Substituting(self._coding(), generator)
         with self._entered("substitute"), hooks.installed(self.blocks):
             yield
-        if not hooks.ran:  # nothing was coded, and nothing else would show it
+        if not hooks.ran:  # nothing was coded, and the outputs don't show it
             raise nothing_ran(self._model, self.blocks, "substitute()")
 
     # -- results -----------------------------------------------------------------------------------
 
     @property
     def penalties(self) -> dict[str, Tensor]:
-        """Per block, the sum over its calls in the last :meth:`observe` (scalars, unweighted)."""
+        """For each block, the sum over its calls in the last :meth:`observe` (scalars, unweighted)."""
         if self._penalties is None:
             raise BlockError("no penalty was measured: run the model inside `with coded.observe():` first.")
         return dict(self._penalties)
 
     def penalty(self) -> Tensor:  # ()
-        """``weight`` times the sum of :attr:`penalties`, times ``every`` where that is above 1.
-
-        0 on a step that ``every`` skips.
+        """``weight`` times ``every`` times the sum of :attr:`penalties`; 0 in steps that ``every`` skips.
 
         Raises:
             BlockError: if no coded block ran inside the last :meth:`observe`.
@@ -230,28 +228,27 @@ class CodedSmoothing:
         weight: float | None = None,
         earlier: Diagnosis | None = None,
     ) -> Diagnosis:
-        """Measure what coding does on one batch, and say which of its failure signatures show.
+        """Measure what coding does on one batch, and report signs of failure.
 
         ::
 
             print(coded.diagnose(lambda: model(x), lambda logits: F.cross_entropy(logits, y), mu=0.5))
 
-        Nothing is paid for it elsewhere, and nothing is left behind: no gradient is taken, and buffers,
-        attributes of the model's modules and torch's random state are put back. (Other networks that ``call``
-        runs are not looked after, nor is what a module keeps outside its buffers and changes in place.)
+        No gradient is computed. On exit the buffers and attributes of the model's modules and torch's random state are
+        restored. (Not restored: other networks that ``call`` runs, and in-place changes to objects other than buffers.)
 
         Args:
-            call: runs the model once on a batch of training, as in training; it is called once, and with a
-                ``task_loss`` that is a function once more and twice for each block.
-            task_loss: the number, or a function from what ``call`` gives to it. A function must be one that is
-                bounded below by 0, such as cross-entropy; give a critic's loss as a number.
-            mu: the objective is (1 - mu) task loss + mu weight penalty; without it, task loss + weight penalty.
-            weight: of the penalty, :attr:`weight` by default; ``every`` leaves it, on average, as it is.
-            earlier: a report of the same model, against which outputs that shrink are seen.
+            call: a function that runs the model once on a training batch, as in training. It is called once. If
+                ``task_loss`` is a function, it is called once more, and twice for each block.
+            task_loss: the number, or a function from the result of ``call`` to the number. The function must be
+                bounded below by 0, such as cross-entropy. Give a critic's loss as a number.
+            mu: the objective is (1 - mu) task loss + mu weight penalty; without mu, task loss + weight penalty.
+            weight: of the penalty; default: :attr:`weight`. ``every`` doesn't change it on average.
+            earlier: an earlier report of the same model, to detect outputs that shrink.
 
         Raises:
-            BlockError: if no coded block ran, after :meth:`detach` or inside a context.
-            CodeError: for a ``call``, ``task_loss`` or ``mu`` that can't be used.
+            BlockError: if no coded block ran, after :meth:`detach`, or inside another context.
+            CodeError: for an invalid ``call``, ``task_loss`` or ``mu``.
             BatchError: for a batch that can't be coded.
         """
         with self._entered("diagnose"):
@@ -288,11 +285,12 @@ class CodedSmoothing:
             self._inside = None
 
     def _coding(self) -> Coding:
-        # Made for each context: kept, it would be a cycle, and blocks would stay attached to an object that is gone.
+        # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object
+        # that nobody uses any more.
         return Coding(self._next_code, self._axes, self._integers, self.batch_norm, self._parameters)
 
     def _next_code(self, K: int) -> SplineCode:
-        """The code of the next call: as :meth:`code`, with fresh nodes where they are random."""
+        """The code of the next call: that of :meth:`code`, with newly drawn nodes if they are ``random``."""
         code = self.code(K)
         if code.nodes != "random":
             return code

@@ -1,11 +1,11 @@
-"""A spline fit and its evaluation as one matrix: pure functions on float64 arrays.
+"""Fitting a spline and evaluating it, as one matrix.
 
-For fixed nodes and points, every interpolant here is linear in the values it fits::
+For fixed nodes and points, the values of a spline are linear in the values that it fits::
 
     values at points = M @ values at nodes          M is (points, nodes)
 
-so column j of M is the interpolant of the j-th unit vector. Rows of M sum to 1, because each kind
-reproduces constants. Points outside the nodes are extrapolated by the end piece.
+So column j of M is the spline through the j-th unit vector. Rows of M sum to 1, because every kind of spline reproduces
+constants. Outside the nodes the first or last piece continues.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def spline_matrix(kind: str, nodes: Array, points: Array, smoothing: float = 0.0
         kind: a key of :data:`SPLINES`.
         nodes: (n,) strictly decreasing.
         points: (m,).
-        smoothing: the weight lambda of the integrated squared second derivative, which ``smoothing``
-            trades against the sum of squared residuals; 0 interpolates. Other kinds ignore it.
+        smoothing: for the kind ``smoothing``, the weight lambda of the integrated squared second derivative, which is
+            added to the sum of squared residuals; 0 interpolates. Other kinds ignore it.
 
     Returns:
-        (m, n) float64; ``natural`` and ``linear`` as their bands, which takes milliseconds at any size.
+        (m, n) float64. ``natural`` and ``linear`` give bands, in milliseconds at any size.
 
     Raises:
         CodeError: for an unknown kind or too few nodes for it.
@@ -47,9 +47,9 @@ Fit = Callable[[Array, Array, float], Bands]
 
 
 def _by_scipy(evaluate: Callable[[Array, Array, Array, float], Array]) -> Fit:
-    """The splines of all unit vectors: a dense matrix, in time that grows with the cube of the batch.
+    """Fit splines to all unit vectors. The matrix is dense, and the time grows with the cube of the batch size.
 
-    Each function imports scipy.interpolate by itself, which takes a third of a second.
+    Each function imports scipy.interpolate only when it is called, because the import takes a third of a second.
     """
 
     def fit(nodes: Array, points: Array, smoothing: float) -> Bands:
@@ -87,7 +87,7 @@ def _berrut(x: Array, y: Array, points: Array, _: float) -> Array:
     return FloaterHormannInterpolator(x, y, d=0)(points)
 
 
-# kind -> (fewest nodes it is defined for, fit). Bands want increasing nodes too: mirrored they are, in their order.
+# kind -> (smallest number of nodes, fit). Bands need increasing nodes too; negated nodes increase in the same order.
 SPLINES: dict[str, tuple[int, Fit]] = {
     "natural": (2, lambda nodes, points, _: natural(-nodes, -points)),
     "linear": (2, lambda nodes, points, _: linear(-nodes, -points)),

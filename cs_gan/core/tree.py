@@ -1,4 +1,4 @@
-"""Nestings of tuples, lists, dicts, dataclasses and whatever is registered with torch's pytree."""
+"""Nestings of tuples, lists, dicts, dataclasses and all classes registered with torch's pytree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 
 def leaves_of(tree: Any) -> tuple[list[Any], Any]:
-    """What the nesting holds, in order, and its structure, which compares equal to that of a like one."""
+    """The leaves of the nesting, in order, and its structure. Nestings of the same form have equal structures."""
     leaves, spec = tree_flatten(tree)
     if not any(map(_is_open, leaves)):
         return leaves, spec
@@ -24,21 +24,21 @@ def leaves_of(tree: Any) -> tuple[list[Any], Any]:
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same nesting with ``function`` of every leaf, called in the order of :func:`leaves_of`."""
+    """The same nesting with ``function(leaf)`` for every leaf, called in the order of :func:`leaves_of`."""
 
     def visit(leaf: Any) -> Any:
         if not _is_open(leaf):
             return function(leaf)
         twin = copy.copy(leaf)
         for name, value in _members(leaf).items():
-            object.__setattr__(twin, name, map_leaves(function, value))  # frozen ones too
+            object.__setattr__(twin, name, map_leaves(function, value))  # also works for frozen dataclasses
         return twin
 
     return tree_map(visit, tree)
 
 
 def _is_open(leaf: Any) -> bool:
-    """A dataclass that nobody registered with pytree; to pytree it is a leaf."""
+    """Whether it is a dataclass that is not registered with pytree, which pytree treats as a leaf."""
     return is_dataclass(leaf) and not isinstance(leaf, type)
 
 

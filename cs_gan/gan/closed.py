@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 aten = torch.ops.aten
+BY_X, BY_WEIGHT = 0, 1  # positions among the results of aten::convolution_backward
 
 
 # -- convolution -----------------------------------------------------------------------------------
@@ -44,63 +45,39 @@ class Convolution(Function):
         by_x, by_weight, by_bias, _ = ctx.needs_input_grad
         (grad,) = grads
         return (
-            InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if by_x else None,
-            WeightGradient.apply(grad, x, weight.detach(), ctx.geometry) if by_weight else None,
+            ConvolutionGradient.apply(BY_X, grad, weight, x.detach(), ctx.geometry) if by_x else None,
+            ConvolutionGradient.apply(BY_WEIGHT, grad, x, weight.detach(), ctx.geometry) if by_weight else None,
             grad.sum([0, *range(2, grad.dim())]) if by_bias else None,
             None,
         )
 
 
-class InputGradient(Function):
-    """The gradient by x, bilinear in dy and w. ``like`` stands for x; only its shape matters."""
+class ConvolutionGradient(Function):
+    """The gradient by x or by w, bilinear in dy and the other of the two. ``like`` gives the shape of the result."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(grad, weight)
-        ctx.geometry = geometry
-        return _gradient(0, grad, like, weight, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, weight = ctx.saved_tensors
-        by_grad, by_weight, *_ = ctx.needs_input_grad
-        (dx,) = grads
-        return (
-            Convolution.apply(dx, weight, None, ctx.geometry) if by_grad else None,
-            WeightGradient.apply(grad, dx, weight.detach(), ctx.geometry) if by_weight else None,
-            None,
-            None,
-        )
-
-
-class WeightGradient(Function):
-    """The gradient by w, bilinear in dy and x. ``like`` stands for w; only its shape matters."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        ctx.geometry = geometry
-        return _gradient(1, grad, x, like, geometry)
+    def forward(ctx: Any, by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(grad, other)
+        ctx.by, ctx.geometry = by, geometry
+        x, weight = (like, other) if by == BY_X else (other, like)
+        wanted = [by == BY_X, by == BY_WEIGHT, False]
+        with torch.autocast(grad.device.type, enabled=False):
+            found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[by]
+        return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x = ctx.saved_tensors
-        by_grad, by_x, *_ = ctx.needs_input_grad
-        (dw,) = grads
+        grad, other = ctx.saved_tensors
+        _, by_grad, by_other, *_ = ctx.needs_input_grad
+        (change,) = grads  # has the shape of x or w
+        x, weight = (change, other) if ctx.by == BY_X else (other, change)
         return (
-            Convolution.apply(x, dw, None, ctx.geometry) if by_grad else None,
-            InputGradient.apply(grad, dw, x.detach(), ctx.geometry) if by_x else None,
+            None,
+            Convolution.apply(x, weight, None, ctx.geometry) if by_grad else None,
+            ConvolutionGradient.apply(1 - ctx.by, grad, change, other.detach(), ctx.geometry) if by_other else None,
             None,
             None,
         )
-
-
-def _gradient(which: int, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """The gradient of a convolution by its input (0) or by its weight (1)."""
-    wanted = [which == 0, which == 1, False]
-    with torch.autocast(grad.device.type, enabled=False):
-        found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[which]
-    return found
 
 
 # -- activations and pooling: the second derivative is 0 -------------------------------------------

@@ -95,11 +95,7 @@ LOSSES = {
 
 
 def adversarial_loss(name: str) -> AdversarialLoss:
-    """One of :data:`LOSSES`.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """One of :data:`LOSSES`; ValueError for an unknown name."""
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}.")
     return LOSSES[name]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from cs_gan.errors import MetricError
@@ -15,13 +17,45 @@ from cs_gan.errors import MetricError
 class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
     """A torch-fidelity extractor that returns a classifier's penultimate features and its logits.
 
+    Args:
+        name: the name it is registered under.
+        features_list: which of the two outputs to return, in this order.
+        feature_extractor_weights_path: a weight file; default: that of :meth:`locate`.
+        **kwargs: torch-fidelity's other settings, which are ignored.
+
     Attributes:
         title: its name in error messages.
         layer: torch-fidelity's name of the features, which is their number.
+
+    Raises:
+        MetricError: weights that are missing, damaged or of another network.
     """
 
     title: ClassVar[str]
     layer: ClassVar[str]
+
+    def __init__(
+        self,
+        name: str,
+        features_list: Sequence[str],
+        feature_extractor_weights_path: str | Path | None = None,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(name, features_list)
+        path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else self.locate()
+        self.network = self.load(path)
+        self.requires_grad_(False)
+        self.eval()
+
+    @staticmethod
+    @abstractmethod
+    def locate() -> Path:
+        """The default weight file."""
+
+    @staticmethod
+    @abstractmethod
+    def load(path: Path) -> nn.Module:
+        """The network with these weights."""
 
     @abstractmethod
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, d), (B, classes)

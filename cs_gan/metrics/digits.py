@@ -8,8 +8,8 @@ of the weights, in every score's provenance, is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +18,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
 from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
-from cs_gan.metrics.state import isolated_rng
 from cs_gan.randomness import derive_seed, stream
 
 IMAGE_SIZE = 16
 FEATURES = 64
 MIN_ACCURACY = 0.95
 # Everything that the weights depend on. The name of the cache file is a digest of it.
-RECIPE: dict[str, object] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
+RECIPE: dict[str, Any] = {"version": 1, "epochs": 12, "batch": 64, "lr": 2e-3, "shift": 1, "holdout": 0.2}
 
 
 class DigitsNetwork(nn.Module):
@@ -99,7 +99,7 @@ def train() -> Arrays:
     """
     images, labels = load_digits()
     order = torch.randperm(len(images), generator=stream("digits", "split"))
-    held_out = int(len(images) * float(str(RECIPE["holdout"])))
+    held_out = int(len(images) * RECIPE["holdout"])
     test, fit = order[:held_out], order[held_out:]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the order of a sum depends on the thread count
@@ -122,10 +122,10 @@ def train() -> Arrays:
 
 def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
     network = DigitsNetwork()
-    optimizer = torch.optim.Adam(network.parameters(), lr=float(str(RECIPE["lr"])))
-    shift, batch, epochs = (int(str(RECIPE[key])) for key in ("shift", "batch", "epochs"))
-    for _ in range(epochs):
-        for index in batches_of(torch.randperm(len(x)), batch):
+    optimizer = torch.optim.Adam(network.parameters(), lr=RECIPE["lr"])
+    shift = RECIPE["shift"]
+    for _ in range(RECIPE["epochs"]):
+        for index in batches_of(torch.randperm(len(x)), RECIPE["batch"]):
             dy, dx = torch.randint(0, 2 * shift + 1, (2,)).tolist()
             padded = F.pad(x[index], [shift] * 4, value=-1.0)  # black
             logits = network(padded[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE])[1]
@@ -137,37 +137,21 @@ def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
 
 
 class DigitsExtractor(ClassifierExtractor):
-    """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``.
-
-    Args:
-        name: the name it is registered under.
-        features_list: which of ``"64"`` and ``"logits"`` to return, in this order.
-        feature_extractor_weights_path: a weight file; default: the cached one, which is trained if it is missing.
-        **kwargs: torch-fidelity's other settings, which are ignored.
-
-    Raises:
-        MetricError: weights that can't be loaded or trained.
-    """
+    """torch-fidelity extractor: uint8 RGB images -> ``"64"`` penultimate features and ``"logits"``."""
 
     title = "the digits classifier"
     layer = "64"
+    locate = staticmethod(locate_weights)
 
-    def __init__(
-        self,
-        name: str,
-        features_list: Sequence[str],
-        feature_extractor_weights_path: str | Path | None = None,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(name, features_list)
-        path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else locate_weights()
-        self.network = DigitsNetwork()
+    @staticmethod
+    def load(path: Path) -> DigitsNetwork:
+        """The network with these weights."""
+        network = DigitsNetwork()
         try:
-            self.network.load_state_dict(load_file(path))
+            network.load_state_dict(load_file(path))
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MetricError(f"{path} doesn't hold the digits classifier's weights: {error}") from error
-        self.requires_grad_(False)
-        self.eval()
+        return network
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, 64), (B, 10)
         """Features and logits of images of any size."""

@@ -17,21 +17,13 @@ from cs_gan.metrics.sharding import Processes
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """An extractor for images of one size.
-
-    Attributes:
-        extractor: the network.
-        device: its device.
-        image_size: (H, W) of every image.
-        batch_size: images per forward pass.
-        progress: show a progress bar (only in the first process).
-    """
+    """An extractor for images of one size."""
 
     extractor: LoadedExtractor
     device: torch.device
-    image_size: tuple[int, ...]
-    batch_size: int
-    progress: bool
+    image_size: tuple[int, ...]  # (H, W)
+    batch_size: int  # images per forward pass
+    progress: bool  # show a progress bar (only in the first process)
 
     def read(
         self, batches: Iterable[Tensor], count: int, title: str, quiet: bool = False
@@ -63,11 +55,8 @@ class FeatureReader:
     ) -> tuple[Tensor, ...] | None:
         """Collective: each process reads its share. The first returns the outputs of all, the others None.
 
-        Args:
-            processes: the processes that take part.
-            batches: the images at consecutive positions, in batches of ``batch_size``.
-            count: total number of images.
-            title: text of the progress bar.
+        ``batches`` returns the images at the given positions, in batches of ``batch_size``; ``count`` is their total
+        number.
 
         Raises:
             MetricError: images of another size, or a failure in any process.

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
+from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.metrics import digits, dinov2, inception, lite0
 from cs_gan.metrics.cache import default_cache_dir, file_sha256
-from cs_gan.metrics.state import isolated_rng
 
 
 @dataclass(frozen=True)
@@ -66,84 +66,47 @@ def _explicit(weights: Path) -> Path:
     return weights
 
 
-def _locate_inception(weights: Path | None, cache_dir: Path) -> Path:
-    return inception.locate_weights(weights)
-
-
-def _locate_lite0(weights: Path | None, cache_dir: Path) -> Path:
-    return _explicit(weights) if weights else lite0.locate_weights()
-
-
-def _locate_dinov2(weights: Path | None, cache_dir: Path) -> Path:
-    return dinov2.locate_weights(weights)
-
-
-def _locate_digits(weights: Path | None, cache_dir: Path) -> Path:
-    return _explicit(weights) if weights else digits.locate_weights(cache_dir)
+def _spec(
+    name: str,
+    registered_name: str,
+    label: str,
+    feature_layer: str,
+    logit_layer: str | None,
+    num_features: int,
+    locate: Callable[[Path | None, Path], Path],
+) -> ExtractorSpec:
+    """A spec with ``label`` in the names of its scores. Only Inception's FID, IS and KID have names without it."""
+    if name == "inception":
+        distance, inception_score, kernel_distance = "FID", "IS", "KID"
+    else:
+        distance, inception_score, kernel_distance = f"FD, {label}", f"IS, {label}", f"KID, {label}"
+    return ExtractorSpec(
+        name=name, registered_name=registered_name, distance=distance,
+        inception_score=inception_score if logit_layer else None, kernel_distance=kernel_distance,
+        precision=f"precision, {label}", recall=f"recall, {label}", density=f"density, {label}",
+        coverage=f"coverage, {label}", feature_layer=feature_layer, logit_layer=logit_layer,
+        num_features=num_features, locate=locate,
+    )  # fmt: skip
 
 
 _SPECS = (
-    ExtractorSpec(
-        name="inception",
-        registered_name="inception-v3-compat",
-        distance="FID",
-        inception_score="IS",
-        kernel_distance="KID",
-        precision="precision, Inception",
-        recall="recall, Inception",
-        density="density, Inception",
-        coverage="coverage, Inception",
-        feature_layer="2048",
-        logit_layer="logits_unbiased",
-        num_features=2048,
-        locate=_locate_inception,
+    _spec(
+        "inception", "inception-v3-compat", "Inception", "2048", "logits_unbiased", 2048,
+        lambda weights, _: inception.locate_weights(weights),
     ),
-    ExtractorSpec(
-        name="efficientnet_lite0",
-        registered_name="cs-gan-efficientnet-lite0",
-        distance="FD, EfficientNet-Lite0",
-        inception_score="IS, EfficientNet-Lite0",
-        kernel_distance="KID, EfficientNet-Lite0",
-        precision="precision, EfficientNet-Lite0",
-        recall="recall, EfficientNet-Lite0",
-        density="density, EfficientNet-Lite0",
-        coverage="coverage, EfficientNet-Lite0",
-        feature_layer="1280",
-        logit_layer="logits",
-        num_features=lite0.HEAD,
-        locate=_locate_lite0,
+    _spec(
+        "efficientnet_lite0", "cs-gan-efficientnet-lite0", "EfficientNet-Lite0", "1280", "logits", lite0.HEAD,
+        lambda weights, _: _explicit(weights) if weights else lite0.locate_weights(),
     ),
-    ExtractorSpec(
-        name="digits",
-        registered_name="cs-gan-digits",
-        distance="FD, digits classifier",
-        inception_score="IS, digits classifier",
-        kernel_distance="KID, digits classifier",
-        precision="precision, digits classifier",
-        recall="recall, digits classifier",
-        density="density, digits classifier",
-        coverage="coverage, digits classifier",
-        feature_layer="64",
-        logit_layer="logits",
-        num_features=digits.FEATURES,
-        locate=_locate_digits,
+    _spec(
+        "digits", "cs-gan-digits", "digits classifier", "64", "logits", digits.FEATURES,
+        lambda weights, cache_dir: _explicit(weights) if weights else digits.locate_weights(cache_dir),
     ),
-    ExtractorSpec(
-        name="dinov2",
-        registered_name="cs-gan-dinov2-vit-l-14",
-        distance="FD, DINOv2 ViT-L/14",
-        inception_score=None,
-        kernel_distance="KID, DINOv2 ViT-L/14",
-        precision="precision, DINOv2 ViT-L/14",
-        recall="recall, DINOv2 ViT-L/14",
-        density="density, DINOv2 ViT-L/14",
-        coverage="coverage, DINOv2 ViT-L/14",
-        feature_layer="dinov2",
-        logit_layer=None,
-        num_features=dinov2.FEATURES,
-        locate=_locate_dinov2,
+    _spec(
+        "dinov2", "cs-gan-dinov2-vit-l-14", "DINOv2 ViT-L/14", "dinov2", None, dinov2.FEATURES,
+        lambda weights, _: dinov2.locate_weights(weights),
     ),
-)
+)  # fmt: skip
 EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
 
 for _name, _cls in (
@@ -151,9 +114,8 @@ for _name, _cls in (
     ("cs-gan-digits", digits.DigitsExtractor),
     ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),
 ):
-    if (
-        _name not in FEATURE_EXTRACTORS_REGISTRY
-    ):  # torch-fidelity raises an error on a second registration, for example on a reload
+    # torch-fidelity raises an error on a second registration, for example on a reload.
+    if _name not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(_name, _cls)
 
 

@@ -8,17 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.errors import MetricError
-from cs_gan.metrics.state import evaluation_mode, isolated_rng
 from cs_gan.randomness import derive_seed, stream
 
 
 def check_uint8(images: Tensor, what: str) -> None:
-    """Raise an error unless images are uint8 (n, 1 or 3, H, W).
-
-    Raises:
-        MetricError: another type, rank or channel count.
-    """
+    """Raise MetricError unless images are uint8 (n, 1 or 3, H, W)."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise MetricError(
             f"{what}: got {images.dtype} {tuple(images.shape)}, expected uint8 (n, C, H, W) with C = 1 or 3; "

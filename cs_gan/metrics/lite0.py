@@ -11,7 +11,6 @@ uint8 image is resized to 224 x 224, bilinear with antialiasing and without a cr
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -154,39 +153,23 @@ def preprocess(images: Tensor) -> Tensor:  # uint8 (B, 3, H, W) -> (B, 3, 224, 2
 
 
 class EfficientNetLite0Extractor(ClassifierExtractor):
-    """torch-fidelity extractor: uint8 RGB images -> ``"1280"`` pooled features and ``"logits"``.
-
-    Args:
-        name: the name it is registered under.
-        features_list: which of ``"1280"`` and ``"logits"`` to return, in this order.
-        feature_extractor_weights_path: a weight file; default: the installed package's.
-        **kwargs: torch-fidelity's other settings, which are ignored.
-
-    Raises:
-        MetricError: weights that are missing, damaged or of another network.
-    """
+    """torch-fidelity extractor: uint8 RGB images -> ``"1280"`` pooled features and ``"logits"``."""
 
     title = "EfficientNet-Lite0"
     layer = "1280"
+    locate = staticmethod(locate_weights)
 
-    def __init__(
-        self,
-        name: str,
-        features_list: Sequence[str],
-        feature_extractor_weights_path: str | Path | None = None,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(name, features_list)
-        path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else locate_weights()
-        self.network = EfficientNetLite0()
+    @staticmethod
+    def load(path: Path) -> EfficientNetLite0:
+        """The network with these weights, with folded batch norm."""
+        network = EfficientNetLite0()
         try:
-            self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
             raise MetricError(f"{path} doesn't hold EfficientNet-Lite0 weights: {error}") from error
-        self.network.eval().requires_grad_(False)
-        self.network.fold_batch_norm()
-        self.requires_grad_(False)
-        self.eval()
+        network.eval().requires_grad_(False)
+        network.fold_batch_norm()
+        return network
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:  # uint8 (B, 3, H, W) -> (B, 1280), (B, 1000)
         """Features and logits of images of any size."""

@@ -31,11 +31,6 @@ class Reference:
         count: how many of them the scores use, a fixed random subset; None for all.
         reader: reads their features.
         cache_dir: where the features are stored.
-
-    Attributes:
-        images: as given.
-        count: how many the scores use.
-        num_features_kept: the number of those whose features are kept.
     """
 
     def __init__(

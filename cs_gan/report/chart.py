@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from cs_gan.files import replacing
 
 # Also distinguishable for colour-blind readers (Okabe and Ito). style.css has the same, and lighter ones for dark mode.
 PALETTE = ("#0072b2", "#d55e00", "#00855f", "#b5579a", "#a67c00", "#3a9bd9", "#7a5195", "#6b6f76")
@@ -126,6 +127,11 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
     axes.set_title(literal(panel.title), fontsize=10, loc="left")
     axes.set_xlabel(panel.axis, fontsize=9, color=INK, loc="right")
+    plain_axes(axes)
+
+
+def plain_axes(axes: Axes) -> None:
+    """Leave a light grid and small grey labels."""
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -136,6 +142,5 @@ def _dress(axes: Axes, panel: Panel) -> None:
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a PNG atomically."""
     FigureCanvasAgg(figure)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=dpi)
-    os.replace(partial, path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)

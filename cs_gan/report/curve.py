@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cs_gan.errors import DataError
+from cs_gan.files import write_text
 from cs_gan.report.chart import draw, save_figure
 from cs_gan.report.panels import score_panels
 from cs_gan.report.run import read_evaluations
@@ -39,9 +40,8 @@ def save_metrics_csv(path: Path, metrics: Path) -> None:
         for one in read_evaluations(metrics)
     ]
     scores = dict.fromkeys(key for row in rows for key in row if key not in ("step", "seconds"))
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", *scores, "seconds"])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["step", *scores, "seconds"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

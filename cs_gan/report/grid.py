@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+from cs_gan.files import replacing
 
 GAP = 2  # grey pixels between images; without them strokes seem to continue into the next image
 GREY = 128
@@ -39,6 +40,5 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
     spaced = functional.pad(enlarged, (0, GAP, 0, GAP), value=GREY)
     tiled = rearrange(spaced, "(r c) ch h w -> (r h) (c w) ch", c=columns)[:-GAP, :-GAP].cpu().numpy()
     picture = Image.fromarray(tiled.squeeze(-1) if tiled.shape[-1] == 1 else tiled)
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
+    with replacing(path) as file:
+        picture.save(file, format="PNG", optimize=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
+
+from cs_gan.files import write_text
 
 MOST_GRIDS = 24
 LONGEST_SIDE = 800  # pixels; a grid of 64 images of 64 pixels has 526
@@ -38,10 +39,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     text = pages.get_template(template).render(
         quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values
     )
-    partial = path.with_suffix(".partial")
-    # A file name on Linux need not be valid UTF-8. Invalid bytes are shown escaped.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def number(value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -12,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from cs_gan.files import write_text
 from cs_gan.report.comparison import last_scores
 from cs_gan.report.groups import Group, group_runs, mean_and_error, repeated_seeds, score_conflicts
 from cs_gan.report.page import with_spread
@@ -47,9 +47,7 @@ def save_zoo(path: Path, runs: Sequence[Path]) -> None:
         ]
     words = ["python -m cs_gan.report", *_patterns(runs), f"--output {shlex.quote(str(path))}"]
     lines += ["", *warnings, *([""] if warnings else []), "Written by", "", "```bash", " \\\n  ".join(words), "```", ""]
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    write_text(path, "\n".join(lines))
 
 
 def _patterns(runs: Sequence[Path]) -> list[str]:

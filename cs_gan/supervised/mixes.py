@@ -56,16 +56,11 @@ class Mix(ABC):
     probability: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        name, plain = type(self).__name__, "to train without mixing give mix=None."
         if not 0 < self.probability <= 1:
-            raise ConfigError(
-                f"{type(self).__name__}(probability={self.probability}): must be in (0, 1]; "
-                "to train without mixing give mix=None."
-            )
+            raise ConfigError(f"{name}(probability={self.probability}): must be in (0, 1]; {plain}")
         if not 0 < self.alpha < math.inf:
-            raise ConfigError(
-                f"{type(self).__name__}(alpha={self.alpha}): alpha of Beta(alpha, alpha) must be above 0; "
-                "to train without mixing give mix=None."
-            )
+            raise ConfigError(f"{name}(alpha={self.alpha}): alpha of Beta(alpha, alpha) must be above 0; {plain}")
 
     def applies(self, generator: torch.Generator) -> bool:
         """Whether this batch is mixed. Draws nothing if the probability is 1."""
@@ -275,9 +270,8 @@ def _mixed_with_the_one_before(x: Tensor, share: Tensor) -> Tensor:  # (K, *F), 
 
 
 def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
-    hot = labels[:, None] == torch.arange(
-        num_classes, device=labels.device
-    )  # one_hot would read the labels on the host
+    # one_hot would read the labels on the host
+    hot = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return _mixed_with_the_one_before(hot.float(), share)
 
 

@@ -6,8 +6,7 @@ All are measured in evaluation mode, in the dtype of the points. They leave no g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cs_gan.core.restore import evaluation_mode
 from cs_gan.errors import BatchError, ConfigError
 
 Array = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ def jacobian_norm(model: nn.Module, x: Tensor) -> float:  # (K, *F)
         BatchError: for integer samples, or logits that aren't (K, classes).
     """
     _check_samples("jacobian_norm", x)
-    with _evaluating(model), torch.enable_grad():
+    with evaluation_mode(model), torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = _logits(model, x)
         squares = torch.zeros(len(x), dtype=logits.dtype, device=x.device)
@@ -70,7 +70,7 @@ def segment_energy(
     ends = torch.stack([torch.randperm(len(x), generator=generator)[:2] for _ in range(segments)]).to(x.device)
     shares = torch.linspace(0, 1, points, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.dim() - 1))
     total = 0.0
-    with _evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for start, end in ends.tolist():
             logits = _logits(model, torch.lerp(x[start], x[end], shares))
             bend = logits.diff(n=2, dim=0) * (points - 1) ** 2  # f'' at the inner points
@@ -86,7 +86,7 @@ def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  
     """
     axis = torch.linspace(-extent, extent, resolution)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
-    with _evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         logits = torch.cat([_logits(model, part) for part in torch.split(grid, 8192)])
     if logits.shape[1] != 2:
         raise BatchError(f"the model gave {logits.shape[1]} logits: a field in the plane needs two classes.")
@@ -136,15 +136,3 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _check_samples(call: str, x: Tensor) -> None:
     if not x.is_floating_point():
         raise BatchError(f"{call} got samples of {x.dtype}: give floating-point ones, as the network expects.")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """A context in evaluation mode; on exit every module has its old mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from cs_gan.files import write_text
 from cs_gan.sweep.lock import STARTER, locked, written
-from cs_gan.sweep.outcome import OUTPUT, read_outcome, record, write_whole
+from cs_gan.sweep.outcome import OUTPUT, read_outcome, record
 from cs_gan.sweep.plan import Run
 
 PAUSE = 0.5  # seconds between checks of the request
@@ -31,7 +32,7 @@ class Request:
 
     def make(self, what: str) -> None:
         """Request ``stop``, which lets runs save, or ``kill``."""
-        write_whole(self._path, what)
+        write_text(self._path, what)
 
     def clear(self) -> None:
         """Take it back."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
+from cs_gan.files import write_text
 from cs_gan.sweep.executors import Job, missing
 from cs_gan.sweep.node import Request, carry_out
-from cs_gan.sweep.outcome import write_whole
 from cs_gan.sweep.plan import Run
 
 JOB = ".slurm"  # file in the run's folder: the job submitted for it
@@ -61,7 +61,7 @@ class OnSlurm:
         """Put the run into Slurm's queue and a note of the job into the run's folder."""
         job = self._executor.submit(Carried(), run, Path.cwd(), self._threads, self._request)
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(run.folder / JOB, f"{self._cluster} {job.job_id}")
+        write_text(run.folder / JOB, f"{self._cluster} {job.job_id}")
         return _SlurmJob(job)
 
     def adopt(self, run: Run) -> Job | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from cs_gan.files import write_text
 from cs_gan.sweep.plan import Run
 
 RECORD = "sweep.json"  # file in the run's folder: its settings and how it ended
@@ -99,20 +99,13 @@ def last_words(path: Path, start: int = 0) -> str:
     return (" ".join(lines[errors[-1] :]) if errors else "".join(lines[-1:]))[:MOST]
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Replace a text file atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _write(run: Run, code: int | None, reason: str, seconds: float) -> None:
     before = _read(run.folder / RECORD)
     if before.get("asked") == run.asked:
         seconds += float(before.get("seconds") or 0.0)
     content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_whole(run.folder / RECORD, json.dumps(content, indent=2))
+    write_text(run.folder / RECORD, json.dumps(content, indent=2))
 
 
 def _read(path: Path) -> dict[str, Any]:

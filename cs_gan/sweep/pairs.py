@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cs_gan.report.groups import mean_and_error
 from cs_gan.sweep.plan import text
-from cs_gan.sweep.results import Cell, Results, Row, mean, standard_error
+from cs_gan.sweep.results import Cell, Results, Row
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Difference:
     def cell(self) -> Cell:
         """Mean and standard error over seeds."""
         values = list(self.by_seed.values())
-        return Cell(mean(values), standard_error(values), bool(values))
+        return Cell(*mean_and_error(values), complete=bool(values))
 
     @property
     def p(self) -> float | None:

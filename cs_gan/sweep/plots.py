@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.sweep.plan import UNSAFE, short_names, text
 from cs_gan.sweep.results import Results, Row, average
 
-INK, RULE, BLUE = "#667085", "#e4e2dd", "#0072b2"
 DPI = 110
 WIDE = 20.0  # ratio of the largest value to the smallest above which an axis is logarithmic
 
@@ -30,7 +28,7 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
     separate plots, and cases.png compares them. A plot averages over all other keys, as its title says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn: dict[Path, Figure] = {}
     cases = list(dict.fromkeys(row.point.case for row in results.rows))
     for case in cases:
         rows = [row for row in results.rows if row.point.case == case]
@@ -42,12 +40,14 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
             figure = draw(results, rows, *keys)
             short = short_names(results.keys)
             name = UNSAFE.sub("_", "-".join(short[key] for key in keys).lower())
-            drawn.append(_save(figure, folder / f"{prefix}{'heatmap' if len(keys) == 2 else 'line'}-{name}.png"))
+            drawn[folder / f"{prefix}{'heatmap' if len(keys) == 2 else 'line'}-{name}.png"] = figure
     if len(cases) > 1 and any(row.values(results.score) for row in results.rows):
-        drawn.append(_save(side_by_side(results), folder / "cases.png"))
+        drawn[folder / "cases.png"] = side_by_side(results)
+    for path, figure in drawn.items():
+        save_figure(figure, path, DPI)
     for old in set(folder.glob("*.png")) - set(drawn):
         old.unlink()
-    return drawn
+    return list(drawn)
 
 
 def _asked(results: Results, rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -74,17 +74,17 @@ def heatmap(results: Results, rows: Sequence[Row], down: str, across: str) -> Fi
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(grid), cmap="viridis", aspect="auto")
     bar = figure.colorbar(image, ax=axes, format=ScalarFormatter(useOffset=False))
-    bar.set_label(_literal(results.score), color=INK, fontsize=9)
+    bar.set_label(literal(results.score), color=INK, fontsize=9)
     bar.ax.tick_params(labelcolor=INK, labelsize=8)
     for (row, column), value in np.ndenumerate(grid):
         cell = cells[row][column]
         shade = "white" if value < middle else "black"
         told = str(cell).replace(" ±", "\n±") + ("" if cell.complete else "*")
         axes.text(column, row, told, ha="center", va="center", fontsize=8, color=INK if np.isnan(value) else shade)
-    axes.set_xticks(range(len(places[1])), [_literal(text(value)) for value in places[1]])
-    axes.set_yticks(range(len(places[0])), [_literal(text(value)) for value in places[0]])
-    axes.set_xlabel(_literal(short[across]), color=INK)
-    axes.set_ylabel(_literal(short[down]), color=INK)
+    axes.set_xticks(range(len(places[1])), [literal(text(value)) for value in places[1]])
+    axes.set_yticks(range(len(places[0])), [literal(text(value)) for value in places[0]])
+    axes.set_xlabel(literal(short[across]), color=INK)
+    axes.set_ylabel(literal(short[down]), color=INK)
     _title(figure, results, rows, (down, across), all(cell.complete for line in cells for cell in line))
     axes.tick_params(length=0, labelcolor=INK, labelsize=9)
     axes.spines[:].set_visible(False)
@@ -102,13 +102,13 @@ def line(results: Results, rows: Sequence[Row], key: str) -> Figure:
     axes = figure.subplots()
     _points(axes, places, cells, "o-" if numeric else "o")
     if not numeric:
-        axes.set_xticks(places, [_literal(text(value)) for value in values])
+        axes.set_xticks(places, [literal(text(value)) for value in values])
     elif values[0] > 0 and values[-1] > WIDE * values[0]:
         axes.set_xscale("log")
-    axes.set_xlabel(_literal(short_names(results.keys)[key]), color=INK)
-    axes.set_ylabel(_literal(results.score), color=INK)
+    axes.set_xlabel(literal(short_names(results.keys)[key]), color=INK)
+    axes.set_ylabel(literal(results.score), color=INK)
     _title(figure, results, rows, (key,), all(cell.complete for cell in cells))
-    _dress(axes)
+    plain_axes(axes)
     return figure
 
 
@@ -121,11 +121,11 @@ def side_by_side(results: Results) -> Figure:
         rows = [row for row in results.rows if row.point.case == name]
         spread = np.linspace(-0.25, 0.25, len(rows)) if len(rows) > 1 else [0.0]
         _points(axes, [place + shift for shift in spread], [average([row], results.score) for row in rows], "o")
-    axes.set_xticks(range(len(names)), [_literal(name) for name in names], rotation=30, ha="right")
-    axes.set_ylabel(_literal(results.score), color=INK)
+    axes.set_xticks(range(len(names)), [literal(name) for name in names], rotation=30, ha="right")
+    axes.set_ylabel(literal(results.score), color=INK)
     seeds = len(results.sweep.seeds)
     axes.set_title(f"every point: mean and standard error, {seeds} seeds", fontsize=9, loc="left")
-    _dress(axes)
+    plain_axes(axes)
     return figure
 
 
@@ -136,7 +136,7 @@ def _points(axes: Axes, places: Sequence[float], cells: Sequence[Any], style: st
         [cell.mean for _, cell in there],
         yerr=[cell.error or 0.0 for _, cell in there],
         fmt=style,
-        color=BLUE,
+        color=PALETTE[0],
         capsize=3,
         markersize=4,
         linewidth=1.4,
@@ -164,26 +164,4 @@ def _title(figure: Figure, results: Results, rows: Sequence[Row], shown: Sequenc
         lines.append("* over fewer runs: some failed or are missing")
     letters = int(figure.get_figwidth() * 15)
     lines = [part for line in lines for part in textwrap.wrap(line, letters)]
-    figure.suptitle(_literal("\n".join(lines)), fontsize=8.5, x=0.02, ha="left")
-
-
-def _dress(axes: Axes) -> None:
-    axes.grid(color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(RULE)
-    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
-
-
-def _literal(name: str) -> str:
-    """Escape a name, in which a dollar sign would start a formula."""
-    return name.replace("$", r"\$")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write a PNG atomically."""
-    FigureCanvasAgg(figure)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=DPI)
-    os.replace(partial, path)
-    return path
+    figure.suptitle(literal("\n".join(lines)), fontsize=8.5, x=0.02, ha="left")

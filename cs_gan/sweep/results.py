@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cs_gan.report.groups import mean_and_error
 from cs_gan.sweep.outcome import BEST, Outcome, read_outcome
 from cs_gan.sweep.plan import Point, Run, list_points
 from cs_gan.sweep.spec import Sweep
@@ -33,7 +34,8 @@ class Row:
     @property
     def seconds(self) -> float | None:
         """The mean duration of finished runs."""
-        return mean([one.seconds for one in self.outcomes.values() if one.status == "done" and one.seconds is not None])
+        done = [one.seconds for one in self.outcomes.values() if one.status == "done" and one.seconds is not None]
+        return mean_and_error(done)[0]
 
     @property
     def complete(self) -> bool:
@@ -105,16 +107,6 @@ def judged(outcome: Outcome, sweep: Sweep) -> Outcome:
     return replace(outcome, status="failed", reason=reason, scores={})
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """The mean; None if there are no values."""
-    return float(np.mean(values)) if len(values) else None
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Deviation over n - 1, divided by the root of n; None for one value."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-
-
 @dataclass(frozen=True)
 class Cell:
     """The mean over points and seeds of several rows, and its standard error over seeds."""
@@ -144,9 +136,9 @@ def average(rows: Sequence[Row], score: str) -> Cell:
     for row in rows:
         for seed, value in row.values(score).items():
             by_seed.setdefault(seed, []).append(value)
-    everything = [value for values in by_seed.values() for value in values]
-    error = standard_error([float(np.mean(values)) for values in by_seed.values()])
-    return Cell(mean(everything), error, bool(rows) and all(row.complete for row in rows))
+    mean, _ = mean_and_error([value for values in by_seed.values() for value in values])
+    _, error = mean_and_error([float(np.mean(values)) for values in by_seed.values()])
+    return Cell(mean, error, bool(rows) and all(row.complete for row in rows))
 
 
 @dataclass(frozen=True)

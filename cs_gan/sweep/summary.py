@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs_gan.sweep.outcome import write_whole
+from cs_gan.files import write_text
 from cs_gan.sweep.plain import as_plain
 from cs_gan.sweep.plan import Run
 from cs_gan.sweep.results import Results, read_results
@@ -22,11 +22,11 @@ def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
 
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(sweep, runs)
-    write_whole(folder / "table.csv", csv_table(results))
-    write_whole(folder / "rows.csv", write_rows(results))
-    write_whole(folder / "results.json", json.dumps(as_plain(results), indent=2))
+    write_text(folder / "table.csv", csv_table(results))
+    write_text(folder / "rows.csv", write_rows(results))
+    write_text(folder / "results.json", json.dumps(as_plain(results), indent=2))
     drawn = save_plots(folder / "plots", results)
     pictures = "".join(f"\n![{path.stem}](plots/{path.name})\n" for path in drawn)
-    write_whole(folder / "table.md", markdown(results) + pictures)
+    write_text(folder / "table.md", markdown(results) + pictures)
     save_study(folder / "study.html", folder)
     return results

@@ -41,17 +41,17 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Write ``folder/step-<step>`` and prune all but the last ``keep`` checkpoints, this one among them.
+    """Write ``folder/step-<step>``, then delete all but the last ``keep`` checkpoints (including this one).
 
     Raises:
-        CheckpointError: if it can't be written (a full disk, a read-only folder); older ones stay.
+        CheckpointError: if it can't be written (a full disk, a read-only folder). Older ones stay.
     """
     tensors, settings = _to_tensors(modules, optimizers)
     final = folder / f"step-{step:08d}"
     partial = folder / f".partial-{step:08d}"
     try:
-        for left in (*folder.glob(".partial-*"), *folder.glob(".pruned-*")):  # by a kill
-            shutil.rmtree(left, ignore_errors=True)
+        for rest in (*folder.glob(".partial-*"), *folder.glob(".pruned-*")):  # of a run that was killed
+            shutil.rmtree(rest, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(tensors, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "optimizers": settings, **state}))
@@ -59,27 +59,27 @@ def save_checkpoint(
         (partial / "manifest.json").write_text(json.dumps(manifest))
         for path in (*partial.iterdir(), partial):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)  # only ever a broken one: a resume abandons later steps
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one, because a resume renames those of later steps
         partial.rename(final)
         _sync(folder)
-    except Exception as error:  # safetensors raises its own kind for a full disk
+    except Exception as error:  # safetensors has its own exception for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"can't write the checkpoint {final}: {error}. Older checkpoints are untouched; make room or choose "
             "another output_dir, and start again with the same command."
         ) from error
-    # A run that went on from an older checkpoint meets later ones; what was just written stays all the same.
+    # Keep the new one, even if there are checkpoints of later steps.
     others = [path for path in list_checkpoints(folder) if path != final]
     for old in others[: max(0, len(others) + 1 - keep)]:
         pruned = old.with_name(f".pruned-{old.name}")
-        with suppress(OSError):  # a checkpoint too many is not worth a run
+        with suppress(OSError):  # one checkpoint too many must not end a run
             old.rename(pruned)
         shutil.rmtree(pruned, ignore_errors=True)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first; what happened to them since, :func:`read_checkpoint` finds."""
+    """The checkpoints of a run, oldest first. Only :func:`read_checkpoint` checks whether they are damaged."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
@@ -113,11 +113,11 @@ def restore(
     modules: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer],
 ) -> None:
-    """Put what :func:`read_checkpoint` gave into live networks and optimisers of the same names.
+    """Load the result of :func:`read_checkpoint` into networks and optimisers of the same names.
 
     Raises:
-        CheckpointError: if names or shapes are another network's, or an optimiser's state is missing or
-            another's; nothing is changed then.
+        CheckpointError: if names or shapes of a network differ, or if an optimiser's state is missing or does not fit.
+            Nothing is changed then.
     """
     parts = {name: _fitting(tensors, name, module) for name, module in modules.items()}
     for name, optimizer in optimizers.items():
@@ -136,16 +136,16 @@ def begin_from(
     modules: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer],
 ) -> list[str]:
-    """Put the weights of another run into live networks, and its optimisers' moments where they fit.
+    """Load the weights of another run into networks, and the moments of its optimisers if they fit.
 
-    Optimisers keep their own settings, such as weight decay. A module without weights of its own (LeCam's averages) may
-    be missing in the other run.
+    Optimisers keep their settings, such as weight decay. A module without weights (LeCam's averages) may be missing in
+    the other run.
 
     Returns:
-        What begins anew, in words.
+        The names of the parts that were not in the other run and start fresh.
 
     Raises:
-        CheckpointError: if a network is missing or another one; nothing is changed then.
+        CheckpointError: if a network is missing or differs. Nothing is changed then.
     """
     held = {key.split(".")[1] for key in tensors if key.startswith("modules.")}
     absent = [name for name in modules if name not in held]
@@ -155,24 +155,24 @@ def begin_from(
     parts = {name: _fitting(tensors, name, module) for name, module in modules.items() if name in held}
     for name, part in parts.items():
         modules[name].load_state_dict(part)
-    anew = [f"the {name}" for name in absent]
+    fresh = [f"the {name}" for name in absent]
     for name, optimizer in optimizers.items():
         ours, theirs = optimizer.param_groups, state["optimizers"].get(name, [])
         if [_moments_of(group) for group in ours] == [_moments_of(group) for group in theirs]:
             groups = [mine | {"params": group["params"]} for mine, group in zip(ours, theirs, strict=True)]
             _load_optimizer(optimizer, _under(tensors, f"optimizers.{name}."), groups)
         else:
-            anew.append(f"the optimiser of the {name}")
-    return anew
+            fresh.append(f"the optimiser of the {name}")
+    return fresh
 
 
 def _moments_of(group: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many parameters a group of an optimiser has, and what tells Adam's moments from SGD's."""
+    """The number of parameters in an optimiser's group, and the keys that tell Adam from SGD."""
     return len(group["params"]), sorted(group.keys() & {"betas", "momentum"})
 
 
 def _fitting(tensors: dict[str, Tensor], name: str, module: nn.Module) -> dict[str, Tensor]:
-    """The part of a checkpoint that is this module's."""
+    """The module's tensors in a checkpoint. Raises CheckpointError if they don't fit."""
     part = _under(tensors, f"modules.{name}.")
     live = {key: value.shape for key, value in module.state_dict().items()}
     stored = {key: value.shape for key, value in part.items()}
@@ -185,7 +185,7 @@ def _fitting(tensors: dict[str, Tensor], name: str, module: nn.Module) -> dict[s
 def _load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], settings: list[dict[str, Any]]
 ) -> None:
-    """Moments by ``<index>.<name>`` and the settings of each group, but for those of the device."""
+    """Load moments, named ``<index>.<name>``, and the settings of each group except those of the device."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, moment = key.split(".", 1)
@@ -197,11 +197,11 @@ def _load_optimizer(
     ]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for group, mine in zip(optimizer.param_groups, ours, strict=True):
-        if isinstance(mine["lr"], Tensor):  # the very tensor that every step sets
+        if isinstance(mine["lr"], Tensor):  # keep this tensor: a CUDA graph reads it
             group["lr"] = mine["lr"].fill_(group["lr"])
     for parameter, live_moments in optimizer.state.items():
         for moment, value in live_moments.items():
-            if value.shape == parameter.shape:  # strides as the optimiser made them: fast kernels ask for it
+            if value.shape == parameter.shape:  # with the parameter's strides, as fast kernels require
                 live_moments[moment] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
@@ -230,7 +230,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with the files of a checkpoint, or nothing."""
+    """What is wrong with the files of a checkpoint; empty if nothing is."""
     manifest = path / "manifest.json"
     try:
         expected = json.loads(manifest.read_text())

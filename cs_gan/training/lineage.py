@@ -1,4 +1,4 @@
-"""How a run came to be another one than its recipe says: extended, or begun with the weights of another run."""
+"""The history of a run that its recipe does not show: it was extended, or started with the weights of another run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EXTENDED = "extended"
 
 
 def extend(config: RunConfig, stored: dict[str, Any]) -> None:
-    """Make a recipe that of a longer run, which goes on with a stored one; note it in ``config.history``.
+    """Turn a recipe into that of a longer run which continues a stored one, and note this in ``config.history``.
 
-    Where no schedule depends on the number of steps, the longer run is what it would have been, and nothing is noted.
+    If no schedule depends on the number of steps, the result is the same as that of one long run, and nothing is noted.
 
     Args:
-        config: what was asked for, ``config.history`` that of the stored run.
-        stored: of the checkpoint.
+        config: the requested recipe, with the stored run's ``history``.
+        stored: the state of the checkpoint.
 
     Raises:
         ConfigError: if it isn't longer, or its learning rate would stay at 0.
@@ -33,7 +33,14 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
         return
     if training.schedule_steps not in (None, old_schedule):
         raise ConfigError("--extend sets training.schedule_steps: leave one of them out.")
-    if training.steps == old and any(note.startswith(EXTENDED) for note in config.history):  # gone on with
+    how = "held at their end" if held else "stretched over all steps"
+    extensions = [note for note in config.history if note.startswith(EXTENDED)]
+    if training.steps == old and extensions:  # the same command again, after a stop
+        if how not in extensions[-1]:
+            raise ConfigError(
+                f"--extend={'hold' if held else 'stretch'}: the run was already {extensions[-1].partition(':')[0]}. "
+                "Leave --extend out to resume it."
+            )
         training.schedule_steps = old_schedule
         return
     if training.steps <= old:
@@ -47,14 +54,13 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
             f"--extend=stretch spreads schedules over all {training.steps} steps: the learning rate rises again."
         )
     training.schedule_steps = (old_schedule or old) if held else None
-    how = "held at their end" if held else "stretched over all steps"
     config.history.append(
         f"{EXTENDED} at step {stored['step']} from {old} steps to {training.steps}, schedules {how}: "
         "not one undisturbed run"
     )
 
 
-def began(path: Path, step: int, anew: list[str]) -> str:
-    """What marks a run that began with the weights of a checkpoint."""
-    without = f", without {' and '.join(anew)}" if anew else ""
+def began(path: Path, step: int, fresh: list[str]) -> str:
+    """The note for a run that started with the weights of a checkpoint, without the parts in ``fresh``."""
+    without = f", without {' and '.join(fresh)}" if fresh else ""
     return f"began with the weights of {path} (step {step}){without}"

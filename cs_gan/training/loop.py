@@ -1,6 +1,6 @@
 """The training loop that every script shares: resume, steps, log, samples, scores, checkpoints, stopping.
 
-What is trained is a :class:`~cs_gan.training.task.Task`; it says what a step is, and how to sample and score.
+It trains a :class:`~cs_gan.training.task.Task`, which defines a step, and how to sample and score.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from cs_gan.training.task import State, Task
 
 
 def train(task: Task) -> str:
-    """All steps, from the checkpoint on if there is one.
+    """Run all remaining steps. Starts from the checkpoint if there is one.
 
     Returns:
-        The signal that ended it early, such as ``SIGTERM received``, or nothing; the same in all processes.
+        The signal that ended it early, such as ``SIGTERM received``, or an empty string. It is the same in all
+        processes.
     """
     session, training = task.session, task.session.config.training
     state = resume(task)
@@ -52,7 +53,7 @@ def train(task: Task) -> str:
             # An evaluation can take long, so save a checkpoint first.
             if stopping or saving:
                 checkpoint(task, state)
-            if not signalled:  # as all processes know it: each would wait for the others in an evaluation
+            if not signalled:  # the same in all processes, otherwise some would wait for the others in an evaluation
                 _look(task, state, stop, progress, **due)
             if stopping:
                 ended = stop.reason or "another process was stopped"
@@ -60,11 +61,11 @@ def train(task: Task) -> str:
         if not ended:
             _finish(task, state, stop, progress)
         if session.is_main:
-            _draw(task)  # with the losses since the last evaluation
+            _draw(task)  # again, now with the losses since the last evaluation
     except Interrupted:
         ended, signalled = stop.reason, True
     finally:
-        progress.close()  # so that an error has a line of its own
+        progress.close()  # so that an error message starts on a new line
     if session.is_main:
         print(_closing(task, state, ended))
     return ended if signalled else ""
@@ -75,18 +76,18 @@ def _due(done: int, every: int) -> bool:
 
 
 def _looks(state: State, training: LoopConfig, last: bool = False) -> dict[str, bool]:
-    """Which of ``sample`` and ``evaluate`` follow the step: both before the first and after the last one."""
+    """Whether to ``sample`` and to ``evaluate`` after this step. Both are done before the first and after the last."""
     always = last or state.step == 0 or state.step >= training.steps
     return {name: always or _due(state.step, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
 
 
 def _start_log(session: Session, state: State) -> None:
-    """The files as they were at the step that the run goes on from."""
+    """Put the files back to where they were at the step that the run resumes from."""
     if session.is_main:
         folder = session.folder
         write_lines(folder.log, [row for row in read_lines(folder.log) if row["step"] <= state.step])
         write_lines(folder.metrics, state.metrics)
-        if _scored(folder.scores) > state.step:  # of a run that was abandoned here
+        if _scored(folder.scores) > state.step:  # from steps that this resume discards
             folder.scores.unlink()
         for grid in folder.grids.glob("step-*.png"):
             if grid > folder.grid_at(state.step):
@@ -96,17 +97,17 @@ def _start_log(session: Session, state: State) -> None:
 
 
 def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
-    """Read the losses where they are due, averaged over processes; every so often a line of log.
+    """Read the losses if needed, averaged over processes, and write a line of the log every ``log_every`` steps.
 
     Args:
-        now: they are due whatever the log wants, since a checkpoint follows.
+        now: read them in any case, because a checkpoint follows.
 
     Returns:
         Whether to stop, and whether a signal asked for it; the same in all processes. Several processes on GPUs agree
         on it when they read, so after ``log_every`` steps at the latest.
 
     Raises:
-        DivergedError: on all processes, if a loss isn't finite on any.
+        DivergedError: in all processes, if a loss isn't finite in one of them.
     """
     session = task.session
     logging = state.step % session.config.training.log_every == 0
@@ -137,7 +138,7 @@ def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now
 def _look(
     task: Task, state: State, stop: StopRequest, progress: Progress, *, sample: bool = True, evaluate: bool = True
 ) -> None:
-    """Pictures and scores of the state, where they are due."""
+    """Save pictures and compute scores, as asked for."""
     session = task.session
     if sample and session.is_main:
         with written(session.folder.grids):
@@ -153,7 +154,7 @@ def _look(
 
 
 def _about(task: Task, step: int, history: list[str] | None = None) -> dict[str, Any]:
-    """What the loop knows of a score's origin: step and hardware, and the history of a run that was extended."""
+    """Provenance of a score that the loop knows: step, hardware, and the history of an extended run."""
     history = task.session.config.history if history is None else history
     about = {"step": step, "hardware": task.session.hardware}
     return about | {"history": list(history)} if history else about
@@ -163,7 +164,7 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
     state.metrics.append(row)
     session = task.session
     if session.is_main:
-        if state.best is row:  # before its line, which tells a resume that all of this was done
+        if state.best is row:  # before the line in metrics.jsonl, from which a resume concludes that all this is done
             task.save_snapshot(session.folder.best, state.step, row["scores"])
         append_line(session.folder.metrics, row)
         _draw(task)
@@ -175,12 +176,12 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
 def _draw(task: Task) -> None:
     try:
         task.draw()
-    except Exception as error:  # a picture is not worth a run
+    except Exception as error:  # a failed picture must not end a run
         warnings.warn(f"the report of {task.session.folder.path} couldn't be drawn: {error!r}", stacklevel=2)
 
 
 def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> None:
-    """The final and the best network, scored in full, in scores.json."""
+    """Score the final and the best network in full, and write scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
     if best is None or _scored(path) == state.step:
@@ -193,7 +194,7 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
             full = {"final": {**last, **(task.evaluate(_about(task, last["step"]), full=True) or {})}}
             if best is last:
                 full["best"] = full["final"]
-            elif not _holds(session.folder.best, best["step"]):  # after a resume from a checkpoint before it
+            elif not _holds(session.folder.best, best["step"]):  # after a resume from an earlier checkpoint
                 progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
             else:
                 about = _about(task, best["step"], best["provenance"].get("history", []))
@@ -207,7 +208,7 @@ def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> 
 
 
 def _scored(path: Path) -> int:
-    """The last step of the run that scores.json tells of, or -1."""
+    """The last step in scores.json, or -1."""
     try:
         return int(json.loads(path.read_text())["final"]["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -215,7 +216,7 @@ def _scored(path: Path) -> int:
 
 
 def _holds(path: Path, step: int) -> bool:
-    """Whether a snapshot is of that step."""
+    """Whether the file is a snapshot of that step."""
     try:
         return read_snapshot(path).step == step
     except CheckpointError:

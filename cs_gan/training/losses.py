@@ -1,4 +1,4 @@
-"""Losses of the last steps: they stay on the device until somebody wants to read them."""
+"""Losses of the last steps. They stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 class Losses:
     """Scalars by name, step after step.
 
-    Reading a number from a GPU waits for all that was asked of it before. So a step's losses are kept as they come, and
-    :meth:`unread` gives all of them at once, to be read together.
+    Reading a number from a GPU waits for all work before it. So a step's losses stay on the device, and :meth:`unread`
+    returns all of them at once, to be read together.
 
     Attributes:
-        values: what was read since :meth:`take`, by name.
+        values: the losses read since the last :meth:`take`, by name.
     """
 
     def __init__(self, values: dict[str, list[float]] | None = None) -> None:
@@ -23,19 +23,19 @@ class Losses:
         self._unread: list[tuple[int, list[str], Tensor]] = []
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Keep those of one step; the tensors may change afterwards."""
+        """Copy the losses of one step."""
         stacked = torch.stack([value.detach().to(torch.float32) for value in losses.values()])
         self._unread.append((step, list(losses), stacked))
 
     def unread(self) -> Tensor:  # (n,)
-        """All that was not read yet, on the device."""
+        """All losses that were not read yet, on the device."""
         return torch.cat([stacked for *_, stacked in self._unread])
 
     def accept(self, numbers: list[float]) -> list[tuple[int, str]]:
-        """Take what :meth:`unread` gave, now read and averaged over processes.
+        """Take the numbers from :meth:`unread`, now read and averaged over processes.
 
         Returns:
-            Step and name of those that aren't finite.
+            Step and name of the losses that aren't finite.
         """
         names = [(step, name) for step, names, _ in self._unread for name in names]
         self._unread.clear()
@@ -44,7 +44,7 @@ class Losses:
         return [where for where, value in zip(names, numbers, strict=True) if not math.isfinite(value)]
 
     def take(self) -> dict[str, float]:
-        """The mean of each since the last call."""
+        """The mean of each loss since the last call."""
         means = {name: sum(kept) / len(kept) for name, kept in self.values.items()}
         self.values = {}
         return means

@@ -1,4 +1,4 @@
-"""Settings of torch's optimisers that follow from the device."""
+"""torch's optimisers with the settings that the device needs, and the learning rate's schedule."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from cs_gan.training.recipes.classifier import ClassifierTrainingConfig
 
 
 def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]:
-    """Keyword arguments of Adam, AdamW and SGD: the learning rate, and how to run.
+    """Keyword arguments of Adam, AdamW and SGD: the learning rate and, on CUDA, the fused kernel.
 
-    On CUDA one kernel updates all weights, and the learning rate is a tensor there, so that a CUDA graph reads what
-    :func:`set_learning_rate` wrote.
+    On CUDA the learning rate is a tensor, so that a CUDA graph reads the value of :func:`set_learning_rate`.
     """
     if device.type != "cuda":
         return {"lr": learning_rate}
@@ -23,7 +22,7 @@ def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]
 
 
 def sgd_or_adamw(training: ClassifierTrainingConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The recipe's optimiser of all weights."""
+    """The recipe's optimiser, for all weights."""
     common = {**device_options(device, training.learning_rate), "weight_decay": training.weight_decay}
     if training.optimizer == "adamw":
         return torch.optim.AdamW(network.parameters(), capturable=device.type == "cuda", **common)
@@ -31,7 +30,7 @@ def sgd_or_adamw(training: ClassifierTrainingConfig, network: nn.Module, device:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Use it from here on."""
+    """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(value)
@@ -43,9 +42,9 @@ def warmed_up(progress: float, warmup: float, step: float, decay: str) -> float:
     """The learning rate's factor: linear warm-up, then constant or half a cosine to 0.
 
     Args:
-        progress: share of the steps that are done, in [0, 1).
-        warmup: share of the steps over which it grows.
-        step: the share that one step is.
+        progress: fraction of the steps that are done, in [0, 1).
+        warmup: fraction of the steps over which it grows.
+        step: one step as a fraction of all steps.
         decay: constant or cosine.
     """
     if progress < warmup:

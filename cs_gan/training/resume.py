@@ -1,4 +1,4 @@
-"""A run's checkpoint and the way back: what is kept, and what must be the same to go on."""
+"""Write a run's checkpoint and resume from it. A resume checks that recipe and circumstances are the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cs_gan.training.recipes.parse import as_plain, differences
 from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
 
-# What a resumed run may do differently without becoming another run.
+# Keys that may change on a resume, because they do not affect training.
 FREE_ON_RESUME = {
     *(
         "resume",
@@ -43,10 +43,10 @@ FREE_ON_RESUME = {
 
 
 def checkpoint(task: Task, state: State) -> None:
-    """Write what a resume needs, and the network for use; called on all processes, written by the first.
+    """Write everything a resume needs, and the snapshot. Called in all processes; the first one writes.
 
     Raises:
-        DivergedError: if a weight isn't finite; the last good checkpoint stays.
+        DivergedError: if a weight isn't finite. The last good checkpoint stays.
         CheckpointError: if it can't be written.
     """
     session = task.session
@@ -57,7 +57,7 @@ def checkpoint(task: Task, state: State) -> None:
             f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
         )
     if session.is_main:
-        # First, since a resume from the checkpoint repeats only what comes after it.
+        # Before the checkpoint, because a resume repeats only work that comes after the checkpoint.
         task.save_snapshot(session.folder.snapshot, state.step, None)
         about = {
             "config": as_plain(session.config),
@@ -73,13 +73,13 @@ def checkpoint(task: Task, state: State) -> None:
 
 
 def resume(task: Task) -> State:
-    """Put the checkpoint that was asked for into the task; a new state if there is none.
+    """Load the requested checkpoint into the task. Returns a new state if there is none.
 
     A checkpoint of another folder and another recipe gives its weights to a new run.
 
     Raises:
-        ConfigError: for a checkpoint of another recipe (with the differences), or one that would be overwritten.
-        CheckpointError: for one that is damaged; nothing is changed then.
+        ConfigError: for a checkpoint of another recipe (with the differences), or if a run would be overwritten.
+        CheckpointError: if the checkpoint is damaged. Nothing is changed then.
     """
     session = task.session
     config, folder = session.config, session.folder
@@ -103,7 +103,7 @@ def resume(task: Task) -> State:
     if extending:
         extend(config, stored)
     if changed := _changes(task, stored, extending):
-        # Another number of processes is no wish for another run.
+        # With the same recipe and another number of processes, the user does not want a new run.
         same = all(line.split(":")[0] in task.circumstances.keys() - {"images"} for line in changed)
         if extending or same or path.resolve().parent == folder.checkpoints.resolve():
             raise ConfigError(_refusal(path, changed, extending, same))
@@ -117,14 +117,14 @@ def resume(task: Task) -> State:
         )
     step = int(stored["step"])
     metrics = _history(stored["metrics"], read_lines(folder.metrics), step)
-    session.accelerator.wait_for_everyone()  # all have read before anything moves
+    session.accelerator.wait_for_everyone()  # until all have read, before files are moved
     if session.is_main:
         abandon_after(folder.checkpoints, step)
     return State(step, Losses(stored["losses"]), metrics)
 
 
 def _asked(given: Path, own: Path) -> Path:
-    """The checkpoint that ``--resume=<given>`` means: of another run's folder the newest."""
+    """The checkpoint for ``--resume=<given>``. For the folder of another run, this is its newest."""
     kept = list_checkpoints(given / "checkpoints")
     if kept and given.resolve() == own.resolve():
         raise ConfigError(
@@ -135,7 +135,7 @@ def _asked(given: Path, own: Path) -> Path:
 
 
 def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
-    """What the run at hand and a stored one don't share, a line each."""
+    """The differences between this run and a stored one, one line each."""
     config = task.session.config
     free = FREE_ON_RESUME if config.scheduled and not extending else FREE_ON_RESUME | LENGTH
     changed = [line for line in differences(stored["config"], config) if line.split(":")[0] not in free]
@@ -145,7 +145,7 @@ def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
 
 
 def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str:
-    """Why a run doesn't go on from a checkpoint, and what it can do; ``same`` where the recipe hasn't changed."""
+    """The error message: why a run can't resume from a checkpoint, and what to do. ``same``: the recipe is the same."""
     text = f"{path} belongs to another recipe; changed since: {'; '.join(changed)}."
     if not extending and all(line.split(":")[0] in LENGTH for line in changed):
         text += (
@@ -159,7 +159,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str
 def _begin(
     task: Task, path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
 ) -> State:
-    """A new run that begins with the weights of another one."""
+    """Start a new run with the weights of another one."""
     session = task.session
     kept = list_checkpoints(session.folder.checkpoints)
     if kept:
@@ -168,17 +168,17 @@ def _begin(
             "or --resume=auto to go on with the run that is there."
         )
     try:
-        anew = begin_from(tensors, stored, task.modules, task.optimizers)
+        fresh = begin_from(tensors, stored, task.modules, task.optimizers)
     except CheckpointError as error:
         raise ConfigError(
             f"--resume={path}: {error} A new run with its weights needs the networks of its recipe."
         ) from error
-    session.config.history.append(began(path, int(stored["step"]), anew))
+    session.config.history.append(began(path, int(stored["step"]), fresh))
     if session.is_main:
         print(f"A new run begins with the weights of {path}; changed since: {'; '.join(changed)}.", file=sys.stderr)
     state = State()
-    session.accelerator.wait_for_everyone()  # all have looked into the folder
-    checkpoint(task, state)  # a kill before the first one would lose the weights
+    session.accelerator.wait_for_everyone()  # until all have checked the folder
+    checkpoint(task, state)  # otherwise a kill before the first checkpoint would lose the weights
     return state
 
 

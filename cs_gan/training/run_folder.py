@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.files import write_text
 
 try:
     import fcntl
@@ -134,16 +135,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         CheckpointError: if it can't be written. The file does not change.
     """
-    partial = path.with_name(f".{path.name}.partial")
     with written(path):
-        try:
-            with partial.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a power cut could leave the new name without content
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, text)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From a command line to an exit code: what every training script does around its task."""
+"""Run a training script: from its command line to its exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_script(
 
     Args:
         kind: the class of the recipe.
-        make: builds the task from it, everything checked.
+        make: builds the task from the recipe and checks everything.
         arguments: the command line; None is ``sys.argv``.
         description: for ``--help``.
         recipes: the folder of the recipes that come with the script.
@@ -65,14 +65,14 @@ def run_script(
 
 
 def _command(make: Callable[[Config, Session], Task], given: Sequence[str]) -> str:
-    """What was typed, as far as a process knows it; another launcher does the same."""
+    """The command that was typed. The launcher is not known, but torchrun does the same."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
     return shlex.join([*start, Path(inspect.getfile(make)).name, *given])
 
 
 def _end_with_launcher() -> None:
-    """Have Linux send SIGTERM when the launcher dies: accelerate launch doesn't pass on the one it gets."""
+    """Make Linux send SIGTERM when the launcher dies, because accelerate launch doesn't pass on its own SIGTERM."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "LOCAL_RANK" in os.environ
     if launched and sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h

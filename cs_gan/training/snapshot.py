@@ -7,7 +7,6 @@ resolved recipe), ``step`` and ``scores`` (of that step, or null).
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.files import replacing
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,15 @@ def save_snapshot(
     # clone() separates tied weights, which safetensors can't save.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores}
-    partial = path.with_name(f".{path.name}.partial")  # in the same folder, because a rename across disks would copy
     try:
         _require_finite(tensors)
         content = save(tensors, metadata={key: json.dumps(value, allow_nan=False) for key, value in about.items()})
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without content
-        os.replace(partial, path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"can't write the snapshot {path}: {error}. An older one is untouched: make room, or choose another folder."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_snapshot(path: Path) -> Snapshot:

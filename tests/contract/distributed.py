@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch._dynamo
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -16,6 +18,9 @@ from tests.contract.by_hand import freeze_power_iteration, rebuilt
 from tests.contract.helpers import EXACT, attach, total
 from tests.contract.kinds import KINDS
 from tests.contract.table import outcome
+
+with suppress(ImportError):  # here, where it is imported once for both
+    from transformers import GPT2Model  # noqa: F401
 
 WORLD = 2
 

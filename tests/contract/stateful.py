@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 
 class Counter(nn.Module):
@@ -50,7 +49,8 @@ class VectorQuantiser(nn.Module):
         nearest = torch.cdist(h, self.codebook).argmin(1)
         chosen = self.codebook[nearest]
         if self.training:
-            member = F.one_hot(nearest, 6).to(h.dtype)
+            # F.one_hot reads its input on the host, which a CUDA graph can't.
+            member = (nearest[:, None] == torch.arange(6, device=h.device)).to(h.dtype)
             self.counts.data.mul_(0.9).add_(member.sum(0), alpha=0.1)
             self.sums.data.mul_(0.9).add_(member.T @ h.detach(), alpha=0.1)
             self.codebook.data.copy_(self.sums / self.counts[:, None])

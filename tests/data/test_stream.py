@@ -1,11 +1,13 @@
 """A stream gives what `make` gives, whatever the number of threads, and leaves none of them behind."""
 
 import gc
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -157,34 +159,49 @@ def test_a_forgotten_stream_ends_its_threads() -> None:
     wait_until(lambda: threading.active_count() == before)
 
 
-@pytest.mark.parametrize(
-    "opening", ["with BatchStream(make, workers=2) as stream:", "stream = BatchStream(make, workers=2)\nif True:"]
-)
-def test_an_interrupted_process_ends(opening: str) -> None:
-    # A shell starts what it puts into the background with SIGINT ignored; the child must not inherit that.
-    script = f"""
-import signal, time, torch
+def test_an_interrupted_process_ends() -> None:
+    # A process for each way to open a stream, of one that has imported all. A shell starts what it puts into the
+    # background with SIGINT ignored; the child must not inherit that.
+    script = """
+import os, signal, time, torch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from cs_gan.data import BatchStream
 def make(draw):
     time.sleep(0.05)
     return torch.tensor([draw])
-{opening}
+def use(stream):
     for draw in range(10**6):
         stream[draw]
-        if draw == 3: print("running", flush=True)
+        if draw == 3: print(os.getpid(), flush=True)
+for way in ("with", "without"):
+    child = os.fork()
+    if not child:
+        if way == "with":
+            with BatchStream(make, workers=2) as stream:
+                use(stream)
+        stream = BatchStream(make, workers=2)
+        use(stream)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
     root = Path(__file__).parents[2]
-    with Popen([sys.executable, "-c", script], cwd=root, stdout=PIPE, stderr=PIPE, text=True) as process:
+    with Popen(
+        [sys.executable, "-c", script], cwd=root, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
+        timer = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))  # reading would wait for ever
+        timer.start()
         try:
+            for _ in ("with", "without"):
+                os.kill(int(process.stdout.readline()), signal.SIGINT)
+                assert int(process.stdout.readline()) == -signal.SIGINT
             _, errors = process.communicate(timeout=30)
         finally:
-            process.kill()  # or leaving would wait for a process that doesn't end
-    assert "KeyboardInterrupt" in errors
-    assert process.returncode == -signal.SIGINT
+            timer.cancel()
+            timer.join()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # or leaving would wait for a process that doesn't end
+    assert errors.count("KeyboardInterrupt") == 2
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [{"workers": -1}, {"ahead": 0}])

@@ -17,15 +17,15 @@ from models import build_gan
 # (function, its arguments beside input, weight and bias, shape of the input, of the weight, channels of the output)
 CONVOLUTIONS = {
     "1d": (F.conv1d, {"padding": 1}, (2, 3, 6), (4, 3, 3), 4),
-    "2d": (F.conv2d, {"padding": 1}, (2, 3, 5, 4), (4, 3, 3, 3), 4),
-    "strided": (F.conv2d, {"stride": 2, "padding": 1}, (2, 3, 6, 5), (4, 3, 4, 3), 4),
+    "2d": (F.conv2d, {"padding": 1}, (2, 2, 4, 3), (3, 2, 3, 3), 3),
+    "strided": (F.conv2d, {"stride": 2, "padding": 1}, (2, 2, 6, 5), (3, 2, 4, 3), 3),
     "dilated": (F.conv2d, {"dilation": (2, 1), "padding": (2, 0)}, (2, 2, 6, 4), (3, 2, 3, 2), 3),
-    "grouped": (F.conv2d, {"groups": 2, "padding": 1}, (2, 4, 4, 4), (6, 2, 3, 3), 6),
+    "grouped": (F.conv2d, {"groups": 2, "padding": 1}, (2, 4, 3, 2), (6, 2, 3, 2), 6),
     "same": (F.conv2d, {"padding": "same"}, (2, 2, 4, 4), (3, 2, 3, 3), 3),
     "valid": (F.conv2d, {"padding": "valid"}, (2, 2, 4, 4), (3, 2, 3, 3), 3),
     "asymmetric": (F.conv2d, {"padding": "same"}, (2, 2, 4, 4), (3, 2, 2, 2), 3),  # torch's own
     "3d": (F.conv3d, {"stride": (1, 2, 1)}, (1, 2, 3, 4, 3), (2, 2, 2, 2, 2), 2),
-    "transposed": (F.conv_transpose2d, {"stride": 2, "padding": 1}, (2, 3, 3, 3), (3, 2, 4, 4), 2),
+    "transposed": (F.conv_transpose2d, {"stride": 2, "padding": 1}, (2, 2, 3, 2), (2, 3, 4, 3), 3),
     "transposed, output padding": (
         F.conv_transpose2d,
         {"stride": 2, "output_padding": 1, "dilation": 2},
@@ -33,7 +33,7 @@ CONVOLUTIONS = {
         (2, 2, 2, 2),
         2,
     ),
-    "transposed, grouped": (F.conv_transpose2d, {"groups": 2, "stride": 2}, (2, 4, 3, 3), (4, 3, 3, 3), 6),
+    "transposed, grouped": (F.conv_transpose2d, {"groups": 2, "stride": 2}, (2, 4, 2, 2), (4, 3, 3, 2), 6),
     "transposed 1d": (F.conv_transpose1d, {"stride": 3}, (2, 3, 4), (3, 2, 3), 2),
 }
 

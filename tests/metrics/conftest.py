@@ -51,12 +51,6 @@ def toy_generator() -> ToyGenerator:
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One trained digits classifier for the whole session, outside the user's own cache."""
-    return tmp_path_factory.mktemp("metrics-cache")
-
-
-@pytest.fixture(scope="session")
 def real_digits() -> Tensor:  # uint8 (1797, 1, 8, 8), in a fixed random order
     images = digits.load_digits()[0][:, :1]
     return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]

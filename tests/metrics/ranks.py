@@ -1,4 +1,4 @@
-"""What each of two processes runs in test_sharding: imported anew there, so it lies in a module of its own."""
+"""What each of two processes runs in test_sharding: imported there, so it is a module of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import sklearn.datasets  # noqa: F401 (here, where it is imported once for both)
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -171,7 +171,7 @@ def test_scores_without_provenance_are_told_as_such_and_kept_from_the_index(tmp_
 def test_a_network_that_comes_from_no_snapshot_has_a_card(tmp_path):
     PretrainedGenerator(**MODEL).save_pretrained(tmp_path / "saved")
     text = (tmp_path / "saved" / "README.md").read_text()
-    for said in ("No scores", "How it was trained is not recorded", "Which data it was trained on is not recorded"):
+    for said in ("No scores", "The training recipe is not recorded", "The training data is not recorded"):
         assert said in text
 
 
@@ -188,7 +188,7 @@ def test_torn_files_beside_are_left_out(run, torn):
 def test_no_place_of_the_machine_is_in_the_card(run):
     text = str(card_of(run / "snapshot.safetensors"))
     assert "/home/someone" not in text
-    assert "--data.root='<where yours lies>' --metrics.weights=" in text
+    assert "--data.root='<your path>' --metrics.weights=" in text
 
 
 def test_the_recipe_in_the_card_is_the_runs(run, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import compare
+from benchmarks.same_runs import compare
 from cs_gan.training import RunFolder
 from tests.reliability import child
 from tests.reliability.child import Fault

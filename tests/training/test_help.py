@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonargparse import set_parsing_settings
 
 import train_classifier
 import train_gan
@@ -89,11 +90,17 @@ class TestCompletion:
         with pytest.raises(ConfigError, match="pip install shtab"):
             parse_config(GanConfig, ["--print_completion=shtab-bash"])
 
-    def test_in_bash_completes_the_keys_of_a_script(self, tmp_path):
+    def test_in_bash_completes_the_keys_of_a_script(self, tmp_path, monkeypatch, capsys):
         pytest.importorskip("shtab")
-        command = [sys.executable, ROOT / "train_gan.py", "--print_completion=shtab-bash"]
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "train_gan.py")])
+        try:
+            with pytest.raises(SystemExit) as exit_:
+                train_gan.main(["--print_completion=shtab-bash"])
+        finally:
+            set_parsing_settings(add_print_completion_argument=False)
+        assert exit_.value.code == 0
         script = tmp_path / "completion"
-        script.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+        script.write_text(capsys.readouterr().out)
         asked = f"""source {script}
 COMP_WORDS=(./train_gan.py --training.gradient) COMP_CWORD=1
 $(complete -p train_gan.py | sed 's/.*-F \\([^ ]*\\).*/\\1/')

@@ -4,15 +4,17 @@ import pty
 import re
 import signal
 import struct
-import subprocess
 import sys
 import termios
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import cs_gan.training.progress as progress_module
+import train_gan
 from cs_gan.training import Interrupted, Progress, StopRequest, read_lines
 from cs_gan.training.progress import fitted
 
@@ -194,30 +196,39 @@ class TestFitted:
         assert fitted({"critic_loss": 1, "critic_lossy": 2}, 30) == "critic_loss=1, critic_lossy=2"
 
 
-def in_terminal(command: list[str], columns: int) -> str:
-    """What a command writes to a terminal of so many columns."""
+def in_terminal(arguments: list[str], columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What train_gan.py writes to a terminal of so many columns."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=side, stderr=side) as process:
-        os.close(side)
-        written = b""
-        try:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    written = []
+
+    def read() -> None:
+        with suppress(OSError):  # Linux's way to say that the other side is closed
             while piece := os.read(main, 65536):
-                written += piece
-        except OSError:  # Linux's way to say that the other side is closed
-            pass
+                written.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(side, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        status = train_gan.main(arguments)
+        monkeypatch.undo()
+    reader.join()
     os.close(main)
-    assert process.returncode == 0, written.decode()
-    return written.decode()
+    text = b"".join(written).decode()
+    assert status == 0, text
+    return text
 
 
-def test_a_real_run_fits_a_terminal_of_80_columns(tmp_path):
-    command = [sys.executable, "train_gan.py", "--config=configs/gan/quickstart.yaml", f"--output_dir={tmp_path}/run"]
+def test_a_real_run_fits_a_terminal_of_80_columns(tmp_path, monkeypatch):
+    command = [f"--config={ROOT}/configs/gan/quickstart.yaml", f"--output_dir={tmp_path}/run"]
     command += ["--coded.generator.blocks=blocks.0", "--training.steps=12", "--training.log_every=2", "--model.width=4"]
     command += ["--metrics.extractor=none", "--tracking.trackers=none", "--training.sample_every=0"]
-    lines = [line.strip() for line in re.split(r"[\r\n]", in_terminal(command, 80))]
+    lines = [line.strip() for line in re.split(r"[\r\n]", in_terminal(command, 80, monkeypatch))]
     progress = [line for line in lines if re.match(r"\d+/12\b", line)]
     assert progress[-1].startswith("12/12, ")
     assert [name for name in read_lines(tmp_path / "run" / "log.jsonl")[-1] if name in NAMES] == NAMES

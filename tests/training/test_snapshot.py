@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import cs_gan.training.snapshot as snapshot_module
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.training.snapshot import find_snapshot, read_snapshot, save_snapshot
 
@@ -79,8 +78,8 @@ class TestWhatCantBeWritten:
     def test_content_is_synced_before_it_gets_its_name(self, tmp_path, monkeypatch):
         done = []
         replace = os.replace
-        monkeypatch.setattr(snapshot_module.os, "fsync", lambda _: done.append("sync"))
-        monkeypatch.setattr(snapshot_module.os, "replace", lambda *names: done.append("rename") or replace(*names))
+        monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
+        monkeypatch.setattr(os, "replace", lambda *names: done.append("rename") or replace(*names))
         save_snapshot(tmp_path / "s.safetensors", generator(), **ABOUT)
         assert done == ["sync", "rename"]
 

@@ -1,1 +1,1 @@
-"""What coding does to a model on one batch: measured, judged and told (``CodedSmoothing.diagnose``)."""
+"""``CodedSmoothing.diagnose``: measure what coding does to a model on one batch, and report signs of failure."""

@@ -1,14 +1,13 @@
-"""What coded-smoothing does to a model on one batch: figures of each block, measured without touching the model.
+"""What coded-smoothing does to a model on one batch: figures for each block, measured without changing the model.
 
-The decoding error of a block f on a batch X, with outputs Y = f(X), splits exactly in two::
+The decoding error of a block f on a batch X, with outputs Y = f(X), is exactly the sum of two parts::
 
     D f(E X) - Y  =  (D E - I) Y  +  D (f(E X) - E Y)
                      affine part     curvature part
 
-For an affine f the second part is 0, since rows of E sum to 1 and so f(E X) = E f(X). The first part is what the
-code does to the outputs themselves, whatever f is; it needs no fit of an affine map, which a batch of fewer samples
-than features would always pass through exactly. The two parts are not orthogonal: their mean squares and their
-cross term add up to the mean squared error.
+For an affine f the second part is 0: rows of E sum to 1, so f(E X) = E f(X). The first part depends only on the code
+and the outputs. (Fitting an affine map to f instead would not work: with fewer samples than features the fit is always
+exact.) The parts are not orthogonal: their mean squares and their cross term add up to the mean squared error.
 """
 
 from __future__ import annotations
@@ -22,26 +21,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import Axes, batch_along
+from cs_gan.core.axes import Axes, batch_along, map_tensors
 from cs_gan.core.batch import Discrepancy
 from cs_gan.core.code import SplineCode
 from cs_gan.core.hooks import Call, Coding, Observing
-from cs_gan.core.tree import map_leaves
 
 
 @dataclass(frozen=True)
 class CodeCondition:
-    """How a code of K samples and N coded samples is conditioned; it depends on nothing else of the batch.
+    """The conditioning of a code for K samples and N coded samples. It doesn't depend on the samples.
 
     Attributes:
-        K, N: samples and coded samples.
-        encoder_norm: max_n sum_k abs(E_nk), the Lebesgue constant of encoding: a coded sample is at most so many
+        K, N: number of samples and of coded samples.
+        encoder_norm: max_n sum_k abs(E_nk), the Lebesgue constant of encoding. A coded sample is at most this many
             times larger than the largest sample.
-        decoder_norm: the same of D, for decoded outputs.
-        condition: largest over smallest singular value of E.
-        decoder_kind: of the code; with ``zero-forcing`` there is no bias by choice.
-        bias: the squared Frobenius norm of D E - I over K: the affine part that independent samples of variance 1
-            pay on average.
+        decoder_norm: the same for D and decoded outputs.
+        condition: largest singular value of E divided by its smallest.
+        decoder_kind: of the code; ``zero-forcing`` is meant to have no bias.
+        bias: the squared Frobenius norm of D E - I divided by K: the mean affine part for independent samples of
+            variance 1.
     """
 
     K: int
@@ -59,40 +57,24 @@ def code_condition(code: SplineCode) -> CodeCondition:
     return CodeCondition(
         code.K,
         code.N,
-        lebesgue_constant(E),
-        lebesgue_constant(D),
-        condition_number(E),
-        bias(E, D),
-        code.decoder_kind,
+        encoder_norm=float(torch.linalg.matrix_norm(E, torch.inf)),
+        decoder_norm=float(torch.linalg.matrix_norm(D, torch.inf)),
+        condition=float(torch.linalg.cond(E)),
+        bias=float((D @ E - torch.eye(code.K, dtype=D.dtype)).square().sum()) / code.K,
+        decoder_kind=code.decoder_kind,
     )
-
-
-def lebesgue_constant(matrix: Tensor) -> float:  # (n, m)
-    """The norm of an interpolation from the maximum norm to the maximum norm: its largest absolute row sum."""
-    return float(matrix.abs().sum(dim=1).max())
-
-
-def condition_number(matrix: Tensor) -> float:  # (n, m)
-    """Largest over smallest singular value."""
-    values = torch.linalg.svdvals(matrix)
-    return float(values.max() / values.min())
-
-
-def bias(E: Tensor, D: Tensor) -> float:  # (N, K), (K, N)
-    """The squared Frobenius norm of D E - I over K."""
-    return float((D @ E - torch.eye(len(D), dtype=D.dtype)).square().sum()) / len(D)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Means over a block's output tensor, added over its output tensors and calls as the penalty is."""
+    """Means over an output tensor of a block, summed over its output tensors and calls, like the penalty."""
 
-    error: float = 0.0  # of (D f(E X) - Y)^2
-    affine: float = 0.0  # of ((D E - I) Y)^2
-    curvature: float = 0.0  # of (D (f(E X) - E Y))^2
-    cross: float = 0.0  # twice of the product of the two: error = affine + curvature + cross
+    error: float = 0.0  # mean of (D f(E X) - Y)^2
+    affine: float = 0.0  # mean of ((D E - I) Y)^2
+    curvature: float = 0.0  # mean of (D (f(E X) - E Y))^2
+    cross: float = 0.0  # twice the mean product of these two parts: error = affine + curvature + cross
     variance: float = 0.0  # of Y over the batch
-    power: float = 0.0  # of Y^2
+    power: float = 0.0  # mean of Y^2
 
     def __add__(self, other: Parts) -> Parts:
         return Parts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -100,7 +82,7 @@ class Parts:
 
 def split_error(decoded: Tensor, output: Tensor, code: SplineCode) -> Parts:  # (K, *F), (K, *F)
     """The mean squared decoding error, its affine and curvature parts and their cross term."""
-    # Apple's GPUs have no float64; elsewhere it keeps the split as exact as the outputs are.
+    # float64, so that the parts are as exact as the outputs. Apple's GPUs don't have it.
     dtype = torch.float32 if output.device.type == "mps" else torch.float64
     Y = output.to(dtype)
     affine = code.decode(code.encode(Y)) - Y
@@ -116,7 +98,7 @@ def split_error(decoded: Tensor, output: Tensor, code: SplineCode) -> Parts:  # 
 
 
 class Diagnosing(Observing):
-    """Observes as training does, and splits each discrepancy's error on the way."""
+    """Observe as in training, and also split each decoding error into its parts."""
 
     def __init__(self, coding: Coding, discrepancy: Discrepancy, share_dropout: bool) -> None:
         super().__init__(coding, self._split, share_dropout, {})
@@ -126,7 +108,7 @@ class Diagnosing(Observing):
         self.codes: dict[str, list[SplineCode]] = {}
 
     def after(self, call: Call, output: Any) -> None:
-        """As in training; blocks nested in this one run plainly meanwhile, so one call is kept, not a stack."""
+        """As in training. Nested blocks aren't coded meanwhile, so one call is stored, not a stack."""
         self._call = call
         self.codes.setdefault(call.name, []).append(call.code)
         super().after(call, output)
@@ -140,13 +122,13 @@ class Diagnosing(Observing):
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, the model may run; after it, its buffers, attributes and torch's random state are as they were.
+    """A context in which the model may run. On exit its buffers, attributes and torch's random state are as before.
 
-    Buffers are swapped for copies rather than written back: a graph that waits for its backward may have saved them.
+    Inside, copies replace the buffers. Writing old values back could break a pending backward that has saved them.
     """
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    copies: dict[int, Tensor] = {}  # two modules may share a buffer, and then share its copy
+    copies: dict[int, Tensor] = {}  # by id, so modules that share a buffer also share its copy
     for module, own in buffers:
         for name, buffer in own.items():
             if buffer is not None:
@@ -167,31 +149,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def stretched(block: nn.Module, axes: Axes, factor: float) -> Iterator[None]:
-    """Inside, the block's outputs stand ``factor`` times as far from their mean over the batch; 0 gives the mean."""
+    """A context that scales the block's outputs around their mean over the batch by ``factor``; 0 gives the mean."""
 
-    def stretch_all(_module: nn.Module, _args: Any, output: Any) -> Any:
-        tensors = 0
+    def stretch(tensor: Tensor, axis: int) -> Tensor:
+        if not tensor.is_floating_point() or batch_along(tensor, axis) is None:
+            return tensor
+        mean = tensor.mean(dim=axis, keepdim=True)
+        return mean + factor * (tensor - mean)
 
-        def stretch(leaf: Any) -> Any:
-            nonlocal tensors
-            if not isinstance(leaf, Tensor):
-                return leaf
-            axis = axes.gives[tensors > 0]
-            tensors += 1
-            if not leaf.is_floating_point() or batch_along(leaf, axis) is None:
-                return leaf
-            mean = leaf.mean(dim=axis, keepdim=True)
-            return mean + factor * (leaf - mean)
-
-        return map_leaves(stretch, output)
-
-    hook = block.register_forward_hook(stretch_all)
-    try:
+    with block.register_forward_hook(lambda _module, _args, output: map_tensors(stretch, output, axes.gives)):
         yield
-    finally:
-        hook.remove()
 
 
 def ratio(part: float, whole: float) -> float:
-    """A share, which is 0 of nothing."""
+    """part / whole, or 0 if ``whole`` is 0."""
     return part / whole if whole != 0 else 0.0

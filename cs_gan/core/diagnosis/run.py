@@ -1,4 +1,4 @@
-"""The measurement behind ``CodedSmoothing.diagnose``: run the model, split the errors, weigh them by the task loss."""
+"""The implementation of ``CodedSmoothing.diagnose``: run the model, split the errors, compare with the task loss."""
 
 from __future__ import annotations
 
@@ -26,14 +26,7 @@ def diagnose(
     weights: tuple[float, float],
     earlier: Diagnosis | None,
 ) -> Diagnosis:
-    """What :meth:`CodedSmoothing.diagnose` does, once it is inside its context.
-
-    Args:
-        model, blocks: whose state is kept, and which are coded.
-        hooks: not installed yet.
-        call, task_loss, earlier: as there.
-        weights: of task loss and penalty.
-    """
+    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
     if not callable(call):
         raise CodeError(
             f"diagnose({type(call).__name__}): give a function that runs the model, as in lambda: model(x)."
@@ -63,17 +56,13 @@ def diagnose(
 
 
 def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:
-    """The weighted penalty over the sum of the absolute values of both terms of the objective; 0 if that is 0."""
+    """|weighted penalty| / (|weighted task loss| + |weighted penalty|), or 0 if both are 0."""
     task, coded = weights[0] * abs(task_loss), weights[1] * abs(penalty)
     return ratio(coded, task + coded)
 
 
 def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
-    """The factors of task loss and penalty: 1 and weight, or (paper) 1 - mu and mu times weight.
-
-    Raises:
-        CodeError: unless mu is in [0, 1).
-    """
+    """The factors of task loss and penalty: 1 and weight, or with mu in [0, 1) (paper) 1 - mu and mu times weight."""
     if mu is None:
         return 1.0, weight
     if not 0 <= mu < 1:
@@ -82,7 +71,7 @@ def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
 
 
 def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None) -> float | None:
-    """The task loss as a number, computed again if it is a function."""
+    """The task loss as a number. If it is a function, the model runs again."""
     if task_loss is None:
         return None
     value = task_loss
@@ -107,7 +96,7 @@ def _headroom(
     task_loss: TaskLoss,
     loss: float | None,
 ) -> float | None:
-    """(T(1) - T(2)) / T(0), with T(s) the task loss where the block's outputs are stretched by s."""
+    """(T(1) - T(2)) / T(0), where T(s) is the task loss with the block's outputs stretched by s."""
     with widened(2.0):
         wide = _loss(model, call, task_loss)
     with widened(0.0):

@@ -1,4 +1,4 @@
-"""The recipe of a classifier run: typed, each value checked where it is given."""
+"""The recipe of a classifier run. Values are checked when it is built."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cs_gan.training.recipes.sections import CodeConfig, DataConfig, LoopConfig,
 
 @dataclass
 class LabelledDataConfig(DataConfig):
-    """Which labelled images.
+    """Labelled images.
 
     Args:
         name: digits, cifar10, cifar100, tiny_imagenet, fashion_mnist or folder (class folders, or a zip of them).
         root, image_size, channels, flip, workers: as for a GAN.
-        dequantize: unused by classifiers.
-        crop: pad by so many black pixels and cut the image's size out at random; 0 is no crop.
-        limit: train on so many images, as many of each class; null is all.
-        limit_seed: draws them; null is the run's own seed.
-        holdout: images of the training set that are kept out of it. They are the test set where the data has none
-            (digits), else the validation set of ``evaluate_on``.
-        evaluate_on: test, or validation (the held-out images), on which strengths are to be tuned.
+        dequantize: not used by classifiers.
+        crop: add this many black pixels at each border, then crop to the image's size at a random place; 0 is off.
+        limit: number of training images to use, with equal numbers per class; null is all.
+        limit_seed: seed that draws them; null is the run's seed.
+        holdout: number of training images that are not trained on. They are the test set if the data has none
+            (digits), otherwise the validation set for ``evaluate_on``.
+        evaluate_on: test, or validation (the held-out images). Tune strengths on validation.
     """
 
     name: str = "cifar10"
@@ -49,7 +49,7 @@ class LabelledDataConfig(DataConfig):
 
 @dataclass
 class ClassifierModelConfig:
-    """Which network: a name of ``models.CLASSIFIER_NAMES`` and what differs from its defaults."""
+    """The network: a name of ``models.CLASSIFIER_NAMES``, and settings that differ from its defaults."""
 
     name: str = "resnet20"
     width: int | None = None
@@ -62,16 +62,16 @@ class ClassifierModelConfig:
 
 @dataclass
 class ClassifierTrainingConfig(LoopConfig):
-    """How the network is trained.
+    """Training of the network.
 
     Args:
-        epochs: passes over the training images; sets ``steps``. null takes ``steps`` as it is.
-        optimizer: sgd, as the field trains convolutional networks, or adamw, as it trains transformers.
-        learning_rate: at the start; of adamw some fifty times smaller than of sgd.
-        weight_decay: within the gradient for sgd, beside it for adamw.
-        momentum, nesterov: of sgd; adamw has its usual betas.
-        decay: of the learning rate: cosine towards 0, or constant.
-        warmup: share of the steps over which the learning rate grows from 0.
+        epochs: number of passes over the training images, from which ``steps`` follows; null uses ``steps``.
+        optimizer: sgd (usual for convolutional networks) or adamw (usual for transformers).
+        learning_rate: learning rate after warm-up. adamw needs about a fiftieth of sgd's.
+        weight_decay: weight decay: part of the gradient in sgd, separate from it in adamw.
+        momentum, nesterov: settings of sgd; adamw uses torch's betas.
+        decay: schedule of the learning rate: cosine to 0, or constant.
+        warmup: fraction of the steps over which the learning rate grows from 0.
     """
 
     batch_size: int = 128
@@ -97,11 +97,11 @@ class ClassifierTrainingConfig(LoopConfig):
 
 @dataclass
 class MixConfig:
-    """One of the ways to mix samples.
+    """One way to mix samples.
 
     Args:
-        alpha: of the Beta distribution that the share is drawn from; 0 is off.
-        probability: that a batch is mixed at all.
+        alpha: the share is drawn from Beta(alpha, alpha); 0 is off.
+        probability: probability that a batch is mixed.
     """
 
     alpha: float = 0.0
@@ -118,7 +118,7 @@ class ManifoldMixConfig(MixConfig):
 
     Args:
         alpha, probability: as for mixup.
-        blocks: the input of one of these, drawn in every step, is mixed; "" is the image itself.
+        blocks: the input of one of these blocks is mixed, another one in every step; "" is the image itself.
     """
 
     blocks: list[str] | str = field(default_factory=lambda: ["", "blocks.0", "blocks.1"])
@@ -134,11 +134,11 @@ class CodedClassifierConfig(CodeConfig):
     """Coded training: (1 - mu) task + mu penalty.
 
     Args:
-        blocks: names or patterns of blocks; "" in a list is the whole network, whose outputs are the logits. An
-            empty list is plain training.
-        mu: the penalty's share, in [0, 1).
-        against: what decoded outputs are compared with: outputs of the same block, or labels: then the penalty is the
-            cross-entropy of decoded logits with the step's targets, and only the whole network can be coded.
+        blocks: names or patterns of blocks; "" in a list is the whole network, whose outputs are the logits. [] is
+            plain training.
+        mu: weight of the penalty, in [0, 1).
+        against: outputs compares decoded outputs with the block's outputs. labels uses the cross-entropy of decoded
+            logits with the step's targets; then only the whole network can be coded.
     """
 
     blocks: list[str] | str = field(default_factory=list)
@@ -158,10 +158,10 @@ class CodedClassifierConfig(CodeConfig):
 
 @dataclass
 class MethodConfig:
-    """What is added to empirical risk minimisation; with everything off it is ERM. Sections combine.
+    """Regularisers. With all of them off, training is empirical risk minimisation (ERM). They can be combined.
 
     Args:
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target that is spread over all classes.
         logit_norm: weight of the mean square of the logits.
         jacobian: weight of the squared norm of the input-output Jacobian.
         mixup, cutmix, manifold_mixup: at most one of them.
@@ -186,19 +186,19 @@ class MethodConfig:
 
 @dataclass
 class AccuracyConfig:
-    """How the network is scored.
+    """Scores of the network.
 
     Args:
-        batch_size: images per forward.
-        rci_ratio: N/K of Randomized Coded Inference, scored beside the plain network; null leaves it out.
-        rci_blocks: which blocks it codes, by name or pattern; "" in a list is the whole network.
-        rci_votes: forwards that are averaged.
-        rci_group: images that are coded together, K.
-        fgsm: radii for pixels in [0, 1]; accuracy of the plain network under FGSM at each at the end.
-        corruptions: names of ``cs_gan.data.CORRUPTIONS``; accuracy under each at the end, on the test images.
-        severity: of the corruptions, 1 to 5.
-        shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder; accuracy on each at the end. With that of
-            cifar10_c, corruptions are read from there instead of made.
+        batch_size: images per forward pass.
+        rci_ratio: N/K of Randomized Coded Inference, which is scored too; null leaves it out.
+        rci_blocks: names or patterns of the blocks that it codes; "" in a list is the whole network.
+        rci_votes: number of forward passes that are averaged.
+        rci_group: number of images that are coded together, K.
+        fgsm: radii for pixels in [0, 1]. At the end, the plain network's accuracy under FGSM is measured for each.
+        corruptions: names of ``cs_gan.data.CORRUPTIONS``. At the end, accuracy on test images is measured for each.
+        severity: severity of the corruptions, 1 to 5.
+        shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder. At the end, accuracy is measured on each. With
+            cifar10_c, corruptions are read from its folder and not computed.
     """
 
     batch_size: int = 256
@@ -233,11 +233,11 @@ class ClassifierConfig(RunConfig):
 
     Args:
         seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
-        data: which labelled images.
-        model: which network.
-        training: how it is trained.
-        method: what is added to empirical risk minimisation.
-        metrics: how it is scored.
+        data: the labelled images.
+        model: the network.
+        training: its training.
+        method: the regularisers.
+        metrics: the scores.
     """
 
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
@@ -248,7 +248,7 @@ class ClassifierConfig(RunConfig):
 
     @property
     def scheduled(self) -> bool:
-        """Whether a step depends on how many there will be."""
+        """Whether a step depends on the total number of steps."""
         coded, training = self.method.coded, self.training
         return (
             training.decay != "constant"

@@ -1,4 +1,4 @@
-"""The recipe of a GAN run: typed, each value checked where it is given."""
+"""The recipe of a GAN run. Values are checked when it is built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICY = ("color", "translation", "cutout")
 
 @dataclass
 class ModelConfig:
-    """Which pair of networks: a name of ``models.GAN_NAMES`` and what differs from its defaults."""
+    """The pair of networks: a name of ``models.GAN_NAMES``, and settings that differ from its defaults."""
 
     name: str = "dcgan16"
     width: int | None = None
@@ -29,17 +29,17 @@ class ModelConfig:
 
 @dataclass
 class GanTrainingConfig(LoopConfig):
-    """How the two networks are trained; a step is one update of the generator.
+    """Training of the two networks. A step is one update of the generator.
 
     Args:
-        loss: wasserstein, hinge, non-saturating or relativistic (R3GAN's).
-        generator_batch_size: per process; null is the critic's, ``batch_size``.
-        n_critic: critic updates per generator update.
-        gradient_penalty: its weight, 0 is off; it stays in float32 under mixed precision.
-        learning_rate: of Adam, for both networks.
-        betas: of Adam.
-        decay: of the learning rate: constant, or linear towards 0 over training.
-        ema_decay: of the averaged generator.
+        loss: wasserstein, hinge, non-saturating or relativistic (as in R3GAN).
+        generator_batch_size: images per process in the generator's update; null is ``batch_size``.
+        n_critic: number of critic updates per generator update.
+        gradient_penalty: weight of the gradient penalty; 0 is off. It is computed in float32 under mixed precision.
+        learning_rate: Adam's learning rate for both networks.
+        betas: Adam's betas.
+        decay: schedule of the learning rate: constant, or linear to 0.
+        ema_decay: decay of the averaged generator.
     """
 
     loss: Literal["wasserstein", "hinge", "non-saturating", "relativistic"] = "wasserstein"
@@ -65,11 +65,11 @@ class GanTrainingConfig(LoopConfig):
 
 @dataclass
 class ConsistencyConfig:
-    """The critic scores an image and an augmented view of it (flipped, moved) alike.
+    """Consistency: the critic should give an image and an augmented view of it (flipped, moved) the same score.
 
     Args:
-        weight: on real images (CR); 10 is usual.
-        fake_weight: on fake images (with the first, bCR); 10 is usual.
+        weight: weight for real images (CR); 10 is usual.
+        fake_weight: weight for fake images (both together are bCR); 10 is usual.
     """
 
     weight: float = 0.0
@@ -78,11 +78,11 @@ class ConsistencyConfig:
 
 @dataclass
 class LeCamConfig:
-    """LeCam divergence: scores stay near moving averages of the other kind of images' scores.
+    """LeCam: scores of real images stay near the moving average of fake images' scores, and the other way round.
 
     Args:
-        weight: 0.01 to 0.3 in the source.
-        decay: of the averages.
+        weight: weight of the penalty; the paper uses 0.01 to 0.3.
+        decay: decay of the moving averages.
     """
 
     weight: float = 0.0
@@ -94,11 +94,11 @@ class LeCamConfig:
 
 @dataclass
 class FeatureNormConfig:
-    """The mean square of a block's outputs on real images: the control for coding that block.
+    """The mean square of a block's outputs on real images. It is the control for coding that block.
 
     Args:
-        weight: of the penalty.
-        block: of the critic.
+        weight: weight of the penalty.
+        block: name of the critic's block.
     """
 
     weight: float = 0.0
@@ -107,13 +107,13 @@ class FeatureNormConfig:
 
 @dataclass
 class CriticConfig:
-    """What regularises the critic beside the gradient penalty and coding; all is off, and all combines.
+    """More regularisers of the critic. All are off by default, and all can be combined.
 
     Args:
         r1, r2: gamma of the zero-centred gradient penalties at real and at fake images (gamma / 2 times the mean
             squared slope).
         spectral_norm: divide each weight by its spectral norm.
-        mixup: alpha of Beta(alpha, alpha): real images are mixed with their neighbours in the batch.
+        mixup: mix real images with their neighbours in the batch, with shares from Beta(alpha, alpha); this is alpha.
         consistency, lecam, feature_norm: sections.
     """
 
@@ -137,7 +137,7 @@ class CriticConfig:
 
 @dataclass
 class AugmentationConfig:
-    """DiffAugment: what the critic sees, real and fake, is augmented, and gradients pass to the generator.
+    """DiffAugment: augment all images for the critic, real and fake, with gradients to the generator.
 
     Args:
         policy: color, translation, cutout (a list, or names separated by commas); none is off.
@@ -156,10 +156,10 @@ class CodedBlocksConfig:
     """Coded blocks of one network.
 
     Args:
-        blocks: names or patterns of blocks (a list, or names separated by commas); none is plain training. In a
-            list, "" is the whole network.
-        weight: of the penalty.
-        weight_end: grow or shrink the weight linearly towards this over training; null keeps it.
+        blocks: names or patterns of blocks (a list, or names separated by commas). [] is plain training; "" in a list
+            is the whole network.
+        weight: weight of the penalty.
+        weight_end: change the weight linearly to this value over training; null keeps it.
     """
 
     blocks: list[str] | str = field(default_factory=list)
@@ -174,7 +174,7 @@ class CodedBlocksConfig:
 
     @property
     def active(self) -> bool:
-        """Whether anything is coded."""
+        """Whether a block is coded."""
         return bool(self.blocks) and bool(self.weight or self.weight_end)
 
     @property
@@ -189,7 +189,7 @@ class CodedCriticConfig(CodedBlocksConfig):
 
     Args:
         blocks, weight, weight_end: as for the generator.
-        observe: the scores during which they do: real, fake or both.
+        observe: the images on which blocks are coded: real, fake or both.
     """
 
     observe: Literal["real", "fake", "both"] = "real"
@@ -243,12 +243,12 @@ class GanConfig(RunConfig):
 
     Args:
         seed, output_dir, resume, extend, history, dry_run, data, tracking: as in ``RunConfig``.
-        model: which networks.
-        training: how they are trained.
-        critic: what else regularises the critic.
-        augmentation: of what the critic sees.
-        coded: where they are coded.
-        metrics: how the generator is scored.
+        model: the networks.
+        training: their training.
+        critic: more regularisers of the critic.
+        augmentation: augmentation of the critic's images.
+        coded: the coded blocks.
+        metrics: the scores.
 
     Raises:
         ConfigError: for settings that don't go together.
@@ -285,7 +285,7 @@ class GanConfig(RunConfig):
 
     @property
     def scheduled(self) -> bool:
-        """Whether a step depends on how many there will be."""
+        """Whether a step depends on the total number of steps."""
         coded = self.coded
         parts = [part for part in (coded.generator, coded.critic) if part.blocks]
         changing = coded.ratio_start != coded.ratio_end or any(part.weight_end is not None for part in parts)

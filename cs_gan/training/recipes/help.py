@@ -1,4 +1,4 @@
-"""What a script answers about itself: a short help, and the recipes there are."""
+"""The short help of a script, and its list of recipes."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from cs_gan.training.recipes.parse import as_plain, flatten
 from cs_gan.training.recipes.sections import RunConfig
 
 WIDTH = 80
-# What people change, with a few words for it: keys that a script hasn't are passed over.
+# The keys that people change most. Each script shows the ones that it has.
 KEYS = {
     "data.name": "digits, cifar10, ...; or folder: your own",
-    "data.root": "folder or zip of images, where one is needed",
-    "model.name": "which networks",
-    "training.steps": "how many updates",
-    "training.epochs": "passes over the images, in place of steps",
-    "training.batch_size": "images a step, per process",
-    "training.learning_rate": "at the start",
+    "data.root": "folder or zip of images, if needed",
+    "model.name": "network, or pair of networks",
+    "training.steps": "number of updates",
+    "training.epochs": "passes over the images, instead of steps",
+    "training.batch_size": "images per step and process",
+    "training.learning_rate": "initial learning rate",
     "coded.critic.blocks": "such as blocks.1,blocks.2; [] is plain",
-    "coded.critic.weight": "of their penalty",
+    "coded.critic.weight": "weight of the penalty",
     "coded.generator.blocks": "the same for the generator",
     "coded.blocks": "such as encoder; [] is plain",
-    "coded.weight": "of their penalty",
-    "coded.ratio_end": "N/K, how densely blocks are coded, at the end",
+    "coded.weight": "weight of the penalty",
+    "coded.ratio_end": "N/K at the end of training",
     "method.coded.blocks": "'[\"\"]' is the whole network; [] is plain",
-    "method.coded.mu": "share of the coded penalty, from 0 to 1",
+    "method.coded.mu": "weight of the coded penalty, below 1",
     "metrics.extractor": "features for the scores; none: no scores",
-    "seed": "of all randomness",
+    "seed": "seed of all randomness",
     "output_dir": "the run's folder; null is samples/RECIPE",
-    "resume": "auto goes on with the folder's run; or a path",
+    "resume": "auto resumes the folder's run; or a path",
 }
 WORDS = {
-    "--list-recipes": "the recipes that there are, a line each",
-    "--dry-run": "one step, and what the whole would take",
-    "--extend": "train on beyond a run's end (docs/recipes.md)",
+    "--list-recipes": "all recipes, one line each",
+    "--dry-run": "run one step and estimate the total time",
+    "--extend": "train a run longer (docs/recipes.md)",
     "--print_completion=shtab-bash": "shell completion (pip install shtab)",
-    "--help-all": "all keys, and what they mean",
+    "--help-all": "all keys with their meaning",
 }
 
 
 def answer(arguments: Sequence[str], kind: type[RunConfig], prog: str, description: str, recipes: Path) -> str:
-    """What ``--list-recipes`` or ``--help`` among the arguments is answered with; nothing where neither is."""
+    """The text for ``--list-recipes`` or ``--help``; empty if neither is among the arguments."""
     if "--list-recipes" in arguments:
         return recipe_list(recipes, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     if "--help" in arguments or "-h" in arguments:
@@ -74,9 +74,9 @@ def short_help(kind: type[RunConfig], prog: str, description: str, recipes: Path
     defaults = flatten(as_plain(kind()))
     keys = {f"--{key}={_shown(defaults[key])}": about for key, about in KEYS.items() if key in defaults}
     about = (
-        f"A recipe is a YAML file of keys; {os.path.relpath(recipes)} holds some. What it leaves out has its default. "
-        "Keys on the command line win over recipes, wherever they stand; of several recipes the later one wins. The "
-        f"same command goes on with a run that was stopped. For several processes: accelerate launch {prog} ..."
+        f"A recipe is a YAML file of keys; {os.path.relpath(recipes)} has some. All other keys have their defaults. "
+        "Keys on the command line win over recipes; of several recipes the later one wins. Repeat the command to "
+        f"resume a stopped run. For several processes: accelerate launch {prog} ..."
     )
     return "\n".join(
         [
@@ -86,10 +86,10 @@ def short_help(kind: type[RunConfig], prog: str, description: str, recipes: Path
             "",
             fill(about, WIDTH),
             "",
-            "keys that people change, with their defaults:",
+            "most used keys, with their defaults:",
             *_table(keys),
             "",
-            "and:",
+            "other options:",
             *_table(WORDS),
         ]
     )

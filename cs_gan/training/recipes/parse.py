@@ -1,4 +1,4 @@
-"""Recipes: typed, from YAML and the command line, checked before anything is built."""
+"""Read recipes from YAML and the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,16 +21,16 @@ from cs_gan.training.run_folder import write_whole
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
-"""Where runs go unless they are told otherwise."""
+"""The default folder of runs."""
 ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold"}
-"""What words mean that stand without a value."""
+"""The meaning of words that are given without a value."""
 COMPLETION = "--print_completion"
 
 
 def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = "", description: str = "") -> Config:
-    """The configuration of ``--config <file>`` and ``--key=value`` arguments.
+    """The configuration from ``--config <file>`` and ``--key=value`` arguments.
 
-    Keys win over the files, wherever they stand. Of two files, or of one key given twice, the later one wins.
+    Keys win over files in any order. Of two files, or of one key given twice, the later one wins.
 
     Args:
         kind: the class of the recipe.
@@ -39,14 +38,21 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         prog, description: for ``--help``.
 
     Raises:
-        ConfigError: for an unknown key (names the nearest), a wrong type, an impossible value or a
-            missing file.
+        ConfigError: for an unknown key (with the nearest known one), a wrong type, an invalid value or a missing file.
         SystemExit: after ``--help`` and ``--print_completion=shtab-<shell>``.
     """
-    completion = any(word.startswith(COMPLETION) for word in arguments)
-    if completion and find_spec("shtab") is None:
-        raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
-    parser = _parser(kind, prog, description, completion)  # type: ignore[arg-type]  # mypy: a class can be hashed
+    if any(word.startswith(COMPLETION) for word in arguments):
+        if find_spec("shtab") is None:
+            raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
+        set_parsing_settings(add_print_completion_argument=True)
+    parser = ArgumentParser(
+        prog=prog,
+        exit_on_error=False,
+        allow_abbrev=False,  # --training.step would pass for --training.steps
+        description=description,
+    )
+    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
+    parser.add_class_arguments(kind)
     try:
         parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
@@ -60,26 +66,11 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
     return config
 
 
-@cache  # building it takes longer than parsing
-def _parser(kind: type[RunConfig], prog: str, description: str, completion: bool) -> ArgumentParser:
-    if completion:
-        set_parsing_settings(add_print_completion_argument=True)
-    parser = ArgumentParser(
-        prog=prog,
-        exit_on_error=False,
-        allow_abbrev=False,  # --training.step would pass for --training.steps
-        description=description,
-    )
-    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
-    parser.add_class_arguments(kind)
-    return parser
-
-
 def save_config(config: RunConfig, path: Path, command: str = "") -> None:
-    """Write the resolved configuration as a recipe that ``--config`` takes; whole or not at all.
+    """Write the resolved configuration as a recipe for ``--config``, atomically.
 
     Args:
-        command: that started the run, for a comment in the first line.
+        command: the command that started the run, for a comment in the first line.
     """
     comment = f"# {' '.join(command.split())}\n" if command else ""
     write_whole(path, comment + yaml.safe_dump(as_plain(config), sort_keys=False))
@@ -92,9 +83,9 @@ def as_plain(config: RunConfig) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
-    """Lines ``key: old -> new`` for what a stored configuration doesn't share with one at hand.
+    """Lines ``key: old -> new`` for the differences between a stored and a current configuration.
 
-    A key that ``old`` lacks, since it is younger than that run, counts as its default.
+    A key that ``old`` lacks, because it is newer than that run, counts as its default.
     """
     before, after = flatten(old), flatten(as_plain(config))
     before = {key: value for key, value in flatten(as_plain(type(config)())).items() if key in after} | before
@@ -102,7 +93,7 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
 
 
 def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
-    """Recipes, then whole sections (``--training=<file>``), then keys: jsonargparse lets the later argument win."""
+    """Sort: recipes, whole sections (``--training=<file>``), keys. In jsonargparse the later argument wins."""
     given: list[list[str]] = []
     for word in arguments:
         if word.startswith("--") or not given:
@@ -121,7 +112,7 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
-    """A section that a recipe leaves empty (``training:`` and nothing below it) arrives as None."""
+    """Refuse an empty section (``training:`` and nothing below it), which arrives as None."""
     for section in fields(kind):
         # With postponed annotations a field's type is its name; the factory is the class.
         if is_dataclass(section.default_factory):
@@ -138,7 +129,7 @@ _UNKNOWN_KEY = re.compile(
 
 
 def _explained(message: str, kind: type[RunConfig]) -> str:
-    """jsonargparse's message on one line, with the nearest valid key where one is unknown."""
+    """jsonargparse's message on one line. For an unknown key, the nearest valid one."""
     unknown = _UNKNOWN_KEY.search(message)
     if not unknown:
         return re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(message.split()))

@@ -21,17 +21,18 @@ class DataConfig:
 
     Args:
         name: digits, cifar10, cifar100, fashion_mnist, tiny_imagenet, celeba or folder (any folder or zip of images).
-        root: folder or zip; null where the data set is embedded or downloaded.
-        image_size: pixels a side; null takes the data set's own.
-        channels: 1 (grey) or 3 (RGB); null takes the data set's own.
-        flip: mirror half of the images.
+        root: folder or zip of the images; null if the data set is downloaded or part of a package.
+        image_size: width and height in pixels; null keeps the data set's.
+        channels: 1 (grey) or 3 (RGB); null keeps the data set's.
+        flip: mirror each image with probability 1/2.
         dequantize: add noise below one grey level, U(0, 1/128) on [-1, 1].
-        limit: train on only so many images.
-        limit_seed: draws them, as many of each class where there are labels; a smaller choice lies within a larger one.
-            null takes them evenly spaced over the data set. Apart from the run's seed, so that runs share the images.
-        workers: threads that prepare batches ahead; 0 prepares each when it is due. The batches are the same.
-        device: where the decoded images lie. cpu is main memory (or a mapped file); auto is the GPU, if there is one
-            and they take at most a quarter of its free memory: then batches are made there. The batches are the same.
+        limit: number of training images to use.
+        limit_seed: seed that draws them, with equal numbers per class if there are labels. A smaller set is part of a
+            larger one. null takes images at equal distances in the data set. It does not depend on the run's seed, so
+            that runs use the same images.
+        workers: threads that prepare batches ahead; 0 prepares each when it is needed. The batches are the same.
+        device: where the decoded images are kept. cpu is main memory (or a mapped file). auto is the GPU if there is
+            one and they need at most a quarter of its free memory; then batches are made there. They are the same.
     """
 
     name: str = "digits"
@@ -53,23 +54,23 @@ class DataConfig:
 
 @dataclass
 class LoopConfig:
-    """What every training loop has.
+    """Settings of every training loop.
 
     Args:
-        steps: updates (of the generator, where there are two networks).
-        schedule_steps: steps that schedules take; after them they stay at their end. null is all steps.
-        batch_size: per process.
+        steps: number of updates (of the generator, if there are two networks).
+        schedule_steps: number of steps over which schedules run; afterwards they stay at their end. null is all steps.
+        batch_size: images per process and update.
         mixed_precision: no or bf16; null asks ``accelerate launch``. fp16 is refused: second derivatives overflow.
-        tf32: let CUDA round the inputs of float32 convolutions to 10 bits of mantissa, the gradient penalty's too, for
-            speed. Without it they are true float32. All else in float32 is so anyway.
-        cuda_graph: auto runs a whole step as one CUDA graph where that can be (a GPU, one process); off never does. The
+        tf32: let CUDA round the inputs of float32 convolutions to 10 bits of mantissa, for speed. This includes the
+            gradient penalty. Everything else in float32 is not affected.
+        cuda_graph: auto runs a whole step as one CUDA graph if possible (a GPU, one process); off never does. The
             results are the same.
-        deterministic: let CUDA take only kernels that give the same bits every time, which exact resume needs.
-        checkpoint_every, sample_every, evaluate_every: in steps; 0 is only at the end. Samples and scores are also
-            made before the first step; a checkpoint is also written before each evaluation.
-        log_every: steps between lines of log.jsonl.
-        keep_checkpoints: how many of the last ones stay.
-        max_minutes: end cleanly, with a checkpoint, after so long; null is never.
+        deterministic: let CUDA use only kernels that give the same bits every time. Exact resume needs this.
+        checkpoint_every, sample_every, evaluate_every: numbers of steps; 0 is only at the end. Samples and scores are
+            also made before the first step. A checkpoint is also written before each evaluation.
+        log_every: number of steps between lines of log.jsonl.
+        keep_checkpoints: number of newest checkpoints to keep.
+        max_minutes: stop after this time, with a checkpoint; null is never.
     """
 
     steps: int = 100_000
@@ -108,7 +109,7 @@ class LoopConfig:
         return self.schedule_steps or self.steps
 
     def _require_rate(self, decay: str) -> None:
-        """The learning rate must not have come to 0 while steps are left."""
+        """Refuse a learning rate that reaches 0 before the last step."""
         held = self.schedule_steps
         expected = f"null where training.decay is {decay}: the learning rate would be 0 after them"
         require(held is None or decay == "constant", "training.schedule_steps", held, expected)
@@ -116,16 +117,16 @@ class LoopConfig:
 
 @dataclass
 class CodeConfig:
-    """The code, wherever blocks are coded.
+    """The code of the coded blocks.
 
     Args:
-        ratio_start, ratio_end: N/K at the first step and towards the end, a straight line between.
-        levels: how many values N/K takes on its way, both ends among them; null is a straight line.
-        every: observe on every m-th step, with m times the weight.
+        ratio_start, ratio_end: N/K at the first and at the last step; it changes linearly.
+        levels: number of values that N/K takes, including both ends; null changes it at every step.
+        every: code only every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
-        stop_gradient: none, or AN EXPERIMENT: the side of the discrepancy that has no gradient, outputs or decoded. A
-            network whose outputs are held as a target may grow without end.
+        stop_gradient: none, or AN EXPERIMENT: the side of the discrepancy without gradient, outputs or decoded. The
+            outputs of a network may grow without limit if they are only a target.
     """
 
     ratio_start: float = 1.0
@@ -153,18 +154,18 @@ class CodeConfig:
         steps: int,
         batch_size: int,
     ) -> CodedSmoothing:
-        """Code blocks of a network as the recipe says.
+        """Attach coded-smoothing to blocks of a network, with the recipe's code.
 
         Args:
-            blocks: names or patterns.
-            weight: of the penalty, a number or a schedule.
-            seed: of random nodes.
-            steps: updates of the whole training, over which schedules run.
-            batch_size: samples that are coded together, K.
+            blocks: names or patterns of blocks.
+            weight: the penalty's weight, a number or a schedule.
+            seed: seed of random nodes.
+            steps: number of steps over which schedules run.
+            batch_size: number of samples that are coded together, K.
 
         Raises:
-            BlockError: for blocks that the network lacks or that can't be coded.
-            CodeError: for a code that can't be built: now, not hours from here.
+            BlockError: if the network has no such block, or a block can't be coded.
+            CodeError: if a code can't be built. This is checked now for the first and the last step.
         """
         ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
         names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
@@ -177,7 +178,7 @@ class CodeConfig:
 
     @property
     def warning(self) -> str:
-        """What a run says at its start of settings that are experiments; nothing where there are none."""
+        """A line about experimental settings for the start of a run; empty if there are none."""
         if self.stop_gradient == "none":
             return ""
         return f"experiment: no gradient through the {self.stop_gradient} side of the coded penalty (stop_gradient)"
@@ -185,12 +186,12 @@ class CodeConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where else the log goes; it always goes to log.jsonl and metrics.jsonl in the run folder.
+    """Trackers that get the log too. It is always written to log.jsonl and metrics.jsonl in the run folder.
 
     Args:
         trackers: names that Accelerate knows (tensorboard, wandb, trackio, mlflow, ...; a list, or separated by
-            commas), or none. TensorBoard's files lie in ``<run>/tracking``.
-        project: the project's name there.
+            commas), or none. TensorBoard's files are in ``<run>/tracking``.
+        project: the name of the project in the tracker.
     """
 
     trackers: list[str] | str = field(default_factory=lambda: ["tensorboard"])
@@ -202,16 +203,16 @@ class TrackingConfig:
 
 @dataclass
 class RunConfig:
-    """A whole recipe, as far as every kind of run has it.
+    """The part of a recipe that every kind of run has.
 
     Args:
-        seed: all randomness derives from it, the step and the rank.
+        seed: seed of all randomness, together with step and rank.
         output_dir: the run's folder; null is samples/<name of the recipe>.
-        resume: auto (go on if the folder holds a checkpoint), never, or the path of a checkpoint or another run. With
-            changed keys and another output_dir, its weights begin a new run.
-        extend: train longer than a run was to, finished or not: hold (``--extend`` for short) keeps schedules at their
-            end, stretch spreads them over all steps. The run is marked as not one undisturbed run.
-        history: what marks a run as such; written by the run itself.
+        resume: auto (resume if the folder has a checkpoint), never, or the path of a checkpoint or of another run. With
+            changed keys and another output_dir, a new run starts with its weights.
+        extend: train a run longer than planned: hold (``--extend`` for short) keeps schedules at their end, stretch
+            spreads them over all steps. Provenance then says that this is not one undisturbed run.
+        history: notes about extensions and weights of other runs. The run writes this itself.
         dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
     """
 
@@ -232,22 +233,22 @@ class RunConfig:
 
     @property
     def scheduled(self) -> bool:
-        """Whether a step depends on how many there will be; subclasses say."""
+        """Whether a step depends on the total number of steps."""
         raise NotImplementedError
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Refuse a value, naming its key.
+    """Raise an error that names the key and its value.
 
     Raises:
-        ConfigError: unless ``holds``.
+        ConfigError: if ``holds`` is false.
     """
     if not holds:
         raise ConfigError(f"{key} = {value!r} must be {expected}.")
 
 
 def names_of(given: list[str] | str) -> list[str]:
-    """A list, or names separated by commas, as a list."""
+    """A list from a list, or from names separated by commas."""
     if isinstance(given, str):
         return [name for part in given.split(",") if (name := part.strip())]
     return given

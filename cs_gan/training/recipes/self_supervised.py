@@ -1,4 +1,4 @@
-"""The recipe of a self-supervised run: typed, each value checked where it is given."""
+"""The recipe of a self-supervised run. Values are checked when it is built."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cs_gan.training.recipes.sections import CodeConfig, RunConfig, require
 
 @dataclass
 class SslDataConfig(LabelledDataConfig):
-    """Which images. They need labels, which training never sees: the scores use them.
+    """Images with labels. Only the scores use the labels, training does not.
 
     Args:
         name, root, image_size, channels, holdout, limit, evaluate_on, workers, device: as for a classifier.
-        flip, crop, dequantize: off; ``views`` says how images are augmented.
+        flip, crop, dequantize: off; ``views`` has the augmentation.
     """
 
     flip: bool = False
@@ -30,11 +30,11 @@ class SslDataConfig(LabelledDataConfig):
 
 @dataclass
 class EncoderConfig(ClassifierModelConfig):
-    """Which network: a classifier without its last layer, and a projector.
+    """The network: a classifier without its last layer, and a projector.
 
     Args:
-        name, width, dropout: of the classifier, as for ``train_classifier.py``.
-        projector_layers, projector_width, projector_dim: of the projector, see ``models.build_encoder``.
+        name, width, dropout: the classifier, as for ``train_classifier.py``.
+        projector_layers, projector_width, projector_dim: the projector, see ``models.build_encoder``.
     """
 
     name: str = "preact_resnet18"
@@ -49,7 +49,7 @@ class EncoderConfig(ClassifierModelConfig):
 
 @dataclass
 class ViewsConfig:
-    """How the two views of an image are drawn: the arguments of ``cs_gan.ssl.Views``."""
+    """The two views of an image: the arguments of ``cs_gan.ssl.Views``."""
 
     crop_scale: float = 0.2
     crop_ratio: float = 4 / 3
@@ -70,11 +70,11 @@ class ViewsConfig:
 
 @dataclass
 class SslMethodConfig:
-    """Which loss.
+    """The loss.
 
     Args:
         loss: simclr (NT-Xent) or barlow_twins.
-        temperature: of NT-Xent.
+        temperature: temperature of NT-Xent.
         off_diagonal: weight of the redundancy term of Barlow Twins.
     """
 
@@ -92,9 +92,9 @@ class SslCodedConfig(CodedBlocksConfig, CodeConfig):
     """Coded-smoothing of encoder or projector: loss + weight penalty. Both views are coded as one batch.
 
     Args:
-        blocks: names or patterns such as ``encoder``, ``encoder.blocks.1`` or ``projector``; none is plain training. In
-            a list, "" is the whole network.
-        weight, weight_end: of the penalty, as in a GAN.
+        blocks: names or patterns such as ``encoder``, ``encoder.blocks.1`` or ``projector``. [] is plain training; ""
+            in a list is the whole network.
+        weight, weight_end: weight of the penalty, as in a GAN.
     """
 
     def __post_init__(self) -> None:
@@ -104,15 +104,15 @@ class SslCodedConfig(CodedBlocksConfig, CodeConfig):
 
 @dataclass
 class FeatureScoresConfig:
-    """How frozen features are scored.
+    """Scores of frozen features.
 
     Args:
-        labels: training images whose labels the scores may use, as many of each class and the same for every seed;
-            null is all.
-        k: nearest neighbours that vote; all of those images where there are fewer.
-        knn_temperature: of their weights.
+        labels: number of training images whose labels the scores use, with equal numbers per class and the same images
+            for every seed; null is all.
+        k: number of nearest neighbours that vote; all images if there are fewer.
+        knn_temperature: temperature of their weights.
         probe_decay: weight decay of the linear probe.
-        batch_size: images per forward.
+        batch_size: images per forward pass.
     """
 
     labels: int | None = None
@@ -135,13 +135,13 @@ class SslConfig(RunConfig):
 
     Args:
         seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
-        data: which images.
-        model: which network.
-        training: how it is trained, as a classifier is.
-        views: how views are drawn.
-        method: which loss.
-        coded: where the network is coded.
-        metrics: how its features are scored.
+        data: the images.
+        model: the network.
+        training: its training, as for a classifier.
+        views: the augmentation.
+        method: the loss.
+        coded: the coded blocks.
+        metrics: the scores.
     """
 
     data: SslDataConfig = field(default_factory=SslDataConfig)
@@ -159,7 +159,7 @@ class SslConfig(RunConfig):
 
     @property
     def scheduled(self) -> bool:
-        """Whether a step depends on how many there will be."""
+        """Whether a step depends on the total number of steps."""
         coded, training = self.coded, self.training
         changing = coded.ratio_start != coded.ratio_end or coded.weight_end is not None
         return training.decay != "constant" or training.warmup > 0 or (bool(coded.blocks) and changing)

@@ -1,4 +1,4 @@
-"""Contexts that restore random state and training modes."""
+"""Contexts that restore training modes and random state."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """``module.eval()`` inside; on exit every submodule has its old mode, including frozen batch norms."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """A context in eval mode. On exit every submodule has its old mode, including frozen batch norms."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
     try:
         yield
     finally:

@@ -1,0 +1,138 @@
+"""Start a training run, kill it, and find out what it was doing. The run itself is not changed for this."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cs_gan.training import RunFolder, read_lines
+
+ROOT = Path(__file__).parents[1]
+SAVING, PRUNING = "checkpoints/.partial-*", "checkpoints/.pruned-*"
+WRITING = ("*.partial", "grids/*.partial")  # single files
+POLL = 0.0005  # seconds; saving a checkpoint takes a few hundredths
+
+
+class Run:
+    """One start of ``train_gan.py`` with its output in a file."""
+
+    def __init__(self, command: list[str], folder: Path, output: Path) -> None:
+        self.folder, self.output = RunFolder(folder), output
+        self._left = set(self._unfinished(SAVING, PRUNING, *WRITING))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONUNBUFFERED": "1"}
+        self.start = time.monotonic()
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self.start
+
+    @property
+    def began(self) -> str:
+        """The step that the run continues from, or "" before it has printed that."""
+        found = re.search(r"Going on from (step \d+)|(Writing to)", self.output.read_text(errors="replace"))
+        return (found[1] or "nothing") if found else ""
+
+    def unfinished(self, *patterns: str) -> list[Path]:
+        """Files and folders with a temporary name that this start wrote, not one that was killed before."""
+        return [path for path, changed in self._unfinished(*patterns) if (path, changed) not in self._left]
+
+    def _unfinished(self, *patterns: str) -> Iterator[tuple[Path, int]]:
+        for pattern in patterns:
+            for path in self.folder.path.glob(pattern):
+                with suppress(FileNotFoundError):  # renamed or removed in the meantime
+                    yield path, path.stat().st_mtime_ns
+
+    def wait(self, until: Callable[[], Any]) -> bool:
+        """Wait for a condition. Returns False if the run ended first."""
+        while not until():
+            if self.process.poll() is not None:
+                return False
+            time.sleep(POLL)
+        return True
+
+    def finish(self) -> None:
+        """Wait until the run ends, and check that it ended without an error."""
+        if self.process.wait() != 0:
+            raise SystemExit(
+                f"a run ended with exit code {self.process.returncode}:\n{self.output.read_text()[-4000:]}"
+            )
+
+    def family(self) -> list[int]:
+        """The process and all processes that it has started, the launcher first."""
+        return [self.process.pid, *descendants(self.process.pid)]
+
+    def kill(self, family: list[int]) -> None:
+        """Send SIGKILL to all of them, and wait until they are gone."""
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        while any(alive(pid) for pid in family):
+            time.sleep(POLL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children and so on. torchrun gives each its own session, so sessions can't be used for this."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended in the meantime
+            # "pid (name) state parent ..."; the name can contain anything
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [below for child in found for below in descendants(child)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs. A zombie doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@dataclass
+class Kill:
+    """One line of the table."""
+
+    seconds: float
+    began: str
+    step: str
+    doing: str
+    went_on: str = "-"
+
+    @property
+    def saving(self) -> bool:
+        """Whether it hit the writing of a checkpoint."""
+        return self.doing.startswith("writing checkpoint")
+
+
+def seen(run: Run, evaluate_every: int) -> tuple[str, str]:
+    """The step that a killed run had reached and what it was doing, according to its folder."""
+    folder = run.folder
+    if not run.began:
+        return "-", "starting up"
+    log = read_lines(folder.log)
+    step = int(log[-1]["step"]) if log else 0
+    doing = "training"
+    if partial := run.unfinished(SAVING):
+        files = ", ".join(sorted(path.stem for path in partial[0].iterdir())) or "no file"
+        doing = f"writing checkpoint {int(partial[0].name.rpartition('-')[2])} ({files} so far)"
+    elif run.unfinished(PRUNING):
+        doing = "pruning checkpoints"
+    elif files := run.unfinished(*WRITING):
+        file = files[0].relative_to(folder.path)
+        doing = f"writing {file.with_name(file.name.strip('.').removesuffix('.partial'))}"
+    elif step % evaluate_every == 0 and all(row["step"] != step for row in read_lines(folder.metrics)):
+        doing = "evaluating"
+    return str(step), doing
