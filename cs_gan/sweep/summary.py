@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cs_gan.files import write_text
+from cs_gan.report import save_study
 from cs_gan.sweep.plain import as_plain
 from cs_gan.sweep.plan import Run
+from cs_gan.sweep.plots import save_plots
 from cs_gan.sweep.results import Results, read_results
 from cs_gan.sweep.rows import write_rows
 from cs_gan.sweep.spec import Sweep
@@ -17,9 +19,6 @@ from cs_gan.sweep.tables import csv_table, markdown
 
 def summarise(sweep: Sweep, runs: Sequence[Run], folder: Path) -> Results:
     """Write table.csv, rows.csv, table.md, results.json, study.html and plots/ from the results so far."""
-    from cs_gan.report import save_study  # matplotlib, which a job on another node doesn't need
-    from cs_gan.sweep.plots import save_plots
-
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(sweep, runs)
     write_text(folder / "table.csv", csv_table(results))
