@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from einops import rearrange, repeat
 from PIL import Image
 
+from cs_gan.files import replacing
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-from cs_gan.files import replacing
 
 GAP = 2  # grey pixels between images; without them strokes seem to continue into the next image
 GREY = 128
