@@ -20,7 +20,8 @@ from cs_gan.data import drawn, load_images
 from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.run import read_run
-from cs_gan.training import list_checkpoints, read_checkpoint, read_lines
+from cs_gan.training import read_lines
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, states_equal  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 
@@ -254,6 +255,7 @@ def test_the_gap_is_the_difference_of_mean_scores_and_leaves_the_critic_alone(im
     assert gap.about == {"training": 256, "held_out": 100, "split": "test"}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, images, capsys):
     data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
     assert run(tmp_path / "run", *data) == 0
@@ -276,11 +278,7 @@ def test_measuring_the_gap_changes_no_bit_of_training(tmp_path, images):
     data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
     assert run(tmp_path / "scored", *data) == 0
     assert run(tmp_path / "plain", *data, "--metrics.extractor=none") == 0
-    one, other = (
-        read_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1])[0] for name in ("scored", "plain")
-    )
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert states_equal(last(tmp_path / "scored"), last(tmp_path / "plain"))
 
 
 def test_a_resumed_run_measures_the_same_gap(tmp_path, images):

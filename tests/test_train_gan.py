@@ -33,6 +33,14 @@ from cs_gan.training import (
     read_snapshot,
     write_lines,
 )
+from tests.scripts import   # noqa: F401 (fixtures)
+    _plain_runs,
+    _signal_handlers_as_before,
+    drawn,
+    last,
+    losses,
+    states_equal,
+)
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -50,17 +58,10 @@ def arguments(folder: Path, *more: str) -> list[str]:
         "training.log_every": 1,
         "training.checkpoint_every": 2,
         "metrics.extractor": "none",
+        "metrics.num_reference": 100,
         "tracking.trackers": "none",
     }
     return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(folder: Path, *more: str) -> int:
@@ -76,21 +77,10 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
     return error
 
 
-def states_equal(first: Path, second: Path) -> bool:
-    """Whether two checkpoints hold the same bits: weights, averages and optimiser moments."""
-    one, other = read_checkpoint(first)[0], read_checkpoint(second)[0]
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    """The log without the speed."""
-    rows = read_lines(folder / "log.jsonl")
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
-
-
 # -- what it writes --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
     scored += ["--tracking.trackers=tensorboard", "--training.sample_every=2"]
@@ -430,6 +420,7 @@ def test_path_that_is_no_checkpoint_is_told_from_a_damaged_one(tmp_path, capsys,
     assert f"--resume={tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in error
 
 
+@pytest.mark.usefixtures("drawn")
 def test_run_that_is_not_scored_has_a_report_all_the_same(tmp_path):
     assert run(tmp_path / "run") == 0
     assert "critic loss" in (tmp_path / "run" / "report.html").read_text()

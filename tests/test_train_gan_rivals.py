@@ -8,9 +8,17 @@ from torch import nn
 
 import train_gan
 from commands import gan_parts
-from cs_gan.training import list_checkpoints, read_lines
-from tests.test_train_gan import _signal_handlers_as_before, losses, refused, run, states_equal  # noqa: F401 (a fixture)
-from tests.test_train_gan_capture import plain, recorder  # noqa: F401 (a fixture)
+from cs_gan.training import read_lines
+from tests.scripts import   # noqa: F401 (fixtures)
+    _plain_runs,
+    _signal_handlers_as_before,
+    last,
+    losses,
+    plain,
+    recorder,
+    states_equal,
+)
+from tests.test_train_gan import refused, run
 
 NO_PENALTY = "--training.gradient_penalty=0"
 RIVALS = {
@@ -71,7 +79,7 @@ def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorde
     assert run(halves, *given) == 0
     plain(monkeypatch)
     assert run(tmp_path / "plain", *given) == 0
-    ends = [list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("captured", "halves", "plain")]
+    ends = [last(tmp_path / name) for name in ("captured", "halves", "plain")]
     assert states_equal(ends[0], ends[1])
     assert states_equal(ends[0], ends[2])
     assert losses(tmp_path / "captured") == losses(halves) == losses(tmp_path / "plain")

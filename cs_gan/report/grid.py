@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from einops import rearrange, repeat
@@ -15,13 +17,14 @@ GAP = 2  # grey pixels between images; without them strokes seem to continue int
 GREY = 128
 
 
-def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
+def save_grid(path: Path, images: Tensor, columns: int | None = None, copies: Sequence[Path] = ()) -> None:
     """Write images as one PNG, row by row with a thin gap, atomically.
 
     Args:
         path: a ``.png`` file.
         images: (n, C, H, W) uint8 with C of 1 or 3; n a multiple of ``columns``.
         columns: by default the square root of n.
+        copies: more files to hold the same, each written atomically.
 
     Raises:
         ValueError: if the images don't fill the rows.
@@ -38,3 +41,7 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
     partial = path.with_suffix(".partial")
     picture.save(partial, format="PNG", optimize=True)
     os.replace(partial, path)
+    for copy in copies:
+        partial = copy.with_suffix(".partial")
+        shutil.copyfile(path, partial)
+        os.replace(partial, copy)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,16 +33,23 @@ class Frame:
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of ``templates/`` and write it atomically. All values are escaped."""
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters["number"] = number
-    text = pages.get_template(template).render(
-        quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values
+    text = (
+        _pages()
+        .get_template(template)
+        .render(quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values)
     )
     partial = path.with_suffix(".partial")
     # A file name on Linux need not be valid UTF-8. Invalid bytes are shown escaped.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)
+
+
+@cache  # with its compiled templates: a run writes its page after every evaluation
+def _pages() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters["number"] = number
+    return pages
 
 
 def number(value: float) -> str:
