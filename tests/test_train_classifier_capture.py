@@ -7,14 +7,7 @@ import pytest
 from cs_gan.data import ImageStore
 from cs_gan.training import read_lines
 from cs_gan.training.capture import WARM_UP
-from tests.scripts import   # noqa: F401 (fixtures)
-    _plain_runs,
-    _signal_handlers_as_before,
-    equal,
-    final_tensors,
-    plain,
-    recorder,
-)
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, equal, final_tensors, plain  # noqa: F401 (fixtures)
 from tests.test_train_classifier import run
 
 LONG = ["--training.steps=16", "--training.checkpoint_every=8", "--data.flip=true", "--training.warmup=0.3"]

@@ -33,14 +33,7 @@ from cs_gan.training import (
     read_snapshot,
     write_lines,
 )
-from tests.scripts import   # noqa: F401 (fixtures)
-    _plain_runs,
-    _signal_handlers_as_before,
-    drawn,
-    last,
-    losses,
-    states_equal,
-)
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from cs_gan.data import ImageStore
 from cs_gan.training.capture import WARM_UP
-from tests.scripts import   # noqa: F401 (fixtures)
-    _plain_runs,
-    _signal_handlers_as_before,
-    last,
-    losses,
-    plain,
-    recorder,
-    states_equal,
-)
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
 from tests.test_train_gan import run
 
 SCHEDULES = [

@@ -9,15 +9,7 @@ from torch import nn
 import train_gan
 from commands import gan_parts
 from cs_gan.training import read_lines
-from tests.scripts import   # noqa: F401 (fixtures)
-    _plain_runs,
-    _signal_handlers_as_before,
-    last,
-    losses,
-    plain,
-    recorder,
-    states_equal,
-)
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
 from tests.test_train_gan import refused, run
 
 NO_PENALTY = "--training.gradient_penalty=0"
@@ -70,7 +62,7 @@ def test_each_trains_on_digits(name, tmp_path):
     assert ("gradient_penalty" in log) == (NO_PENALTY not in RIVALS[name])
 
 
-def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorder, monkeypatch):  # noqa: F811
+def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorder, monkeypatch):
     given = [*EVERYTHING, "--training.steps=6", "--coded.ratio_end=1"]
     assert run(tmp_path / "captured", *given) == 0
     assert recorder.replays == 4
