@@ -11,6 +11,7 @@ from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, eq
 from tests.test_train_classifier import run
 
 LONG = ["--training.steps=16", "--training.checkpoint_every=8", "--data.flip=true", "--training.warmup=0.3"]
+LONG += ["--metrics.rci_ratio=null"]
 # Arguments, and how many graphs they take.
 METHODS = {
     "erm": ([], 1),

@@ -41,14 +41,15 @@ def test_each_trains_on_digits(name, tmp_path):
     given = {
         "output_dir": tmp_path / "run",
         "model.width": 16,
-        "training.steps": 60,
-        "training.batch_size": 32,
-        "training.n_critic": 1 if name == "relativistic" else 3,
-        "training.learning_rate": 1e-3,
+        "training.steps": 30,
+        "training.batch_size": 16,
+        "training.n_critic": 1 if name == "relativistic" else 2,
+        "training.learning_rate": 3e-3,
         "training.ema_decay": 0.9,
         "training.evaluate_every": 0,
         "training.log_every": 10,
-        "metrics.num_samples": 500,
+        "metrics.num_samples": 200,
+        "metrics.num_reference": 200,
         "tracking.trackers": "none",
     }
     assert train_gan.main([*(f"--{key}={value}" for key, value in given.items()), coded, *RIVALS[name]]) == 0
