@@ -48,7 +48,7 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
             raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
         set_parsing_settings(add_print_completion_argument=True)
         _parser.cache_clear()
-    parser = _parser(kind, prog, description)
+    parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
     try:
         parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
