@@ -204,8 +204,7 @@ class GanTask(Task):
         with torch.no_grad():
             images = to_uint8(self.ema.module(z.to(self.session.device)))
         folder = self.session.folder
-        for path in (folder.grid_at(done), folder.grid):
-            save_grid(path, images)
+        save_grid(folder.grid_at(done), images, copies=[folder.grid])
         self.session.track_image("samples", folder.grid, done)
 
     def evaluate(

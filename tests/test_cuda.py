@@ -33,8 +33,9 @@ from cs_gan.training import (
 from cs_gan.training.capture import WARM_UP
 from models import build_gan
 from tests import test_train_classifier as classifier
-from tests.test_train_gan import _signal_handlers_as_before, arguments, losses, run, states_equal  # noqa: F401
-from tests.test_train_gan_capture import SCHEDULES, last
+from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_gan import arguments, run
+from tests.test_train_gan_capture import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

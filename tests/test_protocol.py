@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +17,9 @@ from cs_gan.data import drawn, load_images
 from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.run import read_run
-from cs_gan.training import list_checkpoints, read_checkpoint, read_lines
-
-ROOT = Path(__file__).parents[1]
+from cs_gan.training import read_lines
+from tests.reliability.runs import Started, finish
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, states_equal  # noqa: F401 (fixtures)
 
 TINY = {
     "model.name": "dcgan16",
@@ -121,10 +118,11 @@ def test_the_training_images_are_loaded_once_where_they_are_the_reference(tmp_pa
         return load(*words, **keys)
 
     monkeypatch.setattr("commands.gan_data.load_images", counted)
-    assert run(tmp_path / "whole") == 0
+    few = "--metrics.num_reference=100"
+    assert run(tmp_path / "whole", few) == 0
     assert [each for each in loaded if each[0] == "train"] == [("train", None)]
     loaded.clear()
-    assert run(tmp_path / "limited", "--data.limit=40") == 0
+    assert run(tmp_path / "limited", few, "--data.limit=40") == 0
     assert [each for each in loaded if each[0] == "train"] == [("train", 40), ("train", None)]
     loaded.clear()
     assert run(tmp_path / "unscored", "--data.limit=40", "--metrics.extractor=none") == 0
@@ -254,7 +252,8 @@ def test_the_gap_is_the_difference_of_mean_scores_and_leaves_the_critic_alone(im
     assert gap.about == {"training": 256, "held_out": 100, "split": "test"}
 
 
-def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, images, capsys):
+@pytest.mark.usefixtures("drawn")
+def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, images):
     data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
     assert run(tmp_path / "run", *data) == 0
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
@@ -266,8 +265,10 @@ def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, i
     if best["step"] < 2:
         assert "critic_gap" not in best["scores"]
     assert "critic_gap" in (tmp_path / "run" / "report.html").read_text()
-    capsys.readouterr()
-    assert run(tmp_path / "digits") == 0
+
+
+def test_there_is_no_gap_where_there_are_no_held_out_images(tmp_path, capsys):
+    assert run(tmp_path / "digits", "--metrics.num_reference=100") == 0
     assert "no critic_gap: digits have no split 'test'" in capsys.readouterr().out
     assert "critic_gap" not in final(tmp_path / "digits")["scores"]
 
@@ -276,11 +277,7 @@ def test_measuring_the_gap_changes_no_bit_of_training(tmp_path, images):
     data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
     assert run(tmp_path / "scored", *data) == 0
     assert run(tmp_path / "plain", *data, "--metrics.extractor=none") == 0
-    one, other = (
-        read_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1])[0] for name in ("scored", "plain")
-    )
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert states_equal(last(tmp_path / "scored"), last(tmp_path / "plain"))
 
 
 def test_a_resumed_run_measures_the_same_gap(tmp_path, images):
@@ -292,23 +289,16 @@ def test_a_resumed_run_measures_the_same_gap(tmp_path, images):
     assert [row["scores"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == before
 
 
-@pytest.mark.slow
 def test_two_processes_measure_the_gap_of_one_and_stay_in_step(tmp_path, images):
-    words = {**TINY, "output_dir": tmp_path / "two", "data.root": images, "metrics.reference": "test"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"]
-    command = [*launch, "train_gan.py", *FOLDER, *(f"--{key}={value}" for key, value in words.items())]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    tested = [*FOLDER, f"--data.root={images}", "--metrics.reference=test"]
+    finish(tmp_path / "two", *tested, processes=2, recipe=TINY)
     rows = read_lines(tmp_path / "two" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 2]
-    assert run(tmp_path / "one", *FOLDER, f"--data.root={images}", "--metrics.reference=test") == 0
+    assert run(tmp_path / "one", *tested) == 0
     # Before the first step both have the same critic.
     first = read_lines(tmp_path / "one" / "metrics.jsonl")[0]["scores"]["critic_gap"]
     assert rows[0]["scores"]["critic_gap"] == pytest.approx(first, abs=1e-6)
     # Without test images every process finds out, and none waits.
-    words |= {"output_dir": tmp_path / "none", "metrics.reference": "train", "data.root": images / "train"}
-    command = [*launch, "train_gan.py", *FOLDER, *(f"--{key}={value}" for key, value in words.items())]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("no critic_gap: folder has no test images") == 1
+    started = Started(tmp_path / "none", *FOLDER, f"--data.root={images / 'train'}", processes=2, recipe=TINY)
+    assert started.wait() == [0, 0], started.said()
+    assert [started.said(rank).count("no critic_gap: folder has no test images") for rank in (0, 1)] == [1, 0]

@@ -27,6 +27,7 @@ from benchmarks.same_runs import compare
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk
+from tests.scripts import _plain_runs, _signal_handlers_as_before  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 LOOP, CHECKPOINT, EVALUATOR = "cs_gan.training.loop", "cs_gan.training.checkpoint", "cs_gan.metrics.evaluator"
@@ -50,14 +51,6 @@ def killed(tmp_path_factory):
 def whole_of_two(tmp_path_factory):
     """An undisturbed run in two processes."""
     return finish(tmp_path_factory.mktemp("two") / "run", processes=2)
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def steps_saved(folder: Path) -> list[int]:

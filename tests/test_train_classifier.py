@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import train_classifier
 from commands import one_network
 from cs_gan.training import list_checkpoints, read_checkpoint, read_lines, read_snapshot
 from models import build_classifier
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, equal, final_tensors  # noqa: F401 (fixtures)
 
 CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.5"]
 
@@ -40,14 +40,6 @@ def arguments(folder: Path, *more: str) -> list[str]:
     return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
 
 
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def run(folder: Path, *more: str) -> int:
     return train_classifier.main(arguments(folder, *more))
 
@@ -60,10 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
     return error
 
 
-def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])[0]
-
-
+@pytest.mark.usefixtures("drawn")
 def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
     more = ["--metrics.corruptions=gaussian_noise,contrast", "--training.evaluate_every=2"]
     assert run(tmp_path / "run", *CODED, *more) == 0
@@ -149,9 +138,7 @@ def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path, optimizer):
     assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9") == 0
     first = list_checkpoints(tmp_path / "parts" / "checkpoints")[0]
     assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9", f"--resume={first}") == 0
-    whole, parts = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert equal(final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts"))
 
 
 @pytest.mark.parametrize(

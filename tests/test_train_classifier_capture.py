@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from cs_gan.data import ImageStore
-from cs_gan.training import Session, optimizers, read_lines
+from cs_gan.training import read_lines
 from cs_gan.training.capture import WARM_UP
-from tests.test_train_classifier import _signal_handlers_as_before, final_tensors, run  # noqa: F401 (a fixture)
-from tests.training.recorder import Recorder
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, equal, final_tensors, plain  # noqa: F401 (fixtures)
+from tests.test_train_classifier import run
 
 LONG = ["--training.steps=16", "--training.checkpoint_every=8", "--data.flip=true", "--training.warmup=0.3"]
+LONG += ["--metrics.rci_ratio=null"]
 # Arguments, and how many graphs they take.
 METHODS = {
     "erm": ([], 1),
@@ -27,28 +27,16 @@ METHODS = {
 }
 
 
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
-    monkeypatch.setattr(optimizers, "device_options", lambda device, rate: {"lr": torch.tensor(rate), "fused": True})
-    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
-    capture = Recorder()
-    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
-    return capture
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkeypatch, name):
     method, graphs = METHODS[name]
     assert run(tmp_path / "captured", *LONG, *method) == 0
     assert recorder.captures == graphs
     assert recorder.replays == 16 - graphs * WARM_UP
-    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (None, ""))
+    plain(monkeypatch)
     monkeypatch.setattr(ImageStore, "fits", lambda self, device: False)
     assert run(tmp_path / "plain", *LONG, *method) == 0
-    captured, plain = final_tensors(tmp_path / "captured"), final_tensors(tmp_path / "plain")
-    assert captured.keys() == plain.keys()
-    assert all(torch.equal(captured[key], plain[key]) for key in plain)
+    assert equal(final_tensors(tmp_path / "captured"), final_tensors(tmp_path / "plain"))
     logs = [[row["loss"] for row in read_lines(tmp_path / end / "log.jsonl")] for end in ("captured", "plain")]
     assert logs[0] == logs[1]
     assert len(set(logs[0])) == 16

@@ -33,6 +33,8 @@ from cs_gan.training import (
     read_snapshot,
     write_lines,
 )
+from tests.reliability.runs import Started
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, losses, states_equal  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -50,17 +52,10 @@ def arguments(folder: Path, *more: str) -> list[str]:
         "training.log_every": 1,
         "training.checkpoint_every": 2,
         "metrics.extractor": "none",
+        "metrics.num_reference": 100,
         "tracking.trackers": "none",
     }
     return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(folder: Path, *more: str) -> int:
@@ -76,21 +71,10 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
     return error
 
 
-def states_equal(first: Path, second: Path) -> bool:
-    """Whether two checkpoints hold the same bits: weights, averages and optimiser moments."""
-    one, other = read_checkpoint(first)[0], read_checkpoint(second)[0]
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    """The log without the speed."""
-    rows = read_lines(folder / "log.jsonl")
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
-
-
 # -- what it writes --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn")
 def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
     scored += ["--tracking.trackers=tensorboard", "--training.sample_every=2"]
@@ -375,18 +359,18 @@ def environment() -> dict[str, str]:
 
 def test_interrupt_ends_with_a_checkpoint(tmp_path):
     folder = tmp_path / "run"
-    more = ["--training.steps=100000", "--training.checkpoint_every=0"]
-    command = [sys.executable, "train_gan.py", *arguments(folder, *more)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    words = arguments(folder, "--training.steps=100000", "--training.checkpoint_every=0")
+    started = Started(folder, *words, recipe={})
+    (process,) = started.processes
     deadline = time.monotonic() + 120
     while len(read_lines(folder / "log.jsonl")) < 2:
-        assert process.poll() is None, "it ended by itself"
+        assert process.is_alive(), started.said()
         assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 130
-    assert "Ended early: SIGINT" in out
+        time.sleep(0.05)
+    assert process.pid
+    os.kill(process.pid, signal.SIGINT)
+    assert started.code == 130
+    assert "Ended early: SIGINT" in started.said()
     (kept,) = list_checkpoints(folder / "checkpoints")
     assert read_checkpoint(kept)[1]["step"] >= 2
 
@@ -430,6 +414,7 @@ def test_path_that_is_no_checkpoint_is_told_from_a_damaged_one(tmp_path, capsys,
     assert f"--resume={tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in error
 
 
+@pytest.mark.usefixtures("drawn")
 def test_run_that_is_not_scored_has_a_report_all_the_same(tmp_path):
     assert run(tmp_path / "run") == 0
     assert "critic loss" in (tmp_path / "run" / "report.html").read_text()
@@ -439,20 +424,24 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.mark.parametrize(
-    ("name", "archive", "network"), [("cifar10", "cifar10_jpeg.zip", "dcgan32"), ("celeba", "celeba_6k.zip", "dcgan64")]
+    ("name", "archive", "network", "split"),
+    [("cifar10", "cifar10_jpeg.zip", "dcgan32", "test"), ("celeba", "celeba_6k.zip", "dcgan64", "train")],
 )
-def test_real_zip_is_trained_on_resumed_and_scored_in_place(tmp_path, name, archive, network):
+def test_real_zip_is_trained_on_resumed_and_scored_in_place(tmp_path, name, archive, network, split):
     if not (SHARED / archive).exists():
         pytest.skip("real images are not part of the project")
     data = [f"--data.name={name}", f"--data.root={SHARED / archive}", f"--model.name={network}", "--data.limit=64"]
-    scored = ["--metrics.extractor=digits", "--metrics.num_samples=20", "--training.evaluate_every=2"]
-    assert run(tmp_path / "whole", *data, *scored, *CODED) == 0
-    assert run(tmp_path / "parts", *data, *scored, *CODED) == 0
-    assert run(tmp_path / "parts", *data, *scored, *CODED, f"--resume={tmp_path}/parts/checkpoints/step-00000002") == 0
+    # Each start of a scored run decodes the whole split, so there is one, and of CIFAR-10 it has the smaller split.
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=20", f"--metrics.reference={split}"]
+    assert run(tmp_path / "whole", *data, *scored, "--training.evaluate_every=2", *CODED) == 0
+    assert run(tmp_path / "parts", *data, *CODED) == 0
+    assert run(tmp_path / "parts", *data, *CODED, f"--resume={tmp_path}/parts/checkpoints/step-00000002") == 0
     assert states_equal(*(list_checkpoints(tmp_path / run / "checkpoints")[-1] for run in ("whole", "parts")))
-    assert (
-        json.loads((tmp_path / "parts" / "scores.json").read_text())["final"]["provenance"]["reference"]["data"] == name
-    )
+    rows = read_lines(tmp_path / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    about = json.loads((tmp_path / "whole" / "scores.json").read_text())["final"]["provenance"]
+    assert (about["reference"]["data"], about["reference"]["count"]) == (name, 10_000 if split == "test" else 6_000)
+    assert about["trained_on"]["count"] == 64
 
 
 def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):

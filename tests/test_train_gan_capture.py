@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-import torch
-
-from commands import gan_parts
 from cs_gan.data import ImageStore
-from cs_gan.training import Session, list_checkpoints
 from cs_gan.training.capture import WARM_UP
-from tests.test_train_gan import _signal_handlers_as_before, losses, run, states_equal  # noqa: F401 (a fixture)
-from tests.training.recorder import Recorder
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_gan import run
 
 SCHEDULES = [
     "--training.steps=14",
@@ -26,26 +19,6 @@ SCHEDULES = [
     "--coded.ratio_start=1",
     "--coded.ratio_end=1.25",  # N = 8, 9, 10
 ]
-
-
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """As on CUDA: Adam in one kernel with a learning rate in a tensor, images that lie on the device, a capture."""
-    monkeypatch.setattr(
-        gan_parts, "device_options", lambda device, rate: {"lr": torch.tensor(rate, device=device), "fused": True}
-    )
-    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
-    capture = Recorder()
-    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
-    return capture
-
-
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (None, ""))
-
-
-def last(folder: Path) -> Path:
-    return list_checkpoints(folder / "checkpoints")[-1]
 
 
 def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkeypatch):

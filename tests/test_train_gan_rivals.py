@@ -8,9 +8,9 @@ from torch import nn
 
 import train_gan
 from commands import gan_parts
-from cs_gan.training import list_checkpoints, read_lines
-from tests.test_train_gan import _signal_handlers_as_before, losses, refused, run, states_equal  # noqa: F401 (a fixture)
-from tests.test_train_gan_capture import plain, recorder  # noqa: F401 (a fixture)
+from cs_gan.training import read_lines
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_gan import refused, run
 
 NO_PENALTY = "--training.gradient_penalty=0"
 RIVALS = {
@@ -41,14 +41,15 @@ def test_each_trains_on_digits(name, tmp_path):
     given = {
         "output_dir": tmp_path / "run",
         "model.width": 16,
-        "training.steps": 60,
-        "training.batch_size": 32,
-        "training.n_critic": 1 if name == "relativistic" else 3,
-        "training.learning_rate": 1e-3,
+        "training.steps": 30,
+        "training.batch_size": 16,
+        "training.n_critic": 1 if name == "relativistic" else 2,
+        "training.learning_rate": 3e-3,
         "training.ema_decay": 0.9,
         "training.evaluate_every": 0,
         "training.log_every": 10,
-        "metrics.num_samples": 500,
+        "metrics.num_samples": 200,
+        "metrics.num_reference": 200,
         "tracking.trackers": "none",
     }
     assert train_gan.main([*(f"--{key}={value}" for key, value in given.items()), coded, *RIVALS[name]]) == 0
@@ -62,7 +63,7 @@ def test_each_trains_on_digits(name, tmp_path):
     assert ("gradient_penalty" in log) == (NO_PENALTY not in RIVALS[name])
 
 
-def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorder, monkeypatch):  # noqa: F811
+def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorder, monkeypatch):
     given = [*EVERYTHING, "--training.steps=6", "--coded.ratio_end=1"]
     assert run(tmp_path / "captured", *given) == 0
     assert recorder.replays == 4
@@ -71,7 +72,7 @@ def test_everything_at_once_is_captured_and_resumed_to_the_bit(tmp_path, recorde
     assert run(halves, *given) == 0
     plain(monkeypatch)
     assert run(tmp_path / "plain", *given) == 0
-    ends = [list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("captured", "halves", "plain")]
+    ends = [last(tmp_path / name) for name in ("captured", "halves", "plain")]
     assert states_equal(ends[0], ends[1])
     assert states_equal(ends[0], ends[2])
     assert losses(tmp_path / "captured") == losses(halves) == losses(tmp_path / "plain")

@@ -17,17 +17,14 @@ from tests import test_train_gan as gan
 from tests import test_train_ssl as ssl
 from tests.reliability.child import Fault
 from tests.reliability.runs import assert_same, finish, kill
-from tests.test_train_gan import _signal_handlers_as_before, losses, run, states_equal  # noqa: F401 (a fixture)
+from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_gan import run
 
 # N/K and the weight depend on the number of steps, and every other step observes.
 CODED = [*gan.CODED, "--coded.critic.weight_end=0.3", "--coded.every=2", "--training.checkpoint_every=1"]
 KEPT = [*CODED, "--training.keep_checkpoints=9"]
 SCORED = ["--metrics.extractor=digits", "--metrics.num_samples=40", "--training.evaluate_every=2"]
 LONGER = ["--training.steps=6", "--extend"]
-
-
-def last(folder: Path) -> Path:
-    return list_checkpoints(folder / "checkpoints")[-1]
 
 
 def config(folder: Path) -> dict:

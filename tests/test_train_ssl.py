@@ -18,7 +18,7 @@ from cs_gan.data import subset
 from cs_gan.ssl import linear_probe
 from cs_gan.training import SslConfig, as_plain, differences, list_checkpoints, parse_config, read_lines, read_snapshot
 from models import build_encoder
-from tests.test_train_classifier import _signal_handlers_as_before, final_tensors  # noqa: F401 (a fixture)
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, equal, final_tensors  # noqa: F401 (fixtures)
 
 RECIPES = Path(__file__).parents[1] / "configs" / "ssl"
 ENCODER = ["--coded.blocks=encoder", "--coded.weight=0.5"]
@@ -51,11 +51,6 @@ def run(folder: Path, *more: str) -> int:
     return train_ssl.main(arguments(folder, *more))
 
 
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    return all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize("loss", [[], BARLOW], ids=["simclr", "barlow_twins"])
 @pytest.mark.parametrize("coded", [[], ENCODER, PROJECTOR], ids=["plain", "encoder", "projector"])
 def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
@@ -69,15 +64,15 @@ def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
     log = read_lines(tmp_path / "run" / "log.jsonl")
     assert all(("coded" in row and row["coded"] > 0) == bool(coded) for row in log)
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["final"] == rows[-1]
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "train_ssl.py" in page
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_command_and_the_hardware_are_recorded(tmp_path):
     words = arguments(tmp_path / "two words")
     assert train_ssl.main(words) == 0
     first = (tmp_path / "two words" / "config.yaml").read_text().partition("\n")[0]
     assert shlex.split(first) == ["#", "python", "train_ssl.py", *words]
+    assert "train_ssl.py" in (tmp_path / "two words" / "report.html").read_text()
     for row in read_lines(tmp_path / "two words" / "metrics.jsonl"):
         assert row["provenance"]["hardware"] == f"1 x cpu ({platform.machine()}), 1 threads"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ GAP = 2  # grey pixels between images; without them strokes seem to continue int
 GREY = 128
 
 
-def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
+def save_grid(path: Path, images: Tensor, columns: int | None = None, copies: Sequence[Path] = ()) -> None:
     """Write images as one PNG, row by row with a thin gap, atomically.
 
     Args:
         path: a ``.png`` file.
         images: (n, C, H, W) uint8 with C of 1 or 3; n a multiple of ``columns``.
         columns: by default the square root of n.
+        copies: more files to hold the same, each written atomically.
 
     Raises:
         ValueError: if the images don't fill the rows.
@@ -40,5 +42,9 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
     spaced = functional.pad(enlarged, (0, GAP, 0, GAP), value=GREY)
     tiled = rearrange(spaced, "(r c) ch h w -> (r h) (c w) ch", c=columns)[:-GAP, :-GAP].cpu().numpy()
     picture = Image.fromarray(tiled.squeeze(-1) if tiled.shape[-1] == 1 else tiled)
-    with replacing(path) as file:
-        picture.save(file, format="PNG", optimize=True)
+    for number, place in enumerate((path, *copies)):
+        with replacing(place) as file:
+            if number:
+                file.write(path.read_bytes())
+            else:
+                picture.save(file, format="PNG", optimize=True)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +34,20 @@ class Frame:
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of ``templates/`` and write it atomically. All values are escaped."""
+    text = (
+        _pages()
+        .get_template(template)
+        .render(quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values)
+    )
+    write_text(path, text)
+
+
+@cache  # with its compiled templates: a run writes its page after every evaluation
+def _pages() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["number"] = number
-    text = pages.get_template(template).render(
-        quality=JPEG_QUALITY, most_grids=MOST_GRIDS, longest_side=LONGEST_SIDE, **values
-    )
-    write_text(path, text)
+    return pages
 
 
 def number(value: float) -> str:

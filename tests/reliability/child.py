@@ -13,18 +13,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import accelerate.tracking  # noqa: F401
-import sklearn.datasets  # noqa: F401  (imported lazily by the code under test, which takes seconds)
+import sklearn.datasets
 import torch
 import torch_fidelity  # noqa: F401
+from PIL import Image
 
 import train_gan
+from cs_gan.training import GanConfig, parse_config
 
 torch.set_num_threads(1)
+# What else a start does once, each time the same: all processes that are forked from here have it.
+sklearn.datasets.load_digits = cache(sklearn.datasets.load_digits)
+sklearn.datasets.load_digits()
+parse_config(GanConfig, [])
+Image.init()
 
 
 @dataclass(frozen=True)
@@ -98,16 +105,16 @@ def fill(path: Path) -> None:
                 continue
 
 
-def run(arguments: list[str], output: Path, fault: Fault | None, environment: dict[str, str], draw: bool) -> None:
+def run(arguments: list[str], output: Path, fault: Fault | None, environment: dict[str, str]) -> None:
     """The whole life of a process; ends with train_gan.py's exit code."""
     with output.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
     train_gan.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
-    if not draw:  # curves and reports take longer than everything else of a toy run
-        nothing: Callable[..., None] = lambda *_args: None
-        train_gan.save_curve = train_gan.save_report = nothing
+    # Curves and reports take longer than everything else of a toy run.
+    nothing: Callable[..., None] = lambda *_args: None
+    train_gan.save_curve = train_gan.save_report = nothing
     if fault and fault.rank in (None, int(environment.get("RANK", "0"))):
         fault.install()
     code = train_gan.main(arguments)

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.reliability import child
 from tests.reliability.child import Fault
 
 STEPS = 9
-RECIPE = {
+RECIPE: dict[str, object] = {
     "model.name": "dcgan16",
     "model.width": 4,
     "data.limit": 40,  # an epoch ends amid a step, and amid a batch
@@ -40,6 +40,7 @@ RECIPE = {
     "metrics.extractor": "digits",
     "metrics.num_samples": 40,
     "metrics.final_samples": 50,
+    "metrics.num_reference": 100,
     "tracking.trackers": "none",
 }
 
@@ -47,16 +48,21 @@ _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload([child.__name__])
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
+def arguments(folder: Path, *more: str, recipe: Mapping[str, object] = RECIPE) -> list[str]:
     """The command line of a toy run."""
-    return [*(f"--{key}={value}" for key, value in RECIPE.items()), f"--output_dir={folder}", *more]
+    return [*(f"--{key}={value}" for key, value in recipe.items()), f"--output_dir={folder}", *more]
 
 
 class Started:
     """One start of a run, in one process or several."""
 
     def __init__(
-        self, folder: Path, *more: str, fault: Fault | None = None, processes: int = 1, draw: bool = False
+        self,
+        folder: Path,
+        *more: str,
+        fault: Fault | None = None,
+        processes: int = 1,
+        recipe: Mapping[str, object] = RECIPE,
     ) -> None:
         shared = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         if processes > 1:
@@ -67,7 +73,7 @@ class Started:
         for rank, output in enumerate(self.outputs):
             output.unlink(missing_ok=True)
             of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-            words = (arguments(folder, *more), output, fault, shared | of_rank, draw)
+            words = (arguments(folder, *more, recipe=recipe), output, fault, shared | of_rank)
             process = _FORK.Process(target=child.run, args=words)
             process.start()
             self.processes.append(process)
@@ -92,9 +98,9 @@ class Started:
         return self.outputs[rank].read_text()
 
 
-def finish(folder: Path, *more: str, processes: int = 1) -> Path:
+def finish(folder: Path, *more: str, processes: int = 1, recipe: Mapping[str, object] = RECIPE) -> Path:
     """Start, wait for a good end."""
-    started = Started(folder, *more, processes=processes)
+    started = Started(folder, *more, processes=processes, recipe=recipe)
     codes = started.wait()
     assert codes == [0] * processes, [started.said(rank)[-3000:] for rank in range(processes)]
     return folder

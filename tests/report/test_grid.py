@@ -69,3 +69,10 @@ class TestSaveGrid:
         save_grid(path, images)
         assert list(tmp_path.iterdir()) == [path]
         np.testing.assert_array_equal(read(path)[0], pasted(images, 2, 1))
+
+
+def test_copies_hold_the_same_bytes(tmp_path):
+    copies = [tmp_path / "one.png", tmp_path / "two.png"]
+    save_grid(tmp_path / "grid.png", pictures(4, 3, 8, 8), copies=copies)
+    assert {path.read_bytes() for path in copies} == {(tmp_path / "grid.png").read_bytes()}
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.png", "one.png", "two.png"}

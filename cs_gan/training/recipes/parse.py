@@ -8,6 +8,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,14 +46,8 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         if find_spec("shtab") is None:
             raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
         set_parsing_settings(add_print_completion_argument=True)
-    parser = ArgumentParser(
-        prog=prog,
-        exit_on_error=False,
-        allow_abbrev=False,  # --training.step would pass for --training.steps
-        description=description,
-    )
-    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
-    parser.add_class_arguments(kind)
+        _parser.cache_clear()
+    parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
     try:
         parsed = parser.parse_args(_files_first(arguments, kind))
         _require_sections(parsed, kind)
@@ -64,6 +59,19 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         recipes = [str(path) for path in parsed.config or []]
         config.output_dir = os.path.join(SAMPLES, Path(recipes[-1]).stem if recipes else "run")
     return config
+
+
+@cache  # building one takes longer than a parse
+def _parser(kind: type[RunConfig], prog: str, description: str) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=prog,
+        exit_on_error=False,
+        allow_abbrev=False,  # --training.step would pass for --training.steps
+        description=description,
+    )
+    parser.add_argument("--config", action="config", help="a recipe: a file from configs/")
+    parser.add_class_arguments(kind)
+    return parser
 
 
 def save_config(config: RunConfig, path: Path, command: str = "") -> None:
