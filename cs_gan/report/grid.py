@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,9 +43,8 @@ def save_grid(path: Path, images: Tensor, columns: int | None = None, copies: Se
     spaced = functional.pad(enlarged, (0, GAP, 0, GAP), value=GREY)
     tiled = rearrange(spaced, "(r c) ch h w -> (r h) (c w) ch", c=columns)[:-GAP, :-GAP].cpu().numpy()
     picture = Image.fromarray(tiled.squeeze(-1) if tiled.shape[-1] == 1 else tiled)
-    for number, place in enumerate((path, *copies)):
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True)
+    for place in (path, *copies):
         with replacing(place) as file:
-            if number:
-                file.write(path.read_bytes())
-            else:
-                picture.save(file, format="PNG", optimize=True)
+            file.write(content.getvalue())
