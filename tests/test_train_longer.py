@@ -149,6 +149,8 @@ def test_what_cannot_be_extended_is_refused_and_told_what_to_do(tmp_path, capsys
     assert digests(tmp_path / "run" / "checkpoints") == before
     assert run(tmp_path / "run", *CODED, *LONGER) == 0
     assert "--extend" in refusal(capsys, tmp_path / "run", *CODED, "--training.steps=6")  # which it was extended with
+    other = refusal(capsys, tmp_path / "run", *CODED, "--training.steps=6", "--extend=stretch")
+    assert "already extended at step 4 from 4 steps to 6, schedules held" in other
 
 
 def test_learning_rate_that_would_stay_at_zero_is_refused(tmp_path, capsys):
