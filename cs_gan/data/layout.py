@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from cs_gan.errors import DataError
@@ -87,6 +88,7 @@ def natural_order(entries: Iterable[Parts]) -> list[Parts]:
     return sorted(entries, key=lambda parts: [_natural_key(part) for part in parts])
 
 
+@lru_cache(maxsize=10_000)  # folders repeat, and often the file names in them
 def _natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     # Text and digits alternate, text first, so equal positions always compare; of two numbers without leading
     # zeros the longer is the larger. The name itself settles 1 and 01.
