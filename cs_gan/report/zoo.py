@@ -23,7 +23,7 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch nor
 INCEPTIONS = ("FID", "IS", "KID")
 HEAD = """# Runs
 
-A row is a run, or runs that differ in the seed alone: mean ± standard error over n of them, after the last step. Scores
+A row is a run, or runs that differ only in the seed: mean ± standard error over n of them, after the last step. Scores
 are named for the features they are measured on, and only Inception's give an FID. They compare where "scored on" is the
 same. The parameters are those of the snapshot: of a GAN the generator's, of an encoder with its projector.
 """
