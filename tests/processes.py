@@ -2,53 +2,84 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import multiprocessing
 import os
-import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parents[1]
-# Imports the module once, then parts into a process for each rank. Some wheels install a package named tests, which
-# would come before this folder in a bare interpreter.
-RANKS = """
-import importlib, os, sys, types
-root, module, world, *given = sys.argv[1:]
-sys.path.insert(0, root)
-sys.modules["tests"] = types.ModuleType("tests")
-sys.modules["tests"].__path__ = [root + "/tests"]
-run = importlib.import_module(module).run
-children = []
-for rank in range(int(world)):
-    children.append(os.fork())
-    if not children[-1]:
-        run(rank, *given)
-        sys.exit()
-failed = [rank for rank, child in enumerate(children) if os.waitpid(child, 0)[1]]
-sys.exit(f"ranks that failed: {failed}" if failed else 0)
-"""
+# Processes are forked from a server that has imported everything once.
+_FORK = multiprocessing.get_context("forkserver")
+_FORK.set_forkserver_preload(["tests.reliability.child", "evaluate"])
+
+
+class Forked:
+    """Processes that run at once, each calling ``call(*words)``; what each prints is in a file."""
+
+    def __init__(self, call: Callable[..., object], words: Sequence[tuple[object, ...]], outputs: Sequence[Path]) -> None:
+        self.outputs = outputs
+        self.processes: list[BaseProcess] = []
+        for given, output in zip(words, outputs, strict=True):
+            output.unlink(missing_ok=True)
+            self.processes.append(_FORK.Process(target=_printing_to, args=(output, call, given)))
+            self.processes[-1].start()
+
+    def wait(self, seconds: float = 120) -> list[int | None]:
+        """The exit codes; -9 is SIGKILL's."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+        return codes
+
+    def said(self, rank: int = 0) -> str:
+        """What a process printed, on stdout and stderr."""
+        return self.outputs[rank].read_text()
 
 
 def run_in_processes(module: str, world: int, *given: object) -> str:
     """Call a module's ``run(rank, *given)``, ``given`` as text, in ``world`` processes; all must end well.
 
-    Returns what they printed. Every import that the module does at its top is done once for all of them.
+    Returns what they printed.
     """
-    environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ
-    command = [sys.executable, "-c", RANKS, str(ROOT), module, str(world), *map(str, given)]
-    ranks = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        printed, errors = ranks.communicate(timeout=120)
-    finally:
-        with suppress(ProcessLookupError):  # none is left
-            os.killpg(ranks.pid, signal.SIGKILL)
-    assert ranks.returncode == 0, errors
+    with tempfile.TemporaryDirectory() as folder:
+        words = [(module, dict(os.environ), rank, *map(str, given)) for rank in range(world)]
+        ranks = Forked(_call_run, words, [Path(folder, str(rank)) for rank in range(world)])
+        codes = ranks.wait()
+        printed = "".join(ranks.said(rank) for rank in range(world))
+    assert codes == [0] * world, printed
     return printed
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _printing_to(output: Path, call: Callable[..., object], words: tuple[object, ...]) -> None:
+    with output.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    call(*words)
+
+
+def _call_run(module: str, environment: dict[str, str], *words: object) -> None:
+    os.environ.update({"GLOO_SOCKET_IFNAME": "lo"} | environment)
+    importlib.import_module(module).run(*words)
 
 
 # Forks for each piece of code that it reads, and answers with its status and what it printed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from cs_gan.metrics import Evaluator, to_uint8
 from cs_gan.training import GanConfig, as_plain, save_snapshot
 from models import Generator, PretrainedGenerator, build_gan
 from tests.launched import WORLD
-from tests.processes import run_in_processes
+from tests.processes import free_port, run_in_processes
 
 MODEL = {"name": "dcgan16", "channels": 1, "width": 4, "latent_dim": 8}
 # 1797 digits, of which 60 are enough here.
@@ -249,10 +248,8 @@ def test_what_score_cant_change_is_refused(folder, capsys, word, said):
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, tmp_path):
     assert run("score", folder, "--json", tmp_path / "one.json") == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    printed = run_in_processes("tests.launched", WORLD, port, "score", folder, "--json", tmp_path / "two.json")
+    words = ("score", folder, "--json", tmp_path / "two.json")
+    printed = run_in_processes("tests.launched", WORLD, free_port(), *words)
     assert printed.count("score: ") == 1
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["provenance"]["processes"] == 2

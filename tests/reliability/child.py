@@ -105,11 +105,8 @@ def fill(path: Path) -> None:
                 continue
 
 
-def run(arguments: list[str], output: Path, fault: Fault | None, environment: dict[str, str]) -> None:
+def run(arguments: list[str], fault: Fault | None, environment: dict[str, str]) -> None:
     """The whole life of a process; ends with train_gan.py's exit code."""
-    with output.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
     os.environ.update(environment)
     train_gan.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
     # Curves and reports take longer than everything else of a toy run.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from benchmarks.same_runs import compare
 from cs_gan.training import RunFolder
+from tests.processes import Forked, free_port
 from tests.reliability import child
 from tests.reliability.child import Fault
 
@@ -44,16 +41,12 @@ RECIPE: dict[str, object] = {
     "tracking.trackers": "none",
 }
 
-_FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload([child.__name__])
-
-
 def arguments(folder: Path, *more: str, recipe: Mapping[str, object] = RECIPE) -> list[str]:
     """The command line of a toy run."""
     return [*(f"--{key}={value}" for key, value in recipe.items()), f"--output_dir={folder}", *more]
 
 
-class Started:
+class Started(Forked):
     """One start of a run, in one process or several."""
 
     def __init__(
@@ -66,36 +59,18 @@ class Started:
     ) -> None:
         shared = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         if processes > 1:
-            shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        self.processes: list[BaseProcess] = []
+            shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         beside = folder.parent.parent if folder.parent.is_mount() else folder.parent  # a full disk has no room for it
-        self.outputs = [beside / f"{folder.name}-{rank}.txt" for rank in range(processes)]
-        for rank, output in enumerate(self.outputs):
-            output.unlink(missing_ok=True)
+        words = []
+        for rank in range(processes):
             of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-            words = (arguments(folder, *more, recipe=recipe), output, fault, shared | of_rank)
-            process = _FORK.Process(target=child.run, args=words)
-            process.start()
-            self.processes.append(process)
-
-    def wait(self, seconds: float = 120) -> list[int | None]:
-        """The exit codes; -9 is SIGKILL's."""
-        deadline = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        codes = [process.exitcode for process in self.processes]
-        for process in self.processes:
-            process.kill()
-        return codes
+            words.append((arguments(folder, *more, recipe=recipe), fault, shared | of_rank))
+        super().__init__(child.run, words, [beside / f"{folder.name}-{rank}.txt" for rank in range(processes)])
 
     @property
     def code(self) -> int | None:
         """Of a run in one process."""
         return self.wait()[0]
-
-    def said(self, rank: int = 0) -> str:
-        """What a process printed, on stdout and stderr."""
-        return self.outputs[rank].read_text()
 
 
 def finish(folder: Path, *more: str, processes: int = 1, recipe: Mapping[str, object] = RECIPE) -> Path:
@@ -135,10 +110,3 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
 def remount(path: Path, options: str) -> None:
     """Change a disk's size, or make it read-only."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
