@@ -25,7 +25,9 @@ _FORK.set_forkserver_preload(["tests.reliability.child", "evaluate"])
 class Forked:
     """Processes that run at once, each calling ``call(*words)``; what each prints is in a file."""
 
-    def __init__(self, call: Callable[..., object], words: Sequence[tuple[object, ...]], outputs: Sequence[Path]) -> None:
+    def __init__(
+        self, call: Callable[..., object], words: Sequence[tuple[object, ...]], outputs: Sequence[Path]
+    ) -> None:
         self.outputs = outputs
         self.processes: list[BaseProcess] = []
         for given, output in zip(words, outputs, strict=True):

@@ -41,6 +41,7 @@ RECIPE: dict[str, object] = {
     "tracking.trackers": "none",
 }
 
+
 def arguments(folder: Path, *more: str, recipe: Mapping[str, object] = RECIPE) -> list[str]:
     """The command line of a toy run."""
     return [*(f"--{key}={value}" for key, value in recipe.items()), f"--output_dir={folder}", *more]
