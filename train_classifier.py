@@ -6,7 +6,6 @@ Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from pathlib import Path
@@ -17,16 +16,10 @@ from torch import Tensor
 
 from commands.accuracy import accuracies, check_shifted, scored, stores_to_score
 from commands.one_network import OneNetworkTask
-from cs_gan import CodedSmoothing
 from cs_gan.data import augmented, positions
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.supervised import CutMix, ManifoldMixUp, Mix, MixDraw, MixUp, StepDraw, classifier_step, draw_step
-from cs_gan.training import (
-    ClassifierConfig,
-    Session,
-    read_snapshot,
-    run_script,
-)
+from cs_gan.training import ClassifierConfig, Session, run_script
 from models import Classifier, build_classifier
 
 RECIPES = Path(__file__).parent / "configs" / "classifier"
@@ -42,16 +35,12 @@ class ClassifierTask(OneNetworkTask):
     def __init__(self, config: ClassifierConfig, session: Session) -> None:
         self.load(config, session)
         check_shifted(config, self.test_store)
-        self.model = {
-            "name": config.model.name,
-            "num_classes": self.train_store.num_classes,
-            "channels": self.train_store.image_shape[0],
-            "image_size": self.train_store.image_shape[-1],
-            **config.model.overrides(),
-        }
+        channels, size, _ = self.store.image_shape
+        classes = self.store.num_classes
+        self.model = config.model.arguments(num_classes=classes, channels=channels, image_size=size)
         self.bare = self.build(build_classifier)
-        self.mix, self.coded = _mix(config), _coded(config, self.bare)
-        self.prepare(config.method.coded)
+        self.mix = _mix(config)
+        self.prepare(config.method.coded, config.method.coded.blocks)
 
     # -- one step ----------------------------------------------------------------------------------
 
@@ -67,7 +56,7 @@ class ClassifierTask(OneNetworkTask):
 
     def _inputs(self, step: int) -> tuple[dict[str, Tensor], tuple[bool, str | None]]:
         """The tensors for :meth:`one_step`; whether the batch is mixed, and at which block."""
-        config, rows, labels = self.config, self.rows(step), self.train_store.labels
+        config, rows, labels = self.config, self.rows(step), self.store.labels
         assert labels is not None
         inputs = {"labels": labels[rows]}
         if self.images is None:
@@ -76,8 +65,8 @@ class ClassifierTask(OneNetworkTask):
             key = derive_seed(config.seed, "augmentation", step)
             inputs |= {"key": torch.tensor(key), "where": positions(rows.tolist())}
         generator = stream(config.seed, "method", step, self.session.rank)
-        shape = (len(rows), *self.train_store.image_shape)
-        classes = self.train_store.num_classes
+        shape = (len(rows), *self.store.image_shape)
+        classes = self.store.num_classes
         drawn = draw_step(generator, self.bare, shape, classes, self.mix, config.method.jacobian)
         self._block = drawn.mix.block if drawn.mix else None  # not a tensor, so each block is a variant of the step
         given = {"projections": drawn.projections}
@@ -117,7 +106,7 @@ class ClassifierTask(OneNetworkTask):
             images.to(memory_format=torch.channels_last),
             labels,
             generator=StepDraw(mixed, projections),
-            num_classes=self.train_store.num_classes,
+            num_classes=self.store.num_classes,
             mix=self.mix,
             label_smoothing=method.label_smoothing,
             logit_norm=method.logit_norm,
@@ -133,7 +122,7 @@ class ClassifierTask(OneNetworkTask):
         """A batch with the recipe's flips and crops."""
         data = self.config.data
         key = (self.config.seed, draw)
-        return self.train_store.batch(self.rows(draw), augmentation=key, flip=data.flip, crop=data.crop)
+        return self.store.batch(self.rows(draw), augmentation=key, flip=data.flip, crop=data.crop)
 
     # -- between steps -----------------------------------------------------------------------------
 
@@ -142,14 +131,10 @@ class ClassifierTask(OneNetworkTask):
     ) -> dict[str, Any] | None:
         """Accuracy, plain and under Randomized Coded Inference. At the end also on shifted images."""
         start = time.perf_counter()
-        network = copy.deepcopy(self.bare)  # a copy without coded blocks, whose weights may be replaced
-        if snapshot is not None:
-            network.load_state_dict(read_snapshot(snapshot).tensors)
-        self.session.align_buffers(network)
-        session = self.session
+        network, session = self.to_score(snapshot), self.session
         parts = {"rank": session.rank, "processes": session.processes, "device": session.device}
         stores = stores_to_score(self.config, self.test_store, full=full)
-        found = accuracies(network, self.config, self.train_store, stores, full=full, **parts)
+        found = accuracies(network, self.config, self.store, stores, full=full, **parts)
         return scored(self.config, self.test_store, found, time.perf_counter() - start, session.processes, about)
 
     @property
@@ -162,7 +147,7 @@ class ClassifierTask(OneNetworkTask):
         """Data, network, method."""
         parameters = sum(p.numel() for p in self.bare.parameters())
         lines = [
-            f"training on {self.train_store.description}",
+            f"training on {self.store.description}",
             f"{self.config.data.evaluate_on} on {self.test_store.description}",
             f"{self.config.model.name}: {parameters:,} parameters; {self.config.training.steps:,} steps",
         ]
@@ -170,10 +155,7 @@ class ClassifierTask(OneNetworkTask):
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             coded = self.config.method.coded
             lines.append(f"coded at {blocks} against {coded.against}, mu {coded.mu}")
-            lines += [coded.warning] if coded.warning else []
-        if self.capture_line:
-            lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
-        return lines
+        return lines + self.notes(self.config.method.coded, self.coded)
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -188,14 +170,6 @@ def _mix(config: ClassifierConfig) -> Mix | None:
     if manifold.alpha:
         return ManifoldMixUp(manifold.alpha, tuple(manifold.blocks), probability=manifold.probability)
     return None
-
-
-def _coded(config: ClassifierConfig, network: Classifier) -> CodedSmoothing | None:
-    coded, training = config.method.coded, config.training
-    if not coded.blocks:
-        return None
-    seed = derive_seed(config.seed, "coded")
-    return coded.attach(network, coded.blocks, seed=seed, steps=training.horizon, batch_size=training.batch_size)
 
 
 def main(arguments: list[str] | None = None) -> int:

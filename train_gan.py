@@ -10,7 +10,6 @@ import copy
 import random
 import sys
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from commands import gan_parts as parts
-from cs_gan.data import BatchStream, augmented, batch_indices, positions
+from commands.image_task import ImageTask
+from cs_gan.data import augmented, positions
 from cs_gan.gan import averaged, critic_step, diff_augment, generator_step, mixed_images
 from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
-from cs_gan.report import save_curve, save_grid, save_metrics_csv, save_report
-from cs_gan.training import (
-    CapturedStep,
-    GanConfig,
-    Session,
-    Task,
-    as_plain,
-    read_lines,
-    read_snapshot,
-    run_script,
-    save_snapshot,
-    set_learning_rate,
-)
+from cs_gan.report import save_grid
+from cs_gan.training import GanConfig, Session, read_snapshot, run_script, set_learning_rate
 
 RECIPES = Path(__file__).parent / "configs" / "gan"
 SAMPLES = 64
@@ -47,18 +36,21 @@ PER_CRITIC_STEP = (
 CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
 
 
-class GanTask(Task):
+class GanTask(ImageTask):
     """Generator and critic, their data and optimisers, and a training step.
 
     ``generator`` and ``critic`` may be wrapped for several processes; ``bare_*`` are the networks themselves.
     Everything is checked here, before the first step.
     """
 
+    kind = "gan"
+    config: GanConfig
+
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
         data = parts.data(config, session)
         self.store = data.training()
-        self.model = {"name": config.model.name, "channels": self.store.image_shape[0], **config.model.overrides()}
+        self.model = config.model.arguments(channels=self.store.image_shape[0])
         self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
         self.optimizers = {
             "generator": parts.adam(config, self.bare_generator, session.device),
@@ -77,27 +69,16 @@ class GanTask(Task):
         scored = config.metrics.extractor != "none"
         self.evaluator = data.evaluator(data.reference(self.store), session.device) if scored else None
         self.critic_gap, self.gap_line = parts.critic_gap(config, data, self.store, session.device)
-        self.batches = BatchStream(self._batch, config.data.workers, pin=session.device.type == "cuda")
-        resident = config.data.device == "auto" and self.store.fits(session.device)
-        self.images = self.store.images.to(session.device) if resident else None
         obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
-        capture, self.capture_line = session.capture(obstacle)
-        self.update = CapturedStep(self._update, session.device, capture=capture)
-        self.circumstances = {
-            "draws": "SplitMix64",
-            "processes": session.processes,
-            "images": self.store.fingerprint,
-            "precision": session.precision,
-        }
-        self.images_per_step = config.training.batch_size * config.training.n_critic * session.processes
+        self.prepare_steps(obstacle, batches=config.training.n_critic)
 
     # -- one step ----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Tensor]:
         """``n_critic`` updates of the critic and one of the generator. All draws follow from (seed, step, rank).
 
-        Here the host sets schedules, chooses images and derives random keys. The rest is :meth:`_update`, a function
-        of tensors.
+        Here the host sets schedules, chooses images and derives random keys. The rest is :meth:`one_step`, a
+        function of tensors.
         """
         config, training, session = self.config, self.config.training, self.session
         torch.manual_seed(derive_seed(config.seed, "step", step, session.rank))  # for dropout and similar layers
@@ -113,7 +94,7 @@ class GanTask(Task):
         return self.update(tuple(code and code.N for code in codes), self._inputs(step), held)
 
     def _inputs(self, step: int) -> dict[str, Tensor]:
-        """The tensors that :meth:`_update` takes."""
+        """The tensors that :meth:`one_step` takes."""
         seed, rank, n_critic = self.config.seed, self.session.rank, self.config.training.n_critic
         draws = range(step * n_critic, (step + 1) * n_critic)
         keys = [[derive_seed(seed, *what, draw, rank) for what in PER_CRITIC_STEP] for draw in draws]
@@ -127,9 +108,9 @@ class GanTask(Task):
             inputs["shares"] = torch.tensor(drawn)
         if self.images is None:
             return inputs | {f"real_{i}": self.batches[draw] for i, draw in enumerate(draws)}
-        return inputs | {"where": torch.stack([positions(self._indices(draw).tolist()) for draw in draws])}
+        return inputs | {"where": torch.stack([positions(self.rows(draw).tolist()) for draw in draws])}
 
-    def _update(
+    def one_step(
         self, keys: Tensor, where: Tensor | None = None, shares: Tensor | None = None, **streamed: Tensor
     ) -> dict[str, Tensor]:
         """One step.
@@ -184,17 +165,11 @@ class GanTask(Task):
         self.ema.update_parameters(self.bare_generator)
         return losses
 
-    def _indices(self, draw: int) -> Tensor:  # -> (B,)
-        """The indices of the images in the ``draw``-th batch of this rank."""
-        rank, world = self.session.rank, self.session.processes
-        size, seed = self.config.training.batch_size, self.config.seed
-        return batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
-
-    def _batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
+    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """The ``draw``-th batch of this rank."""
         data = self.config.data
         key = (self.config.seed, draw)
-        return self.store.batch(self._indices(draw), augmentation=key, flip=data.flip, dequantize=data.dequantize)
+        return self.store.batch(self.rows(draw), augmentation=key, flip=data.flip, dequantize=data.dequantize)
 
     # -- between steps -----------------------------------------------------------------------------
 
@@ -241,19 +216,10 @@ class GanTask(Task):
             self.evaluator.features(to_uint8(self.ema.module(z)))
         return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
 
-    def draw(self) -> None:
-        """Update table, curve and report of the run."""
-        folder = self.session.folder
-        if read_lines(folder.metrics):
-            save_metrics_csv(folder.table, folder.metrics)
-            save_curve(folder.curve, folder.metrics)
-        save_report(folder.report, folder.path)
-
-    def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
-        """Save the averaged generator with its recipe."""
-        found = None if scores is None else dict(scores)
-        config = as_plain(self.config)
-        save_snapshot(path, self.ema.module, kind="gan", model=self.model, config=config, step=done, scores=found)
+    @property
+    def result(self) -> nn.Module:
+        """The averaged generator."""
+        return self.ema.module
 
     def extras(self) -> dict[str, float]:
         """The current N/K."""
@@ -275,16 +241,8 @@ class GanTask(Task):
             if coded:
                 weight = getattr(self.config.coded, part).weight
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
-        if self.config.coded.warning and (self.coded_generator or self.coded_critic):
-            lines.append(self.config.coded.warning)
         lines += [self.gap_line] if self.gap_line else []
-        if self.capture_line:
-            lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
-        return lines
-
-    def close(self) -> None:
-        """End the threads that prepare batches."""
-        self.batches.close()
+        return lines + self.notes(self.config.coded, self.coded_critic or self.coded_generator)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,6 @@ with two views of each image. Only the scores use labels.
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from collections.abc import Callable
@@ -21,16 +20,10 @@ from torch import Tensor
 
 from commands.features import feature_scores, labelled_bank, scored
 from commands.one_network import OneNetworkTask
-from cs_gan import CodedSmoothing
 from cs_gan.data.augmentation import scaled
 from cs_gan.randomness import derive_seed
 from cs_gan.ssl import Views, barlow_twins, nt_xent, ssl_step
-from cs_gan.training import (
-    Session,
-    SslConfig,
-    read_snapshot,
-    run_script,
-)
+from cs_gan.training import Session, SslConfig, run_script
 from models import Encoder, build_encoder
 
 RECIPES = Path(__file__).parent / "configs" / "ssl"
@@ -45,13 +38,12 @@ class SslTask(OneNetworkTask):
 
     def __init__(self, config: SslConfig, session: Session) -> None:
         self.load(config, session)
-        self.bank = labelled_bank(config, self.train_store)
-        shape = {"channels": self.train_store.image_shape[0], "image_size": self.train_store.image_shape[-1]}
-        self.model = {key: value for key, value in {**shape, **asdict(config.model)}.items() if value is not None}
+        self.bank = labelled_bank(config, self.store)
+        channels, size, _ = self.store.image_shape
+        self.model = config.model.arguments(channels=channels, image_size=size)
         self.bare = self.build(build_encoder)
         self.views, self.loss = Views(**asdict(config.views)), _loss(config)
-        self.coded = _coded(config, self.bare)
-        self.prepare(config.coded)
+        self.prepare(config.coded, config.coded.active, views=2, weight=config.coded.schedule)
 
     # -- one step ----------------------------------------------------------------------------------
 
@@ -89,7 +81,7 @@ class SslTask(OneNetworkTask):
 
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """A batch without augmentation, because the step draws views from it."""
-        return self.train_store.batch(self.rows(draw))
+        return self.store.batch(self.rows(draw))
 
     # -- between steps -----------------------------------------------------------------------------
 
@@ -98,10 +90,7 @@ class SslTask(OneNetworkTask):
     ) -> dict[str, Any] | None:
         """A linear probe and nearest neighbours on frozen features of held-out images; the same in all processes."""
         start, session = time.perf_counter(), self.session
-        network = copy.deepcopy(self.bare)  # a copy without coded blocks
-        if snapshot is not None:
-            network.load_state_dict(read_snapshot(snapshot).tensors)
-        session.align_buffers(network)
+        network = self.to_score(snapshot)
         found = feature_scores(network.encoder, self.config, self.bank, self.test_store, session.device)
         seconds = time.perf_counter() - start
         return scored(self.config, self.bank, self.test_store, found, seconds, session.processes, about)
@@ -115,7 +104,7 @@ class SslTask(OneNetworkTask):
         """Data, network, method."""
         parameters = sum(p.numel() for p in self.bare.parameters())
         lines = [
-            f"training without labels on {self.train_store.description}",
+            f"training without labels on {self.store.description}",
             f"scored on {self.test_store.description}, with {len(self.bank):,} labels",
             f"{self.config.model.name} with a projector: {parameters:,} parameters; {self.config.method.loss}, "
             f"{self.config.training.steps:,} steps",
@@ -123,9 +112,7 @@ class SslTask(OneNetworkTask):
         if self.coded:
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             lines.append(f"coded at {blocks}, weight {self.config.coded.weight}")
-        if self.capture_line:
-            lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
-        return lines
+        return lines + self.notes(self.config.coded, self.coded)
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -136,16 +123,6 @@ def _loss(config: SslConfig) -> Callable[[Tensor, Tensor], Tensor]:
     if method.loss == "simclr":
         return partial(nt_xent, temperature=method.temperature)
     return partial(barlow_twins, off_diagonal=method.off_diagonal)
-
-
-def _coded(config: SslConfig, network: Encoder) -> CodedSmoothing | None:
-    coded, training = config.coded, config.training
-    if not coded.active:
-        return None
-    seed, both = derive_seed(config.seed, "coded"), 2 * training.batch_size  # views
-    return coded.attach(
-        network, coded.blocks, weight=coded.schedule, seed=seed, steps=training.horizon, batch_size=both
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped]
 
 from cs_gan.training import RunFolder, read_lines
 
@@ -68,37 +69,18 @@ class Run:
                 f"a run ended with exit code {self.process.returncode}:\n{self.output.read_text()[-4000:]}"
             )
 
-    def family(self) -> list[int]:
+    def family(self) -> list[psutil.Process]:
         """The process and all processes that it has started, the launcher first."""
-        return [self.process.pid, *descendants(self.process.pid)]
+        launcher = psutil.Process(self.process.pid)
+        return [launcher, *launcher.children(recursive=True)]
 
-    def kill(self, family: list[int]) -> None:
+    def kill(self, family: list[psutil.Process]) -> None:
         """Send SIGKILL to all of them, and wait until they are gone."""
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
-        while any(alive(pid) for pid in family):
-            time.sleep(POLL)
-
-
-def descendants(pid: int) -> list[int]:
-    """Children, their children and so on. torchrun gives each its own session, so sessions can't be used for this."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended in the meantime
-            # "pid (name) state parent ..."; the name can contain anything
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [child for child, parent in parents.items() if parent == pid]
-    return found + [below for child in found for below in descendants(child)]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process still runs. A zombie doesn't."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+        psutil.wait_procs(family)
 
 
 @dataclass

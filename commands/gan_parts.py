@@ -135,10 +135,6 @@ def adam(config: GanConfig, network: nn.Module, device: torch.device) -> torch.o
 def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | None:
     """The CodedSmoothing of one network, or None. Raises an error now for a code that can't be built."""
     choice, training = getattr(config.coded, part), config.training
-    if not choice.active:
-        return None
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
     seed = derive_seed(config.seed, part)
-    return config.coded.attach(
-        network, choice.blocks, weight=choice.schedule, seed=seed, steps=training.horizon, batch_size=batch
-    )
+    return config.coded.attach(network, choice.active, training, seed, batch, choice.schedule)

@@ -12,7 +12,7 @@ import sklearn.datasets
 import torch
 
 import train_gan
-from commands import gan_parts, one_network
+from commands import gan_parts, image_task
 from cs_gan.data import ImageStore
 from cs_gan.training import Session, list_checkpoints, optimizers, read_checkpoint, read_lines
 from tests.training.recorder import Recorder
@@ -39,9 +39,8 @@ def _plain_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sklearn.datasets, "load_digits", _digits)
     if "drawn" in request.fixturenames:
         return
-    for module in (train_gan, one_network):
-        for name in ("save_curve", "save_report"):
-            monkeypatch.setattr(module, name, lambda *_args: None)
+    for name in ("save_curve", "save_report"):
+        monkeypatch.setattr(image_task, name, lambda *_args: None)
     monkeypatch.setattr(train_gan, "SAMPLES", 4)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 import cs_gan.training.session as session_module
 import evaluate
 import train_gan
+from commands import image_task
 from cs_gan.randomness import normal
 from cs_gan.training import (
     GanConfig,
@@ -143,7 +144,7 @@ def test_a_report_that_cannot_be_drawn_does_not_end_the_run(tmp_path, monkeypatc
     def broken(*_args):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(train_gan, "save_curve", broken)
+    monkeypatch.setattr(image_task, "save_curve", broken)
     with pytest.warns(UserWarning, match="no font"):
         assert run(tmp_path / "run", "--metrics.extractor=digits", "--metrics.num_samples=60") == 0
 
@@ -454,14 +455,14 @@ def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_pat
     config = parse_config(GanConfig, arguments(tmp_path / "run"))
     with ExitStack() as stack:
         task = train_gan.GanTask(config, Session(config, stack))
-        alone = task._batch(0)
+        alone = task.batch(0)
         monkeypatch.setattr(Session, "processes", 2)
         config.training.batch_size = 4
         latents, halves = [], []
         for rank in (0, 1):
             monkeypatch.setattr(Session, "rank", rank)
             latents.append(normal(task._inputs(0)["keys"][0, 0], 4, task.bare_generator.latent_dim))
-            halves.append(task._batch(0))
+            halves.append(task.batch(0))
     assert not torch.equal(*latents)
     assert torch.equal(torch.cat(halves), alone)  # flips and noise included: they belong to the image
 

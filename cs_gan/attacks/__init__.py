@@ -1,10 +1,10 @@
 """Attacks on whole batches, threat models of Randomized Coded Inference, and gates for a robustness claim."""
 
 from cs_gan.attacks.autoattack import apgd, rand, square
-from cs_gan.attacks.defence import DefenceReport, evaluate_defence, measure_defence
-from cs_gan.attacks.evaluation import ResultRow, evaluate_threat, evaluate_threats, exercise_batch_sizes
+from cs_gan.attacks.defence import DefenceReport, evaluate_defence
+from cs_gan.attacks.evaluation import ResultRow, evaluate_threat, exercise_batch_sizes
 from cs_gan.attacks.gates import Gate, Verdict, check_gates, verdict
-from cs_gan.attacks.gradient import fgsm, loss_gradient, pgd
+from cs_gan.attacks.gradient import fgsm, pgd
 from cs_gan.attacks.norms import Ball, eps_from_pixels
 from cs_gan.attacks.scene import Budget, Scene, Trial
 from cs_gan.attacks.scoring import Interval, Score, fixed, fresh, plain, score_predictions, wilson
@@ -28,14 +28,11 @@ __all__ = [
     "eps_from_pixels",
     "evaluate_defence",
     "evaluate_threat",
-    "evaluate_threats",
     "exercise_batch_sizes",
     "fgsm",
     "find_threat",
     "fixed",
     "fresh",
-    "loss_gradient",
-    "measure_defence",
     "pgd",
     "plain",
     "rand",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.attacks.gradient import checked_logits
-from cs_gan.attacks.scoring import Interval, Score, groups, plain, predict, score_predictions, wilson
+from cs_gan.attacks.scoring import Interval, Score, groups, predict, score_predictions, wilson
 from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.randomness import derive_seed, stream
@@ -52,7 +53,9 @@ def evaluate_defence(
     seed: int = 0,
     **options: Any,
 ) -> DefenceReport:
-    """:func:`measure_defence` of a network under RCI, which is detached again.
+    """Plain and defended accuracy side by side, on ``draws`` fresh permutations of every group, and the cost.
+
+    The network isn't attached afterwards.
 
     Args:
         network: (K, *F) -> logits (K, classes).
@@ -65,48 +68,34 @@ def evaluate_defence(
         AttackError: for labels or logits of wrong shape.
     """
     defence = RandomizedCodedInference(network, ratio, votes=votes, reference=reference, seed=seed, **options)
-    try:
-        return measure_defence(defence, images, labels, group_size=group_size, draws=draws, seed=seed)
-    finally:
-        defence.coded.detach()
-
-
-def measure_defence(
-    defence: RandomizedCodedInference,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    group_size: int = 64,
-    draws: int = 10,
-    seed: int = 0,
-) -> DefenceReport:
-    """Plain and defended accuracy side by side, on ``draws`` fresh permutations of every group, and the cost."""
-    slices = list(groups(defence, images, labels, group_size))
-    defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
-    network, blocks = plain(defence), list(defence.coded.blocks.values())
-    right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
-    with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
-        checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
-        predict(defence, lambda _: images[slices[0]], [0], labels)
-        for part in slices:
-            start = clock(images.device)
-            right.append(network(images[part]).argmax(1) == labels[part])
-            spent["plain"] += clock(images.device) - start
-        with PassCounter(*blocks) as counted:
-            for index, part in enumerate(slices):
-                seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
-                batch = images[part]
+    with ExitStack() as stack:
+        stack.callback(defence.coded.detach)
+        slices = list(groups(defence, images, labels, group_size))
+        defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
+        blocks = list(defence.coded.blocks.values())
+        right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
+        with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
+            checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
+            predict(defence, lambda _: images[slices[0]], [0], labels)
+            for part in slices:
                 start = clock(images.device)
-                predicted.append(predict(defence, lambda _: batch, seeds, labels[part]))  # noqa: B023 (called at once)
-                spent["defended"] += clock(images.device) - start
-    served = len(images) * draws
-    return DefenceReport(
-        plain=wilson(torch.cat(right).double().mean().item(), len(images)),
-        defended=score_predictions(torch.cat(predicted, 1), labels),
-        ratio=defence.coded.ratio,
-        votes=defence.votes,
-        group_size=group_size,
-        passes_per_image=counted.samples / (served * len(blocks)),
-        plain_seconds=spent["plain"] / len(images),
-        defended_seconds=spent["defended"] / served,
-    )
+                right.append(network(images[part]).argmax(1) == labels[part])
+                spent["plain"] += clock(images.device) - start
+            with PassCounter(*blocks) as counted:
+                for index, part in enumerate(slices):
+                    seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
+                    batch = images[part]
+                    start = clock(images.device)
+                    predicted.append(predict(defence, lambda _: batch, seeds, labels[part]))  # noqa: B023 (called at once)
+                    spent["defended"] += clock(images.device) - start
+        served = len(images) * draws
+        return DefenceReport(
+            plain=wilson(torch.cat(right).double().mean().item(), len(images)),
+            defended=score_predictions(torch.cat(predicted, 1), labels),
+            ratio=defence.coded.ratio,
+            votes=defence.votes,
+            group_size=group_size,
+            passes_per_image=counted.samples / (served * len(blocks)),
+            plain_seconds=spent["plain"] / len(images),
+            defended_seconds=spent["defended"] / served,
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -131,26 +131,6 @@ def evaluate_threat(
         draws=score.draws, group_size=group_size, seconds=seconds, forward_passes=passes,
         batch_sizes=tuple(dict.fromkeys(part.stop - part.start for part in slices)),
     )  # fmt: skip
-
-
-def evaluate_threats(
-    threats: Iterable[str | ThreatModel],
-    epsilons: Iterable[float],
-    defence: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    budget: Budget,
-    **options: Any,
-) -> Iterator[ResultRow]:
-    """A row for every threat at every eps (replacing that of the budget), each as soon as it is ready.
-
-    Args:
-        options: those of :func:`evaluate_threat`.
-    """
-    epsilons = list(epsilons)
-    for threat in [find_threat(each) if isinstance(each, str) else each for each in threats]:
-        for eps in epsilons:
-            yield evaluate_threat(threat, defence, images, labels, replace(budget, eps=eps), **options)
 
 
 def exercise_batch_sizes(

@@ -116,15 +116,6 @@ class Objective:
         return fooled, loss
 
 
-def loss_gradient(
-    forward: Forward, images: Tensor, labels: Tensor, *, eot: int = 1, loss: str = "cross-entropy"
-) -> Tensor:  # (K, *F), (K,) -> (K, *F)
-    """The gradient in FGSM and PGD: that of the summed losses, averaged over ``eot`` calls of the forward."""
-    check_batch(images, labels)
-    with torch.inference_mode(False), torch.enable_grad():
-        return Objective(forward, labels.clone(), loss, eot).gradient(images.clone())
-
-
 def fgsm(
     forward: Forward,
     images: Tensor,

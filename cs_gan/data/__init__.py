@@ -1,13 +1,13 @@
 """Images by name, from a folder or a zip, decoded once and kept as uint8. Labelled and shifted data for classifiers."""
 
 from cs_gan.data.augmentation import DEQUANTISATION_WIDTH, augmented, positions
-from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt, corrupted
+from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupted
 from cs_gan.data.datasets import DATASET_NAMES, load_images
-from cs_gan.data.labelled import labelled, ordered_batches, split, subset
+from cs_gan.data.labelled import labelled, split, subset
 from cs_gan.data.layout import IMAGE_EXTENSIONS
 from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
-from cs_gan.data.sampling import batch_indices, drawn, epoch_indices
+from cs_gan.data.sampling import batch_indices, drawn
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
 from cs_gan.data.store import ImageStore
 from cs_gan.data.stream import BatchStream
@@ -27,14 +27,11 @@ __all__ = [
     "ImageStore",
     "augmented",
     "batch_indices",
-    "corrupt",
     "corrupted",
     "drawn",
-    "epoch_indices",
     "labelled",
     "load_images",
     "load_shifted",
-    "ordered_batches",
     "positions",
     "split",
     "subset",

@@ -46,60 +46,41 @@ class Corruption:
     meaning: str
 
 
-def corrupt(
-    images: Tensor, name: str, severity: int, *, seed: int = 0, indices: Sequence[int] | None = None
-) -> Tensor:  # (n, C, H, W) uint8 -> the same
-    """Corrupt images. The noise on an image depends only on (seed, name, its index); all severities use the same draw.
+def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> ImageStore:
+    """The store with all images corrupted and the same labels.
+
+    The noise on an image depends only on (seed, name, its index); all severities use the same draw.
 
     Args:
-        images: (n, C, H, W) uint8, not modified.
+        store: the images, not modified.
         name: a key of :data:`CORRUPTIONS`.
         severity: 1 to 5.
         seed: for the noise; the other corruptions draw nothing.
-        indices: the images' indices in their store; 0 ... n - 1 by default.
 
     Raises:
-        DataError: for unknown names or severities, wrong tensors, and saturation of grey images.
+        DataError: for unknown names or severities, and saturation of grey images.
     """
-    _check(images, name, severity)
-    places = range(len(images)) if indices is None else indices
-    if len(places) != len(images):
-        raise DataError(f"corrupt: {len(images)} images but {len(places)} indices. Give one index per image.")
-    damaged = torch.empty_like(images, memory_format=torch.contiguous_format)
-    _fill(damaged, images, name, severity, seed, places)
-    return damaged
-
-
-def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> ImageStore:
-    """The store with all images corrupted and the same labels. Arguments as for :func:`corrupt`."""
     _check(store.images, name, severity)
-    images, mapped = allocate(tuple(store.images.shape))
-    _fill(images, store.images, name, severity, seed, range(len(store)))
+    kind, (images, mapped) = CORRUPTIONS[name], allocate(tuple(store.images.shape))
+    for start in range(0, len(images), _CHUNK):
+        indices = range(start, min(start + _CHUNK, len(images)))
+        generators = [stream(seed, "corruption", name, i) for i in indices] if kind.apply in _DRAWN else []
+        chunk = slice(indices.start, indices.stop)
+        images[chunk] = kind.apply(store.images[chunk], kind.strengths[severity - 1], generators)
     split = f"{store.split}, {name} {severity}"
     return replace(store, images=images, split=split, description=describe(store.name, split, images, mapped))
 
 
-def _fill(target: Tensor, images: Tensor, name: str, severity: int, seed: int, places: Sequence[int]) -> None:
-    kind = CORRUPTIONS[name]
-    strength = kind.strengths[severity - 1]
-    for start in range(0, len(images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        generators = [stream(seed, "corruption", name, i) for i in places[chunk]] if kind.apply in _DRAWN else []
-        target[chunk] = kind.apply(images[chunk], strength, generators)
-
-
 def _check(images: Tensor, name: str, severity: int) -> None:
-    call = f"corrupt({name!r}, {severity=})"
+    call = f"corrupted({name!r}, {severity=})"
     if name not in CORRUPTIONS:
         near = get_close_matches(name, CORRUPTIONS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{call}: known corruptions are {', '.join(CORRUPTIONS)}.{hint}")
     if severity not in SEVERITIES:
         raise DataError(f"{call}: give a severity of 1 to 5.")
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise DataError(
-            f"{call}: images are {images.dtype} of shape {tuple(images.shape)}; give uint8 (n, 1 or 3, H, W)."
-        )
+    if images.shape[1] not in (1, 3):
+        raise DataError(f"{call}: images have {images.shape[1]} channels; give grey or RGB ones.")
     if name == "saturation" and images.shape[1] != 3:
         raise DataError(f"{call}: grey images have no saturation. Choose another corruption.")
 
@@ -154,16 +135,8 @@ def _jpeg(images: Tensor, strength: float, _: Generators) -> Tensor:
     return out
 
 
-def _brightness(images: Tensor, strength: float, _: Generators) -> Tensor:
-    return torch.as_tensor(TF.adjust_brightness(images, strength))
-
-
-def _contrast(images: Tensor, strength: float, _: Generators) -> Tensor:
-    return torch.as_tensor(TF.adjust_contrast(images, strength))
-
-
-def _saturation(images: Tensor, strength: float, _: Generators) -> Tensor:
-    return torch.as_tensor(TF.adjust_saturation(images, strength))
+def _adjusted(function: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, Generators], Tensor]:
+    return lambda images, strength, _: torch.as_tensor(function(images, strength))
 
 
 CORRUPTIONS = {
@@ -173,10 +146,14 @@ CORRUPTIONS = {
     "gaussian_blur": Corruption(_gaussian_blur, (0.02, 0.03, 0.04, 0.055, 0.075), "sigma, the shorter side being 1"),
     "pixelate": Corruption(_pixelate, (0.8, 0.65, 0.5, 0.4, 0.3), "side of the small image, the old one being 1"),
     "jpeg": Corruption(_jpeg, (60, 40, 25, 15, 8), "JPEG quality"),
-    "brightness": Corruption(_brightness, (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
-    "darkness": Corruption(_brightness, (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
-    "contrast": Corruption(_contrast, (0.75, 0.6, 0.45, 0.3, 0.2), "distance from the mean grey, before being 1"),
-    "saturation": Corruption(_saturation, (0.7, 0.5, 0.3, 0.15, 0), "distance from grey, before being 1"),
+    "brightness": Corruption(_adjusted(TF.adjust_brightness), (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
+    "darkness": Corruption(_adjusted(TF.adjust_brightness), (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
+    "contrast": Corruption(
+        _adjusted(TF.adjust_contrast), (0.75, 0.6, 0.45, 0.3, 0.2), "distance from the mean grey, before being 1"
+    ),
+    "saturation": Corruption(
+        _adjusted(TF.adjust_saturation), (0.7, 0.5, 0.3, 0.15, 0), "distance from grey, before being 1"
+    ),
 }
 """All kinds of corruption by name."""
 

@@ -1,8 +1,8 @@
-"""Labelled images for supervised use: checks, balanced subsets, held-out sets, reading in order."""
+"""Labelled images for supervised use: checks, balanced subsets, held-out sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -122,21 +122,6 @@ def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageSto
         for rows, name in zip((rest, held), names, strict=True)
     ]
     return parts[0], parts[1]
-
-
-def ordered_batches(store: ImageStore, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in order and unaugmented: (B, C, H, W) float32 and (B,) int64; the last batch may be short.
-
-    Raises:
-        DataError: at once, if the store has no labels or ``batch_size`` is below 1.
-    """
-    labels = labels_of(store)
-    if batch_size < 1:
-        raise DataError(f"ordered_batches({batch_size=}): give at least 1.")
-    starts = range(0, len(store), batch_size)
-    return (
-        (store.batch(range(i, min(i + batch_size, len(store)))), labels[i : i + batch_size].clone()) for i in starts
-    )
 
 
 def _renumbered(store: ImageStore, labels: Tensor, names: Sequence[str]) -> ImageStore:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -18,16 +19,7 @@ MEMORY_FRACTION = 0.5
 
 def available_memory() -> float:
     """Bytes that this process can still use without swapping: of the machine, or of its container if less."""
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free: float = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        try:  # on other systems: pages free right now, without reclaimable caches
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, OSError, ValueError):
-            # Unknown (Windows, macOS): a guess that is enough for CIFAR-10.
-            free = 4 * 2**30
-    return min(free, _container_memory())
+    return min(psutil.virtual_memory().available, _container_memory())
 
 
 def allocate(shape: tuple[int, ...]) -> tuple[Tensor, bool]:  # -> (*shape) uint8, and whether it is mapped

@@ -11,19 +11,14 @@ from cs_gan.errors import DataError
 from cs_gan.randomness import stream
 
 
-def epoch_indices(n: int, epoch: int, *, seed: int) -> Tensor:  # -> (n,) int64
-    """The order in which epoch number ``epoch`` (from 0) visits ``n`` images: each exactly once."""
-    return _permutation(n, epoch, seed).clone()
-
-
 def batch_indices(
     n: int, batch_size: int, draw: int, *, seed: int, rank: int = 0, world_size: int = 1
 ) -> Tensor:  # -> (batch_size,) int64
     """Rank ``rank``'s share of the ``draw``-th global batch of an endless stream of shuffled epochs.
 
-    The stream is ``epoch_indices(n, 0), epoch_indices(n, 1), ...`` one after another. Draw ``d`` (from 0) takes the
-    next ``batch_size * world_size`` indices, and each rank takes its ``batch_size`` of those. A batch can continue into
-    the next epoch, so no image is dropped. Only in such a draw can an image occur twice.
+    An epoch has every image once. Draw ``d`` (from 0) takes the next ``batch_size * world_size`` indices, and each rank
+    takes its ``batch_size`` of those. A batch can continue into the next epoch, so no image is dropped. Only in such a
+    draw can an image occur twice.
 
     Args:
         n: images in the store, at least 1; it may be smaller than a batch.

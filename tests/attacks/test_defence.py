@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cs_gan import RandomizedCodedInference
-from cs_gan.attacks import Budget, evaluate_defence, evaluate_threat, measure_defence
+from cs_gan.attacks import Budget, evaluate_defence, evaluate_threat
 from cs_gan.errors import AttackError, BatchError, CodeError
 from tests.attacks.networks import batch, mlp
 
@@ -65,9 +65,11 @@ def test_the_network_is_given_back_as_it_was():
 
 def test_it_meets_the_permutations_of_an_attack_with_eps_zero():
     images, labels = batch(10)
-    defence = RandomizedCodedInference(mlp())
-    report = measure_defence(defence, images, labels, group_size=5, draws=4)
-    row = evaluate_threat("eot-1", defence, images, labels, Budget(0.0), group_size=5, draws=4)
+    network = mlp()
+    report = evaluate_defence(network, images, labels, group_size=5, draws=4)
+    row = evaluate_threat(
+        "eot-1", RandomizedCodedInference(network), images, labels, Budget(0.0), group_size=5, draws=4
+    )
     assert report.defended.mean == row.mean
     assert report.defended.majority == row.majority
 

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from cs_gan import RandomizedCodedInference
-from cs_gan.attacks import Budget, evaluate_threat, evaluate_threats, exercise_batch_sizes
+from cs_gan.attacks import Budget, evaluate_threat, exercise_batch_sizes
 from cs_gan.errors import AttackError, BatchError
 from tests.attacks.networks import batch, mlp
 
@@ -41,14 +41,6 @@ class TestRows:
         row = evaluate_threat("eot-1", RandomizedCodedInference(mlp()), *batch(4), BUDGET, draws=2).as_dict()
         assert row["mean_low"] <= row["mean"] <= row["mean_high"]
         assert not any(isinstance(value, dict) for value in row.values())
-
-    def test_a_table_comes_row_by_row(self):
-        rows = evaluate_threats(
-            ["oblivious", "eot-1"], [0.0, 0.1], RandomizedCodedInference(mlp()), *batch(4), BUDGET, draws=2
-        )
-        assert [(row.threat, row.eps) for row in rows] == [
-            ("oblivious", 0.0), ("oblivious", 0.1), ("eot-1", 0.0), ("eot-1", 0.1)
-        ]  # fmt: skip
 
     def test_targets_are_spread_over_the_set(self):
         images, labels = batch(9)

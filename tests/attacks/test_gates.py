@@ -7,7 +7,7 @@ from cs_gan.attacks import (
     Budget,
     ResultRow,
     check_gates,
-    evaluate_threats,
+    evaluate_threat,
     exercise_batch_sizes,
     find_threat,
     verdict,
@@ -180,8 +180,8 @@ def test_rows_of_a_real_evaluation_can_be_judged():
     budget = Budget(0.1, steps=4, queries=5)
     threats = ["oblivious", "wrong_permutation", "true_permutation", "eot-1", "eot-5", "square"]
     options = {"group_size": 4, "draws": 2}
-    rows = list(evaluate_threats(threats, [0.0, 0.1, 2.0], defence, images, labels, budget, **options))
-    fgsm = replace(budget, attack="fgsm")
-    rows += evaluate_threats(["eot-1"], [0.1, 2.0], defence, images, labels, fgsm, **options)
+    planned = [(threat, replace(budget, eps=eps)) for threat in threats for eps in (0.0, 0.1, 2.0)]
+    planned += [("eot-1", replace(budget, eps=eps, attack="fgsm")) for eps in (0.1, 2.0)]
+    rows = [evaluate_threat(threat, defence, images, labels, each, **options) for threat, each in planned]
     rows += exercise_batch_sizes(defence, images, labels, budget, group_size=4)
     assert not any("could not be judged" in gate.evidence for gate in check_gates(rows))

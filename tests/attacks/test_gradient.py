@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cs_gan import RandomizedCodedInference
-from cs_gan.attacks import Ball, eps_from_pixels, fgsm, fresh, loss_gradient, pgd
+from cs_gan.attacks import Ball, eps_from_pixels, fgsm, fresh, pgd
 from cs_gan.attacks.gradient import margin
 from tests.attacks.networks import batch
 
@@ -225,9 +225,9 @@ class TestEot:
     def test_the_gradient_is_the_mean_of_the_gradients_per_draw(self, network):
         images, labels = batch()
         defence = RandomizedCodedInference(network)
-        whole = loss_gradient(fresh(defence, generator(4)), images, labels, eot=5)
+        whole = Objective(fresh(defence, generator(4)), labels, eot=5).gradient(images)
         one_by_one = fresh(defence, generator(4))
-        single = [loss_gradient(one_by_one, images, labels) for _ in range(5)]
+        single = [Objective(one_by_one, labels).gradient(images) for _ in range(5)]
         torch.testing.assert_close(whole, torch.stack(single).mean(0), rtol=1e-12, atol=1e-15)
         assert not torch.equal(single[0], single[1])
 
@@ -240,7 +240,7 @@ class TestEot:
             logits = fresh(defence, generator(4))(x)
             return nn.functional.cross_entropy(logits, labels, reduction="sum").item()
 
-        gradient = loss_gradient(fresh(defence, generator(4)), images, labels)
+        gradient = Objective(fresh(defence, generator(4)), labels).gradient(images)
         h = 1e-6  # double precision: truncation h^2, rounding 1e-16 / h, both below 1e-9
         for index in [(0, 0, 1, 2), (1, 0, 3, 3), (3, 0, 0, 0)]:
             step = torch.zeros_like(images)
@@ -252,7 +252,7 @@ class TestEot:
         """RCI mixes the batch: the joint gradient is not the gradient of a sample's own loss."""
         images, labels = batch()
         defence = RandomizedCodedInference(network)
-        joint = loss_gradient(fresh(defence, generator(4)), images, labels)
+        joint = Objective(fresh(defence, generator(4)), labels).gradient(images)
         own = torch.zeros_like(images)
         for k in range(len(images)):
             x = images.clone().requires_grad_()

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
-from cs_gan.data import CORRUPTIONS, ImageStore, corrupt, corrupted
+from cs_gan.data import CORRUPTIONS, ImageStore, corrupted
 from cs_gan.errors import DataError
 
 NOISE = ("gaussian_noise", "shot_noise", "impulse_noise")
+
+
+def corrupt(images: torch.Tensor, name: str, severity: int, seed: int = 0) -> torch.Tensor:
+    """The corrupted images alone."""
+    return corrupted(ImageStore(images, None, "waves", "waves"), name, severity, seed=seed).images
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_small_grey_images_are_damaged_too(name: str, side: int) -> None:
 def test_an_image_is_damaged_alike_in_any_company(name: str, images: torch.Tensor) -> None:
     state = torch.get_rng_state()
     whole = corrupt(images, name, 3, seed=1)
-    assert torch.equal(corrupt(images[[4, 2]], name, 3, seed=1, indices=[4, 2]), whole[[4, 2]])
+    assert torch.equal(corrupt(images[:2], name, 3, seed=1), whole[:2])
     assert torch.equal(corrupt(images, name, 3, seed=1), whole)
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(corrupt(images, name, 3, seed=2), whole) == (name not in NOISE)
@@ -53,7 +58,6 @@ def test_an_image_is_damaged_alike_in_any_company(name: str, images: torch.Tenso
 def test_more_than_a_chunk_is_keyed_alike() -> None:
     images = torch.full((300, 1, 4, 4), 128, dtype=torch.uint8)
     whole = corrupt(images, "gaussian_noise", 5)
-    assert torch.equal(whole[299:], corrupt(images[:1], "gaussian_noise", 5, indices=[299]))
     assert len({tuple(image.flatten().tolist()) for image in whole}) == 300
 
 
@@ -92,12 +96,10 @@ def test_a_corrupted_store_keeps_labels_and_says_what_was_done(images: torch.Ten
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "gaussian"}, r"corrupt\('gaussian', severity=1\): known .* Did you mean 'gaussian_"),
+        ({"name": "gaussian"}, r"corrupted\('gaussian', severity=1\): known .* Did you mean 'gaussian_"),
         ({"severity": 0}, "give a severity of 1 to 5"),
         ({"severity": 6}, "give a severity of 1 to 5"),
-        ({"images": torch.zeros(2, 3, 8, 8)}, r"torch\.float32 of shape \(2, 3, 8, 8\); give uint8"),
-        ({"images": torch.zeros(2, 4, 8, 8, dtype=torch.uint8)}, r"of shape \(2, 4, 8, 8\)"),
-        ({"indices": [0]}, "6 images but 1 indices"),
+        ({"images": torch.zeros(2, 4, 8, 8, dtype=torch.uint8)}, "images have 4 channels"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str, images: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cs_gan.data import ImageStore, labelled, load_images, ordered_batches, split, subset
+from cs_gan.data import ImageStore, labelled, load_images, split, subset
 from cs_gan.errors import DataError
 
 MakeImages = Callable[..., Path]
@@ -67,7 +67,7 @@ def test_labels_that_do_not_fit_are_refused(labels: list[float], names: tuple[st
 @pytest.mark.parametrize("images", [("a.png", "b.png"), ("cat/a.png", "cat/b.png")])
 def test_data_without_classes_are_told_to_bring_folders(images: tuple[str, ...], make_images: MakeImages) -> None:
     store = load_images("folder", make_images(*images))
-    for use in (labelled, lambda s: subset(s, 2, 0), lambda s: split(s, 1, 0), lambda s: ordered_batches(s, 2)):
+    for use in (labelled, lambda s: subset(s, 2, 0), lambda s: split(s, 1, 0)):
         with pytest.raises(DataError, match=r"folder \(all\): 2 images, .* has no labels.*<root>/train/<class>"):
             use(store)
 
@@ -212,17 +212,3 @@ def test_parts_of_a_mapped_store_may_be_mapped(monkeypatch: pytest.MonkeyPatch, 
 
 
 # -- batches in order ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 10, 100])
-def test_ordered_batches_visit_each_image_once(batch_size: int) -> None:
-    store = make_store(4, 6)
-    batches = list(ordered_batches(store, batch_size))
-    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert torch.equal(torch.cat([images for images, _ in batches]), store.batch(range(10)))
-    assert torch.equal(torch.cat([labels for _, labels in batches]), store.labels)  # type: ignore[arg-type]
-
-
-def test_impossible_batches_are_refused_at_once() -> None:
-    with pytest.raises(DataError, match=r"ordered_batches\(batch_size=0\)"):
-        ordered_batches(make_store(2, 2), 0)

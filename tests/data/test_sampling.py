@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cs_gan.data import batch_indices, drawn, epoch_indices, load_images, subset
+from cs_gan.data import batch_indices, drawn, load_images, subset
 from cs_gan.errors import DataError
 
 
@@ -13,15 +13,15 @@ def test_draws_end_to_end_are_epochs_each_with_every_image_once(n: int, batch: i
     )
     for epoch in range(4):
         part = stream[epoch * n : (epoch + 1) * n]
-        assert torch.equal(part, epoch_indices(n, epoch, seed=3))
+        assert torch.equal(part, batch_indices(n, n, epoch, seed=3))
         assert torch.equal(part.sort().values, torch.arange(n))
 
 
 def test_each_epoch_and_each_seed_has_its_own_order() -> None:
-    first = epoch_indices(100, 0, seed=0)
-    assert not torch.equal(first, epoch_indices(100, 1, seed=0))
-    assert not torch.equal(first, epoch_indices(100, 0, seed=1))
-    assert torch.equal(first, epoch_indices(100, 0, seed=0))
+    first = batch_indices(100, 100, 0, seed=0)
+    assert not torch.equal(first, batch_indices(100, 100, 1, seed=0))
+    assert not torch.equal(first, batch_indices(100, 100, 0, seed=1))
+    assert torch.equal(first, batch_indices(100, 100, 0, seed=0))
 
 
 def test_ranks_share_a_draw_without_overlap_and_make_the_same_batch_as_one_process() -> None:
@@ -41,10 +41,9 @@ def test_a_draw_does_not_depend_on_the_draws_before_it() -> None:
 
 
 def test_writing_into_a_batch_leaves_later_draws_alone() -> None:
-    before = epoch_indices(10, 0, seed=0)
+    before = batch_indices(10, 10, 0, seed=0)
     batch_indices(10, 10, 0, seed=0).zero_()
-    epoch_indices(10, 0, seed=0).zero_()
-    assert torch.equal(epoch_indices(10, 0, seed=0), before)
+    assert torch.equal(batch_indices(10, 10, 0, seed=0), before)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import torch_fidelity  # noqa: F401
 from PIL import Image
 
 import train_gan
+from commands import image_task
 from cs_gan.training import GanConfig, parse_config
 
 torch.set_num_threads(1)
@@ -111,7 +112,7 @@ def run(arguments: list[str], fault: Fault | None, environment: dict[str, str]) 
     train_gan.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
     # Curves and reports take longer than everything else of a toy run.
     nothing: Callable[..., None] = lambda *_args: None
-    train_gan.save_curve = train_gan.save_report = nothing
+    image_task.save_curve = image_task.save_report = nothing
     if fault and fault.rank in (None, int(environment.get("RANK", "0"))):
         fault.install()
     code = train_gan.main(arguments)

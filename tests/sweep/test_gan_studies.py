@@ -33,7 +33,7 @@ def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
     sweep = read_sweep(path)
     for run in plan(sweep, tmp_path)[: len(plan(sweep, tmp_path)) // len(sweep.seeds)]:
         config = parse_config(GanConfig, run.command[2:])
-        networks = build_gan(**{"name": config.model.name, **config.model.overrides()})
+        networks = build_gan(**config.model.arguments())
         for network, part in zip(networks, (config.coded.generator, config.coded.critic), strict=True):
             if part.blocks:
                 CodedSmoothing(network, part.blocks).detach()
@@ -42,7 +42,7 @@ def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["gan_cifar10", "gan_cifar10_paper32"])
 def test_the_first_and_the_last_arm_run_on_digits(name, bench, in_this_process, monkeypatch):
-    monkeypatch.setattr("train_gan.save_curve", lambda *_, **__: None)  # most of the time of such a run
+    monkeypatch.setattr("commands.image_task.save_curve", lambda *_, **__: None)  # most of the time of such a run
     content = yaml.safe_load((ROOT / f"configs/studies/{name}.yaml").read_text())
     cases = list(content["cases"].items())
     content |= {"cases": dict([cases[0], cases[-1]]), "seeds": 1, "fixed": flatten(TOY)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cs_gan.randomness import derive_seed
-from cs_gan.training.recipes.sections import CodeConfig, DataConfig, LoopConfig, RunConfig, names_of, require
+from cs_gan.training.recipes.keys import above_0, at_least, below_1, checked, names_of, require
+from cs_gan.training.recipes.sections import CodeConfig, DataConfig, LoopConfig, ModelConfig, RunConfig
 
 
 @dataclass
@@ -28,14 +29,11 @@ class LabelledDataConfig(DataConfig):
     name: str = "cifar10"
     flip: bool = True
     dequantize: bool = False
-    crop: int = 4
-    holdout: int = 0
+    crop: int = at_least(0, 4)
+    holdout: int = at_least(0, 0)
     evaluate_on: Literal["test", "validation"] = "test"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.crop >= 0, "data.crop", self.crop, "0 or more")
-        require(self.holdout >= 0, "data.holdout", self.holdout, "0 or more")
         missing = self.evaluate_on == "validation" and not self.holdout
         require(not missing, "data.holdout", self.holdout, "above 0 where data.evaluate_on is validation")
 
@@ -48,16 +46,11 @@ class LabelledDataConfig(DataConfig):
 
 
 @dataclass
-class ClassifierModelConfig:
+class ClassifierModelConfig(ModelConfig):
     """The network: a name of ``models.CLASSIFIER_NAMES``, and settings that differ from its defaults."""
 
     name: str = "resnet20"
-    width: int | None = None
     dropout: float | None = None
-
-    def overrides(self) -> dict[str, Any]:
-        """The keyword arguments of ``models.build_classifier`` that are set."""
-        return {k: v for k, v in asdict(self).items() if k != "name" and v is not None}
 
 
 @dataclass
@@ -74,24 +67,18 @@ class ClassifierTrainingConfig(LoopConfig):
         warmup: fraction of the steps over which the learning rate grows from 0.
     """
 
-    batch_size: int = 128
-    epochs: float | None = None
+    batch_size: int = at_least(1, 128)
+    epochs: float | None = above_0(None)
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    learning_rate: float = above_0(0.1)
+    momentum: float = below_1(0.9)
+    weight_decay: float = at_least(0, 5e-4)
     nesterov: bool = True
     decay: Literal["constant", "cosine"] = "cosine"
-    warmup: float = 0.0
+    warmup: float = below_1(0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.epochs is None or self.epochs > 0, "training.epochs", self.epochs, "above 0, or null")
-        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
-        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "in [0, 1)")
-        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
-        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "in [0, 1)")
-        self._require_rate(self.decay)
         require(not self.nesterov or self.momentum > 0, "training.nesterov", True, "false where momentum is 0")
 
 
@@ -104,12 +91,8 @@ class MixConfig:
         probability: probability that a batch is mixed.
     """
 
-    alpha: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.alpha >= 0, "mix alpha", self.alpha, "0 (off) or more")
-        require(0 < self.probability <= 1, "mix probability", self.probability, "in (0, 1]")
+    alpha: float = at_least(0, 0.0)
+    probability: float = checked(1.0, lambda probability: 0 < probability <= 1, "in (0, 1]")
 
 
 @dataclass
@@ -124,7 +107,6 @@ class ManifoldMixConfig(MixConfig):
     blocks: list[str] | str = field(default_factory=lambda: ["", "blocks.0", "blocks.1"])
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.blocks, str):
             self.blocks = names_of(self.blocks)
 
@@ -142,13 +124,11 @@ class CodedClassifierConfig(CodeConfig):
     """
 
     blocks: list[str] | str = field(default_factory=list)
-    mu: float = 0.5
+    mu: float = below_1(0.5)
     against: Literal["outputs", "labels"] = "outputs"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.blocks = names_of(self.blocks)
-        require(0 <= self.mu < 1, "method.coded.mu", self.mu, "in [0, 1)")
         if self.against == "labels" and self.blocks:
             whole = 'made of "" alone, the whole network, whose outputs are logits: labels have no other block\'s shape'
             require(self.blocks == [""], "method.coded.blocks with against=labels", self.blocks, whole)
@@ -168,18 +148,15 @@ class MethodConfig:
         coded: coded-smoothing.
     """
 
-    label_smoothing: float = 0.0
-    logit_norm: float = 0.0
-    jacobian: float = 0.0
+    label_smoothing: float = below_1(0.0)
+    logit_norm: float = at_least(0, 0.0)
+    jacobian: float = at_least(0, 0.0)
     mixup: MixConfig = field(default_factory=MixConfig)
     cutmix: MixConfig = field(default_factory=MixConfig)
     manifold_mixup: ManifoldMixConfig = field(default_factory=ManifoldMixConfig)
     coded: CodedClassifierConfig = field(default_factory=CodedClassifierConfig)
 
     def __post_init__(self) -> None:
-        require(0 <= self.label_smoothing < 1, "method.label_smoothing", self.label_smoothing, "in [0, 1)")
-        for key in ("logit_norm", "jacobian"):
-            require(getattr(self, key) >= 0, f"method.{key}", getattr(self, key), "0 or more")
         mixes = [key for key in ("mixup", "cutmix", "manifold_mixup") if getattr(self, key).alpha > 0]
         require(len(mixes) <= 1, "method", ", ".join(mixes), "at most one of mixup, cutmix and manifold_mixup")
 
@@ -201,14 +178,14 @@ class AccuracyConfig:
             cifar10_c, corruptions are read from its folder and not computed.
     """
 
-    batch_size: int = 256
+    batch_size: int = at_least(1, 256)
     rci_ratio: float | None = 1.5
     rci_blocks: list[str] | str = field(default_factory=lambda: [""])
-    rci_votes: int = 1
-    rci_group: int = 128
+    rci_votes: int = at_least(1, 1)
+    rci_group: int = at_least(2, 128)
     fgsm: list[float] = field(default_factory=list)
     corruptions: list[str] | str = field(default_factory=list)
-    severity: int = 3
+    severity: int = checked(3, lambda severity: 1 <= severity <= 5, "1 to 5")
     shifted: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -217,14 +194,10 @@ class AccuracyConfig:
         require(
             len(self.rci_blocks) > 0, "metrics.rci_blocks", self.rci_blocks, "one block or more; rci_ratio=null is off"
         )
-        for key in ("batch_size", "rci_votes"):
-            require(getattr(self, key) >= 1, f"metrics.{key}", getattr(self, key), "at least 1")
-        require(self.rci_group >= 2, "metrics.rci_group", self.rci_group, "at least 2")
-        ratio, smallest = self.rci_ratio, 2 / self.rci_group
+        ratio, smallest = self.rci_ratio, 2 / max(self.rci_group, 1)
         fits = ratio is None or ratio >= smallest
         require(fits, "metrics.rci_ratio", ratio, f"at least {smallest:g}, so that N is at least 2")
         require(all(0 <= eps <= 1 for eps in self.fgsm), "metrics.fgsm", self.fgsm, "radii from 0 to 1")
-        require(1 <= self.severity <= 5, "metrics.severity", self.severity, "1 to 5")
 
 
 @dataclass

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cs_gan.core import Linear
 from cs_gan.core.schedule import Schedule
 from cs_gan.errors import ConfigError
-from cs_gan.training.recipes.sections import CodeConfig, LoopConfig, RunConfig, names_of, require
+from cs_gan.training.recipes.keys import above_0, at_least, below_1, checked, names_of, require
+from cs_gan.training.recipes.sections import CodeConfig, LoopConfig, ModelConfig, RunConfig
 
 POLICY = ("color", "translation", "cutout")
 
 
 @dataclass
-class ModelConfig:
+class GanModelConfig(ModelConfig):
     """The pair of networks: a name of ``models.GAN_NAMES``, and settings that differ from its defaults."""
 
     name: str = "dcgan16"
-    width: int | None = None
     latent_dim: int | None = None
-
-    def overrides(self) -> dict[str, int]:
-        """The keyword arguments of ``models.build_gan`` that are set."""
-        return {k: v for k, v in asdict(self).items() if k != "name" and v is not None}
 
 
 @dataclass
@@ -43,24 +39,13 @@ class GanTrainingConfig(LoopConfig):
     """
 
     loss: Literal["wasserstein", "hinge", "non-saturating", "relativistic"] = "wasserstein"
-    generator_batch_size: int | None = None
-    n_critic: int = 5
-    gradient_penalty: float = 10.0
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.9)
+    generator_batch_size: int | None = above_0(None)
+    n_critic: int = at_least(1, 5)
+    gradient_penalty: float = at_least(0, 10.0)
+    learning_rate: float = above_0(2e-4)
+    betas: tuple[float, float] = checked((0.0, 0.9), lambda betas: all(0 <= beta < 1 for beta in betas), "in [0, 1)")
     decay: Literal["constant", "linear"] = "constant"
-    ema_decay: float = 0.999
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.n_critic >= 1, "training.n_critic", self.n_critic, "at least 1")
-        require(self.gradient_penalty >= 0, "training.gradient_penalty", self.gradient_penalty, "0 or more")
-        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
-        self._require_rate(self.decay)
-        require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
-        require(all(0 <= beta < 1 for beta in self.betas), "training.betas", self.betas, "in [0, 1)")
-        value = self.generator_batch_size
-        require(value is None or value > 0, "training.generator_batch_size", value, "above 0, or null")
+    ema_decay: float = below_1(0.999)
 
 
 @dataclass
@@ -72,8 +57,8 @@ class ConsistencyConfig:
         fake_weight: weight for fake images (both together are bCR); 10 is usual.
     """
 
-    weight: float = 0.0
-    fake_weight: float = 0.0
+    weight: float = at_least(0, 0.0)
+    fake_weight: float = at_least(0, 0.0)
 
 
 @dataclass
@@ -85,11 +70,8 @@ class LeCamConfig:
         decay: decay of the moving averages.
     """
 
-    weight: float = 0.0
-    decay: float = 0.99
-
-    def __post_init__(self) -> None:
-        require(0 <= self.decay < 1, "critic.lecam.decay", self.decay, "in [0, 1)")
+    weight: float = at_least(0, 0.0)
+    decay: float = below_1(0.99)
 
 
 @dataclass
@@ -101,7 +83,7 @@ class FeatureNormConfig:
         block: name of the critic's block.
     """
 
-    weight: float = 0.0
+    weight: float = at_least(0, 0.0)
     block: str = "blocks.1"
 
 
@@ -117,22 +99,13 @@ class CriticConfig:
         consistency, lecam, feature_norm: sections.
     """
 
-    r1: float = 0.0
-    r2: float = 0.0
+    r1: float = at_least(0, 0.0)
+    r2: float = at_least(0, 0.0)
     spectral_norm: bool = False
-    mixup: float = 0.0
+    mixup: float = at_least(0, 0.0)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     lecam: LeCamConfig = field(default_factory=LeCamConfig)
     feature_norm: FeatureNormConfig = field(default_factory=FeatureNormConfig)
-
-    def __post_init__(self) -> None:
-        weights = {
-            **{"r1": self.r1, "r2": self.r2, "mixup": self.mixup},
-            **{"consistency.weight": self.consistency.weight, "consistency.fake_weight": self.consistency.fake_weight},
-            **{"lecam.weight": self.lecam.weight, "feature_norm.weight": self.feature_norm.weight},
-        }
-        for key, weight in weights.items():
-            require(weight >= 0, f"critic.{key}", weight, "0 or more")
 
 
 @dataclass
@@ -163,19 +136,16 @@ class CodedBlocksConfig:
     """
 
     blocks: list[str] | str = field(default_factory=list)
-    weight: float = 0.1
-    weight_end: float | None = None
+    weight: float = at_least(0, 0.1)
+    weight_end: float | None = at_least(0, None)
 
     def __post_init__(self) -> None:
         self.blocks = names_of(self.blocks)
-        for key in ("weight", "weight_end"):
-            value = getattr(self, key)
-            require(value is None or value >= 0, f"coded.*.{key}", value, "0 or more")
 
     @property
-    def active(self) -> bool:
-        """Whether a block is coded."""
-        return bool(self.blocks) and bool(self.weight or self.weight_end)
+    def active(self) -> list[str] | str:
+        """The blocks; none without a weight."""
+        return self.blocks if self.weight or self.weight_end else []
 
     @property
     def schedule(self) -> Schedule:
@@ -222,17 +192,14 @@ class MetricsConfig:
     """
 
     extractor: str = "digits"
-    num_samples: int = 2000
-    final_samples: int | None = None
+    num_samples: int = at_least(4, 2000)
+    final_samples: int | None = at_least(4, None)
     reference: Literal["train", "test", "all"] = "train"
     num_reference: int | None = None
     weights: str | None = None
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        require(self.num_samples >= 4, "metrics.num_samples", self.num_samples, "at least 4")
-        value = self.final_samples
-        require(value is None or value >= 4, "metrics.final_samples", value, "at least 4, or null")
         if self.weights:
             self.weights = os.path.expanduser(self.weights)
 
@@ -255,7 +222,7 @@ class GanConfig(RunConfig):
     """
 
     training: GanTrainingConfig = field(default_factory=GanTrainingConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: GanModelConfig = field(default_factory=GanModelConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     coded: CodedConfig = field(default_factory=CodedConfig)

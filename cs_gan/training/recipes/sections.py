@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from cs_gan.core import CodedSmoothing, Linear
 from cs_gan.core.batch import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
-from cs_gan.errors import ConfigError
+from cs_gan.training.recipes.keys import above_0, at_least, check, checked, names_of, require
 
 
 @dataclass
@@ -42,14 +42,22 @@ class DataConfig:
     flip: bool = False
     dequantize: bool = True
     limit: int | None = None
-    limit_seed: int | None = None
-    workers: int = 0
+    limit_seed: int | None = checked(None, lambda seed: 0 <= seed < 2**63, "0 or more, below 2^63, or null")
+    workers: int = at_least(0, 0)
     device: Literal["auto", "cpu"] = "auto"
 
-    def __post_init__(self) -> None:
-        seed = self.limit_seed
-        require(seed is None or 0 <= seed < 2**63, "data.limit_seed", seed, "0 or more, below 2^63, or null")
-        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+@dataclass
+class ModelConfig:
+    """The network, or the pair of networks: a name, and settings that differ from its defaults."""
+
+    name: str = ""
+    width: int | None = None
+
+    def arguments(self, **shape: int) -> dict[str, Any]:
+        """The keyword arguments that build it for images of this shape."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"name": self.name, **shape, **given}
 
 
 @dataclass
@@ -73,46 +81,34 @@ class LoopConfig:
         max_minutes: stop after this time, with a checkpoint; null is never.
     """
 
-    steps: int = 100_000
-    schedule_steps: int | None = None
-    batch_size: int = 64
-    mixed_precision: str | None = None
+    steps: int = at_least(1, 100_000)
+    schedule_steps: int | None = at_least(1, None)
+    batch_size: int = at_least(1, 64)
+    mixed_precision: str | None = checked(
+        None,
+        lambda precision: precision in ("no", "bf16"),
+        "'no', 'bf16' or null: in fp16 the second derivatives of a gradient penalty overflow",
+    )
     tf32: bool = True
     cuda_graph: Literal["auto", "off"] = "auto"
     deterministic: bool = True
-    checkpoint_every: int = 1000
-    sample_every: int = 500
-    evaluate_every: int = 1000
-    log_every: int = 50
-    keep_checkpoints: int = 2
-    max_minutes: float | None = None
+    checkpoint_every: int = at_least(0, 1000)
+    sample_every: int = at_least(0, 500)
+    evaluate_every: int = at_least(0, 1000)
+    log_every: int = at_least(1, 50)
+    keep_checkpoints: int = at_least(1, 2)
+    max_minutes: float | None = above_0(None)
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "log_every", "keep_checkpoints"):
-            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
-        for key in ("checkpoint_every", "sample_every", "evaluate_every"):
-            require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "0 or more")
-        scheduled = self.schedule_steps
-        require(scheduled is None or scheduled >= 1, "training.schedule_steps", scheduled, "at least 1, or null")
-        precision = self.mixed_precision
-        require(
-            precision in (None, "no", "bf16"),
-            "training.mixed_precision",
-            precision,
-            "'no', 'bf16' or null: in fp16 the second derivatives of a gradient penalty overflow",
-        )
-        require(self.max_minutes is None or self.max_minutes > 0, "training.max_minutes", self.max_minutes, "above 0")
+        # With a learning rate that decays, it would be 0 before the last step.
+        held, decay = self.schedule_steps, getattr(self, "decay", "constant")
+        expected = f"null where training.decay is {decay}: the learning rate would be 0 after them"
+        require(held is None or decay == "constant", "training.schedule_steps", held, expected)
 
     @property
     def horizon(self) -> int:
         """The step at which schedules reach their end."""
         return self.schedule_steps or self.steps
-
-    def _require_rate(self, decay: str) -> None:
-        """Refuse a learning rate that reaches 0 before the last step."""
-        held = self.schedule_steps
-        expected = f"null where training.decay is {decay}: the learning rate would be 0 after them"
-        require(held is None or decay == "constant", "training.schedule_steps", held, expected)
 
 
 @dataclass
@@ -131,7 +127,7 @@ class CodeConfig:
 
     ratio_start: float = 1.0
     ratio_end: float = 1.5
-    levels: int | None = None
+    levels: int | None = at_least(2, None)
     every: int = 1
     nodes: str = "chebyshev"
     spline: str = "natural"
@@ -141,38 +137,36 @@ class CodeConfig:
     share_dropout: bool = False
     stop_gradient: Literal["none", "outputs", "decoded"] = "none"
 
-    def __post_init__(self) -> None:
-        require(self.levels is None or self.levels >= 2, "coded.levels", self.levels, "at least 2, or null")
-
     def attach(
         self,
         network: nn.Module,
         blocks: Sequence[str],
-        *,
-        weight: Schedule = 1.0,
+        training: LoopConfig,
         seed: int,
-        steps: int,
         batch_size: int,
-    ) -> CodedSmoothing:
-        """Attach coded-smoothing to blocks of a network, with the recipe's code.
+        weight: Schedule = 1.0,
+    ) -> CodedSmoothing | None:
+        """Attach coded-smoothing to blocks of a network, with the recipe's code. None without blocks.
 
         Args:
             blocks: names or patterns of blocks.
-            weight: the penalty's weight, a number or a schedule.
+            training: the length of its schedules.
             seed: seed of random nodes.
-            steps: number of steps over which schedules run.
             batch_size: number of samples that are coded together, K.
+            weight: the penalty's weight, a number or a schedule.
 
         Raises:
             BlockError: if the network has no such block, or a block can't be coded.
             CodeError: if a code can't be built. This is checked now for the first and the last step.
         """
+        if not blocks:
+            return None
         ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
         names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
         given = {name: getattr(self, name) for name in names} | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
         smoothing = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **given)
-        for step in (0, steps):
-            smoothing.set_step(step, steps)
+        for step in (0, training.horizon):
+            smoothing.set_step(step, training.horizon)
             smoothing.code(batch_size)
         return smoothing
 
@@ -230,25 +224,9 @@ class RunConfig:
         if self.output_dir is not None:
             self.output_dir = os.path.expanduser(self.output_dir)
         self.resume = os.path.expanduser(self.resume)
+        check(self)
 
     @property
     def scheduled(self) -> bool:
         """Whether a step depends on the total number of steps."""
         raise NotImplementedError
-
-
-def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise an error that names the key and its value.
-
-    Raises:
-        ConfigError: if ``holds`` is false.
-    """
-    if not holds:
-        raise ConfigError(f"{key} = {value!r} must be {expected}.")
-
-
-def names_of(given: list[str] | str) -> list[str]:
-    """A list from a list, or from names separated by commas."""
-    if isinstance(given, str):
-        return [name for part in given.split(",") if (name := part.strip())]
-    return given

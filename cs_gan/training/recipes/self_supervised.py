@@ -7,7 +7,8 @@ from typing import Literal
 
 from cs_gan.training.recipes.classifier import ClassifierModelConfig, ClassifierTrainingConfig, LabelledDataConfig
 from cs_gan.training.recipes.gan import CodedBlocksConfig
-from cs_gan.training.recipes.sections import CodeConfig, RunConfig, require
+from cs_gan.training.recipes.keys import above_0, at_least, checked, require
+from cs_gan.training.recipes.sections import CodeConfig, RunConfig
 
 
 @dataclass
@@ -38,34 +39,22 @@ class EncoderConfig(ClassifierModelConfig):
     """
 
     name: str = "preact_resnet18"
-    projector_layers: int = 2
-    projector_width: int = 512
-    projector_dim: int = 128
-
-    def __post_init__(self) -> None:
-        for key in ("projector_layers", "projector_width", "projector_dim"):
-            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+    projector_layers: int = at_least(1, 2)
+    projector_width: int = at_least(1, 512)
+    projector_dim: int = at_least(1, 128)
 
 
 @dataclass
 class ViewsConfig:
     """The two views of an image: the arguments of ``cs_gan.ssl.Views``."""
 
-    crop_scale: float = 0.2
-    crop_ratio: float = 4 / 3
-    turn: float = 0.0
+    crop_scale: float = checked(0.2, lambda scale: 0 < scale <= 1, "in (0, 1]; 1 is no crop")
+    crop_ratio: float = at_least(1, 4 / 3)
+    turn: float = checked(0.0, lambda turn: 0 <= turn <= 180, "0 to 180 degrees")
     flip: bool = True
-    jitter: float = 0.5
-    grey: float = 0.2
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(0 < self.crop_scale <= 1, "views.crop_scale", self.crop_scale, "in (0, 1]; 1 is no crop")
-        require(self.crop_ratio >= 1, "views.crop_ratio", self.crop_ratio, "1 or more")
-        require(0 <= self.turn <= 180, "views.turn", self.turn, "0 to 180 degrees")
-        require(0 <= self.jitter <= 1.25, "views.jitter", self.jitter, "0 to 1.25, where brightness can fall to 0")
-        require(0 <= self.grey <= 1, "views.grey", self.grey, "a share, 0 to 1")
-        require(self.noise >= 0, "views.noise", self.noise, "0 or more")
+    jitter: float = checked(0.5, lambda jitter: 0 <= jitter <= 1.25, "0 to 1.25, where brightness can fall to 0")
+    grey: float = checked(0.2, lambda grey: 0 <= grey <= 1, "a share, 0 to 1")
+    noise: float = at_least(0, 0.0)
 
 
 @dataclass
@@ -79,12 +68,8 @@ class SslMethodConfig:
     """
 
     loss: Literal["simclr", "barlow_twins"] = "simclr"
-    temperature: float = 0.5
-    off_diagonal: float = 0.005
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, "method.temperature", self.temperature, "above 0")
-        require(self.off_diagonal >= 0, "method.off_diagonal", self.off_diagonal, "0 or more")
+    temperature: float = above_0(0.5)
+    off_diagonal: float = at_least(0, 0.005)
 
 
 @dataclass
@@ -96,10 +81,6 @@ class SslCodedConfig(CodedBlocksConfig, CodeConfig):
             in a list is the whole network.
         weight, weight_end: weight of the penalty, as in a GAN.
     """
-
-    def __post_init__(self) -> None:
-        CodedBlocksConfig.__post_init__(self)
-        CodeConfig.__post_init__(self)
 
 
 @dataclass
@@ -115,18 +96,11 @@ class FeatureScoresConfig:
         batch_size: images per forward pass.
     """
 
-    labels: int | None = None
-    k: int = 200
-    knn_temperature: float = 0.07
-    probe_decay: float = 1e-3
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        require(self.labels is None or self.labels >= 2, "metrics.labels", self.labels, "at least 2, or null")
-        for key in ("k", "batch_size"):
-            require(getattr(self, key) >= 1, f"metrics.{key}", getattr(self, key), "at least 1")
-        require(self.knn_temperature > 0, "metrics.knn_temperature", self.knn_temperature, "above 0")
-        require(self.probe_decay >= 0, "metrics.probe_decay", self.probe_decay, "0 or more")
+    labels: int | None = at_least(2, None)
+    k: int = at_least(1, 200)
+    knn_temperature: float = above_0(0.07)
+    probe_decay: float = at_least(0, 1e-3)
+    batch_size: int = at_least(1, 256)
 
 
 @dataclass
