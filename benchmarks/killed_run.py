@@ -80,7 +80,16 @@ class Run:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-        psutil.wait_procs(family)
+        while any(alive(process) for process in family):
+            time.sleep(POLL)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process still runs. A zombie doesn't."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass

@@ -10,19 +10,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 import cs_gan.training.resume as resume_module
 import train_gan
-from benchmarks.killed_run import alive, descendants
+from benchmarks.killed_run import alive
 from benchmarks.same_runs import compare
 from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot
 from tests.reliability.child import Fault
@@ -402,12 +402,11 @@ def test_torchrun_ends_within_a_minute_of_a_kill_and_the_run_resumes_to_the_bit(
         assert process.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    ranks = descendants(process.pid)
-    victim = next(pid for pid in ranks if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-    os.kill(victim, signal.SIGKILL)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
     start = time.monotonic()
     assert process.wait(timeout=60) != 0
-    assert not any(alive(pid) for pid in ranks)
+    assert not any(alive(rank) for rank in ranks)
     with capsys.disabled():
         print(f"\ntorchrun and the other process ended {time.monotonic() - start:.1f} s after the kill")
     # Grids drawn under torchrun are of full size, those of the forked processes smaller.

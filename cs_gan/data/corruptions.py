@@ -149,10 +149,10 @@ CORRUPTIONS = {
     "brightness": Corruption(_adjusted(TF.adjust_brightness), (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
     "darkness": Corruption(_adjusted(TF.adjust_brightness), (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
     "contrast": Corruption(
-        _adjusted(TF.adjust_contrast), (0.75, 0.6, 0.45, 0.3, 0.2), "distance from the mean grey, before being 1"
+        _adjusted(TF.adjust_contrast), (0.75, 0.6, 0.45, 0.3, 0.2), "factor on the distance from the mean grey"
     ),
     "saturation": Corruption(
-        _adjusted(TF.adjust_saturation), (0.7, 0.5, 0.3, 0.15, 0), "distance from grey, before being 1"
+        _adjusted(TF.adjust_saturation), (0.7, 0.5, 0.3, 0.15, 0), "factor on the distance from grey"
     ),
 }
 """All kinds of corruption by name."""

@@ -19,7 +19,8 @@ MEMORY_FRACTION = 0.5
 
 def available_memory() -> float:
     """Bytes that this process can still use without swapping: of the machine, or of its container if less."""
-    return min(psutil.virtual_memory().available, _container_memory())
+    free: int = psutil.virtual_memory().available
+    return min(free, _container_memory())
 
 
 def allocate(shape: tuple[int, ...]) -> tuple[Tensor, bool]:  # -> (*shape) uint8, and whether it is mapped

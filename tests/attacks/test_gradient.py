@@ -6,7 +6,7 @@ from torch import nn
 
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import Ball, eps_from_pixels, fgsm, fresh, pgd
-from cs_gan.attacks.gradient import margin
+from cs_gan.attacks.gradient import Objective, margin
 from tests.attacks.networks import batch
 
 NORMS = ("linf", "l2")

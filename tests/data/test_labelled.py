@@ -209,6 +209,3 @@ def test_parts_of_a_mapped_store_may_be_mapped(monkeypatch: pytest.MonkeyPatch, 
     mapped = subset(store, 20, seed=0)
     assert "in a mapped file" in mapped.description
     assert torch.equal(mapped.images, plain.images)
-
-
-# -- batches in order ------------------------------------------------------------------------------
