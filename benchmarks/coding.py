@@ -8,7 +8,6 @@ dense and in blocks. The largest is compared with a training step of a ResNet-18
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import sys
 import time
@@ -37,7 +36,6 @@ from benchmarks.timing import (
     report,
     rows_of,
     synchronised,
-    table,
     width_of,
 )
 from benchmarks.wgan_step import N_CRITIC
@@ -203,7 +201,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64, help="K")
     parser.add_argument("--repeats", type=int, default=7, help="rounds of critic steps; 4 times as many for the rest")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--csv", type=Path, help="write the table to this file")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 4096], help="batch sizes K of large codes"
     )
@@ -232,9 +229,6 @@ def main(arguments: list[str] | None = None) -> None:
     share = f"FLOPs of encode + decode at N = {max(RATIOS)} K, of the step's forwards alone"
     title = f"{options.network}, batch {options.batch}, {clock.__name__}"
     report(title, rows + large, device, options.json, **{share: f"{coded / forward:.2%}"} | figures)
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows(table(rows + large))
 
 
 def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[Row], dict[str, float]]:

@@ -30,7 +30,7 @@ from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.metrics.cache import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
-from cs_gan.training import ClassifierConfig, Snapshot, parse_config, read_snapshot
+from cs_gan.training import ClassifierConfig, Snapshot, find_snapshot, parse_config, read_snapshot
 from cs_gan.training.run_folder import Row
 from models import Classifier, build_classifier
 
@@ -59,13 +59,8 @@ class Bench:
         self.reference = self.bank if len(self.bank) else None
 
     def _other(self, name: str) -> tuple[Path, Snapshot, Classifier]:
-        path: Path = getattr(self.job.arguments, name)
-        path = path / "snapshot.safetensors" if path.is_dir() else path
+        path = find_snapshot(getattr(self.job.arguments, name), best=False)
         snapshot = read_snapshot(path)
-        if snapshot.kind != "classifier":
-            raise ConfigError(
-                f"--{name} {path} holds a network of kind {snapshot.kind!r}: give a classifier's snapshot."
-            )
         network = classifier_of(snapshot, path, self.job.device)
         mine, its = ((each.num_classes, each.input_shape) for each in (self.network, network))
         if mine != its:

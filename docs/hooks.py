@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,5 @@ def trained(recipe: dict[str, Any]) -> list[str]:
 
 def comment(text: str) -> str:
     """The comment that a YAML file begins with, as one line."""
-
-    def lines() -> Iterator[str]:
-        for line in text.splitlines():
-            if not line.startswith("#"):
-                return
-            yield line.lstrip("# ")
-
-    return " ".join(lines()).replace("|", "\\|")
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).replace("|", "\\|")

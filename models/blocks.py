@@ -102,9 +102,7 @@ class UpsampleConv(nn.Conv2d):
 
 def upsample(x: Tensor, upsampling: Upsampling) -> Tensor:  # (B, C, H, W) -> (B, C, 2H, 2W)
     """Double height and width."""
-    if upsampling == "nearest":
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=2.0, mode=upsampling)
 
 
 class LayerNorm(nn.GroupNorm):

@@ -16,9 +16,9 @@ from cs_gan.report.groups import (
     repeated_seeds,
     score_conflicts,
 )
-from cs_gan.report.page import Frame, frame, with_spread, write_page
+from cs_gan.report.page import newest, with_spread, write_page
 from cs_gan.report.panels import at_common_steps, score_panels
-from cs_gan.report.run import Evaluation, Run, best, read_run, score_names
+from cs_gan.report.run import Evaluation, best, read_run, score_names
 from cs_gan.report.svg import layout
 
 
@@ -66,7 +66,7 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
         complete=complete,
         last=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, last, strict=True)],
         best=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, top, strict=True)],
-        pictures=[(i, _newest(run)) for i, group in enumerate(groups) for run in group.runs if run.grids],
+        pictures=[(i, newest(run.name, run)) for i, group in enumerate(groups) for run in group.runs if run.grids],
         differences=config_differences(groups),
         # Full scores may use other counts than curves, so each kind is only compared with its own.
         conflicts=score_conflicts([groups[i].evaluations for i in scored])
@@ -102,8 +102,3 @@ def _cells(chosen: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
         values = [one.scores[name] for one in chosen if name in one.scores]
         cells.append(with_spread(*mean_and_error(values)))
     return cells
-
-
-def _newest(run: Run) -> Frame | None:
-    step, picture = run.grids[-1]
-    return frame(run.name if step is None else f"{run.name}, step {step:,}", picture)

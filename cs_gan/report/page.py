@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cs_gan.files import write_text
+from cs_gan.report.run import Run
 
 MOST_GRIDS = 24
 LONGEST_SIDE = 800  # pixels; a grid of 64 images of 64 pixels has 526
@@ -73,6 +74,14 @@ def frame(caption: str, picture: Path) -> Frame | None:
     image.save(data, format="JPEG", quality=JPEG_QUALITY)
     uri = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
     return Frame(caption, uri, *image.size)
+
+
+def newest(label: str, run: Run) -> Frame | None:
+    """The newest grid of a run; None if there is none that can be read."""
+    if not run.grids:
+        return None
+    step, picture = run.grids[-1]
+    return frame(label if step is None else f"{label}, step {step:,}", picture)
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:

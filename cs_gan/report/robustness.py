@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cs_gan.errors import DataError
+from cs_gan.files import flatten
 from cs_gan.report.chart import Panel, Series
 from cs_gan.report.page import write_page
 from cs_gan.report.svg import layout
@@ -65,7 +66,7 @@ def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
         charts=[(layout(panel), knows) for panel, knows in _threat_panels(threats, result["threats"])],
         table=[(row, _three(row)) for row in rows],
         cost=result["defence"],
-        facts=_flat(provenance),
+        facts={key: str(value) for key, value in flatten(provenance).items()},
         percent=_percent,
     )
 
@@ -142,11 +143,3 @@ def _line(rows: Sequence[Row], name: str, colour: int, part: str) -> Banded:
 
 def _axis(rows: Sequence[Row]) -> str:
     return "eps in 1/255" if rows[0]["norm"] == "linf" else "eps (l2)"
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
-    return flat

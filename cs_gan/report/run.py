@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cs_gan.errors import DataError
+from cs_gan.files import flatten
 
 # A folder with any of these is a run. A report shows those that exist.
 PARTS = ("config.yaml", "log.jsonl", "metrics.jsonl", "grids", "grid.png")
@@ -75,7 +76,7 @@ def read_run(path: Path) -> Run:
     evaluations = read_evaluations(path / "metrics.jsonl")
     return Run(
         path,
-        config=flat(_parse_config(text)),
+        config=flatten(_parse_config(text)),
         config_text=text,
         log=read_lines(path / "log.jsonl"),
         evaluations=evaluations,
@@ -131,17 +132,6 @@ def score_names(evaluations: Sequence[Evaluation]) -> list[str]:
     return [name for name in names if not name.endswith(" std")]
 
 
-def flat(nested: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
-    result: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict) and value:
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
-
-
 def shown(value: object) -> str:
     """A value from a file as text."""
     if isinstance(value, list) and value:
@@ -168,7 +158,9 @@ def _evaluation(line: dict[str, Any]) -> Evaluation | None:
         return None
     primary = line["primary"] if line.get("primary") in numbers else next(iter(numbers))
     better = "higher" if line.get("better") == "higher" else "lower"
-    return Evaluation(line["step"], numbers, primary, better, flat(provenance) if isinstance(provenance, dict) else {})
+    return Evaluation(
+        line["step"], numbers, primary, better, flatten(provenance) if isinstance(provenance, dict) else {}
+    )
 
 
 def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]:

@@ -11,7 +11,7 @@ from typing import Any
 from cs_gan.errors import DataError
 from cs_gan.report.chart import PALETTE
 from cs_gan.report.groups import score_conflicts
-from cs_gan.report.page import MOST_GRIDS, Frame, frame, write_page
+from cs_gan.report.page import MOST_GRIDS, Frame, newest, write_page
 from cs_gan.report.panels import score_panels
 from cs_gan.report.run import Evaluation, Run, read_run
 from cs_gan.report.strips import Strips, lay_out
@@ -156,15 +156,8 @@ def _pictures(points: Sequence[Point]) -> list[tuple[int, list[tuple[int, Frame]
         frames = [
             (point.colour, picture)
             for point in points
-            if seed in point.runs and (picture := _newest(point.label, point.runs[seed])) is not None
+            if seed in point.runs and (picture := newest(point.label, point.runs[seed])) is not None
         ]
         if frames and sum(len(row) for _, row in found) + len(frames) <= MOST_GRIDS:
             found.append((seed, frames))
     return found
-
-
-def _newest(label: str, run: Run) -> Frame | None:
-    if not run.grids:
-        return None
-    step, picture = run.grids[-1]
-    return frame(label if step is None else f"{label}, step {step:,}", picture)

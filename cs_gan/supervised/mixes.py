@@ -86,7 +86,7 @@ class Mix(ABC):
 
     @abstractmethod
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> AbstractContextManager[Mixed]:
         """A context for the training forward. Gives (images to call the model with, soft targets).
 
@@ -94,13 +94,8 @@ class Mix(ABC):
             model: the bare module.
             images: (K, *F), floating-point.
             labels: (K,), int64.
-            source: a generator for :meth:`draw`, or the result of :meth:`draw`.
+            draw: the result of :meth:`draw`.
         """
-
-    def _drawn(self, model: nn.Module, images: Tensor, source: torch.Generator | MixDraw) -> MixDraw:
-        draw = self.draw(model, images.shape, source) if isinstance(source, torch.Generator) else source
-        box = None if draw.box is None else draw.box.to(images.device)
-        return MixDraw(draw.share.to(images.device), box, draw.block)
 
     def _share(self) -> float:
         """A share drawn from Beta(alpha, alpha)."""
@@ -120,11 +115,11 @@ class MixUp(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of any shape."""
         _check_images(self, images)
-        share = self._drawn(model, images, source).share
+        share = draw.share.to(images.device)
         yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share)
 
 
@@ -147,7 +142,7 @@ class CutMix(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of (K, C, H, W)."""
         _check_images(self, images)
@@ -155,13 +150,12 @@ class CutMix(Mix):
             raise BatchError(
                 f"CutMix cuts boxes out of images (K, C, H, W), got {tuple(images.shape)}. Use MixUp for other data."
             )
-        draw = self._drawn(model, images, source)
         assert draw.box is not None
-        left, top, right, bottom = draw.box
+        left, top, right, bottom = draw.box.to(images.device)
         row = torch.arange(images.shape[2], device=images.device)[:, None]
         column = torch.arange(images.shape[3], device=images.device)
         inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
-        yield torch.where(inside, images.roll(1, 0), images), _soft(labels, num_classes, draw.share)
+        yield torch.where(inside, images.roll(1, 0), images), _soft(labels, num_classes, draw.share.to(images.device))
 
 
 @dataclass(frozen=True)
@@ -212,11 +206,10 @@ class ManifoldMixUp(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, source: torch.Generator | MixDraw
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; the hook exists only in the context."""
-        draw, choices = self._drawn(model, images, source), self._choices(model)
-        share, name = draw.share, draw.block or ""
+        share, name, choices = draw.share.to(images.device), draw.block or "", self._choices(model)
         targets = _soft(labels, num_classes, share)
         if choices[name] is model:
             _check_images(self, images)

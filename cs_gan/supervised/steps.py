@@ -79,7 +79,6 @@ def classifier_step(
     against: str = "outputs",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
-    max_grad_norm: float | None = None,
 ) -> Losses:
     """One update by one backward of (1 - mu) (task + penalties) + mu coded penalty.
 
@@ -97,7 +96,6 @@ def classifier_step(
             be the only block of ``coded``.
         autocast: context for the training forward; losses and the Jacobian's pass stay in float32.
         backward: differentiates the loss (``accelerator.backward``).
-        max_grad_norm: upper bound on the norm of the whole gradient (not with fp16 loss scaling), or None.
 
     Returns:
         Detached scalars: loss (only cross-entropy, with mixed and smoothed targets), and the unweighted penalties that
@@ -108,7 +106,7 @@ def classifier_step(
     """
     _check_options(generator, num_classes, mix, coded, mu)
     _check_against(against, coded, model)
-    _check_strengths(label_smoothing, logit_norm, jacobian, max_grad_norm)
+    _check_strengths(label_smoothing, logit_norm, jacobian)
     labels = _checked_labels(images, labels, None if isinstance(generator, StepDraw) else num_classes)
     optimizer.zero_grad(set_to_none=True)
     # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
@@ -133,8 +131,6 @@ def classifier_step(
         assert drawn.projections is not None
         losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
     backward(_combined(losses, {"logit_norm": logit_norm, "jacobian": jacobian}, coded, mu))
-    if max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm)
     optimizer.step()
     if coded and coded.penalties:
         losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
@@ -217,14 +213,12 @@ def _check_against(against: str, coded: CodedSmoothing | None, model: nn.Module)
             )
 
 
-def _check_strengths(label_smoothing: float, logit_norm: float, jacobian: float, max_grad_norm: float | None) -> None:
+def _check_strengths(label_smoothing: float, logit_norm: float, jacobian: float) -> None:
     if not 0 <= label_smoothing < 1:
         raise ConfigError(f"label_smoothing={label_smoothing}: must be in [0, 1); 0 is off.")
     for name, strength in (("logit_norm", logit_norm), ("jacobian", jacobian)):
         if not 0 <= strength < math.inf:
             raise ConfigError(f"{name}={strength}: a penalty's weight must be 0 (off) or above.")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ConfigError(f"max_grad_norm={max_grad_norm}: must be above 0; None is off.")
 
 
 def _checked_labels(images: Tensor, labels: Tensor, num_classes: int | None) -> Tensor:  # (K, *F), (K,) -> (K,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,22 +26,24 @@ class Job(Protocol):
         """None before its end; empty if the run's folder says how it ended; otherwise why the folder can't say it."""
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """Takes runs and executes :func:`~cs_gan.sweep.node.carry_out` once for each."""
 
     slots: int  # number of runs it gets at a time
     pause: float  # seconds between checks
 
+    @abstractmethod
     def submit(self, run: Run) -> Job:
         """Hand a run over."""
 
     def adopt(self, run: Run) -> Job | None:
-        """The waiting or running job of an earlier sweep for this run."""
+        """The waiting or running job of an earlier sweep for this run. By default runs end with their sweep."""
+        return None
 
-    def withdraw(self, jobs: Sequence[Job]) -> None:
+    def withdraw(self, jobs: Sequence[Job]) -> None:  # noqa: B027
         """Cancel runs that haven't started. Running ones are stopped by the request's file."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Clean up everything that belongs to this sweep."""
 
 
@@ -116,7 +119,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class Local:
+class Local(Executor):
     """Worker processes on this machine, each started and watched by a thread."""
 
     pause = 0.05
@@ -129,13 +132,6 @@ class Local:
     def submit(self, run: Run) -> Job:
         """Start at once: there are as many threads as slots."""
         return _LocalJob(self._pool.submit(carry_out, run, Path.cwd(), self._threads, self._request))
-
-    def adopt(self, run: Run) -> Job | None:
-        """None: here runs end with their sweep."""
-        return None
-
-    def withdraw(self, jobs: Sequence[Job]) -> None:
-        """All have begun."""
 
     def close(self) -> None:
         """Wait for the runs, which have ended or were killed."""

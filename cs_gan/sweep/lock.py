@@ -7,11 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cs_gan.errors import ConfigError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two sweeps in one folder are not detected
-    fcntl = None  # type: ignore[assignment]
+from cs_gan.files import lock
 
 WRITER = ".lock"  # held by the process that writes to the folder: a sweep, or in a run's folder the run
 STARTER = ".starter"  # held in a run's folder by the process that started the run, until it has recorded its end
@@ -34,8 +30,8 @@ def held(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Lock a file, which is created if needed. False if another process holds the lock."""
-    with path.open("a") as lock:
-        yield _take(lock.fileno())
+    with path.open("a") as file:
+        yield lock(file)
 
 
 def in_use(folder: Path) -> bool:
@@ -50,16 +46,7 @@ def written(folder: Path) -> bool:
 
 def _taken(path: Path) -> bool:
     try:
-        with path.open("r+") as lock:  # over NFS, locking needs write permission
-            return not _take(lock.fileno())
+        with path.open("r+") as file:  # over NFS, locking needs write permission
+            return not lock(file)
     except FileNotFoundError:
         return False
-
-
-def _take(file: int) -> bool:
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cs_gan.sweep.executors import Job, check_options, missing
+from cs_gan.sweep.executors import Executor, Job, check_options, missing
 from cs_gan.sweep.node import Request, carry_out
 from cs_gan.sweep.plan import Run
 
@@ -15,7 +15,7 @@ OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "m
 RETRIES = 3  # retries of a run whose node or worker is lost
 
 
-class OnRay:
+class OnRay(Executor):
     """Each run is a task that starts its command as a process on a node.
 
     If RAY_ADDRESS is set, Ray uses that cluster. Otherwise Ray is started here for the time of the sweep. All
@@ -43,10 +43,6 @@ class OnRay:
     def submit(self, run: Run) -> Job:
         """Into Ray's queue."""
         return _RayJob(self._ray, self._task.remote(run, Path.cwd(), self._threads, self._request))
-
-    def adopt(self, run: Run) -> Job | None:
-        """None: Ray ends tasks together with their sweep."""
-        return None
 
     def withdraw(self, jobs: Sequence[Job]) -> None:
         """Cancel tasks. In running tasks this asks the run to stop, like the request."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from cs_gan.errors import ConfigError
 from cs_gan.files import write_text
-from cs_gan.sweep.executors import Job, missing
+from cs_gan.sweep.executors import Executor, Job, missing
 from cs_gan.sweep.node import Request, carry_out
 from cs_gan.sweep.plan import Run
 
@@ -33,7 +33,7 @@ class Carried:
         return DelayedSubmission(self, *arguments)
 
 
-class OnSlurm:
+class OnSlurm(Executor):
     """Each run is a job. All nodes must see the same files under the same paths, and the same Python.
 
     Jobs keep running if the sweep is killed, and the next sweep takes them over. Options are those of submitit's
@@ -86,9 +86,6 @@ class OnSlurm:
             ours[0].job.watcher.update()  # state of all jobs in one call
         for job in ours:
             job.cancel_if_pending()
-
-    def close(self) -> None:
-        """Jobs are Slurm's."""
 
 
 class _SlurmJob:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs_gan.errors import ConfigError
+from cs_gan.files import flatten
 from cs_gan.sweep.read_yaml import read_yaml
 
 KEYS = (
@@ -127,14 +128,6 @@ def read_sweep(path: Path) -> Sweep:
     )
     _check_names(sweep, "group" in given)
     return sweep
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 # -- its parts -------------------------------------------------------------------------------------

@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import CheckpointError, ConfigError
-from cs_gan.files import write_text
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs in one folder are not detected
-    fcntl = None  # type: ignore[assignment]
+from cs_gan.files import lock, write_text
 
 Row = dict[str, Any]
 
@@ -63,18 +58,15 @@ class RunFolder:
         """
         try:
             self.grids.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            file = (self.path / ".lock").open("w")
         except OSError as error:
             raise ConfigError(f"output_dir={self.path} can't be written: {error}. Choose another folder.") from error
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise ConfigError(
-                        f"another process is still writing to {self.path}. Wait for it to end, or give another "
-                        "--output_dir."
-                    ) from None
+        with file:
+            if not lock(file):
+                raise ConfigError(
+                    f"another process is still writing to {self.path}. Wait for it to end, or give another "
+                    "--output_dir."
+                )
             yield
 
     def identity(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cs_gan.errors import DataError
-from cs_gan.report.run import best, flat, read_evaluations, read_lines, read_run, score_names
+from cs_gan.files import flatten
+from cs_gan.report.run import best, read_evaluations, read_lines, read_run, score_names
 
 from .conftest import FD, IS, evaluation, lines
 
@@ -97,4 +98,4 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 def test_flat_joins_keys():
-    assert flat({"a": {"b": {"c": 1}, "d": []}, "e": {}}) == {"a.b.c": 1, "a.d": [], "e": {}}
+    assert flatten({"a": {"b": {"c": 1}, "d": []}, "e": {}}) == {"a.b.c": 1, "a.d": [], "e": {}}

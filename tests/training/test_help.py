@@ -14,9 +14,9 @@ import train_classifier
 import train_gan
 import train_ssl
 from cs_gan.errors import ConfigError
+from cs_gan.files import flatten
 from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, parse_config
 from cs_gan.training.recipes.help import KEYS, recipe_list
-from cs_gan.training.recipes.parse import flatten
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {

@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
+from cs_gan.files import flatten
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.run_folder import write_whole
@@ -149,14 +150,6 @@ def _explained(message: str, kind: type[RunConfig]) -> str:
         near = [name for name in valid if name.split(".")[-1] == names[0]][:3]  # the section was left out
     hint = f"Did you mean {' or '.join(near)}?" if near else "See `--help` for all keys."
     return f"unknown configuration key {key!r}. {hint}"
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _plain(value: Any) -> Any:
