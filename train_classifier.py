@@ -34,6 +34,7 @@ class ClassifierTask(OneNetworkTask):
 
     def __init__(self, config: ClassifierConfig, session: Session) -> None:
         self.load(config, session)
+        self.how = {"flip": config.data.flip, "crop": config.data.crop}
         check_shifted(config, self.test_store)
         channels, size, _ = self.store.image_shape
         classes = self.store.num_classes
@@ -93,12 +94,12 @@ class ClassifierTask(OneNetworkTask):
             share, box: the mix, if the batch is mixed (for manifold mixup, at ``self._block``).
             projections: (B, classes), random directions for the Jacobian.
         """
-        data, method, session = self.config.data, self.config.method, self.session
+        method, session = self.config.method, self.session
         if images is None:
             assert self.images is not None
             assert where is not None
             assert key is not None
-            images = augmented(self.images, where, key, flip=data.flip, crop=data.crop)
+            images = augmented(self.images, where, key, **self.how)
         mixed = None if share is None else MixDraw(share, box, self._block)
         return classifier_step(
             self.network,
@@ -117,12 +118,6 @@ class ClassifierTask(OneNetworkTask):
             autocast=session.autocast,
             backward=session.accelerator.backward,
         )
-
-    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """A batch with the recipe's flips and crops."""
-        data = self.config.data
-        key = (self.config.seed, draw)
-        return self.store.batch(self.rows(draw), augmentation=key, flip=data.flip, crop=data.crop)
 
     # -- between steps -----------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class GanTask(ImageTask):
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
         data = parts.data(config, session)
+        self.how = {"flip": config.data.flip, "dequantize": config.data.dequantize}
         self.store = data.training()
         self.model = config.model.arguments(channels=self.store.image_shape[0])
         self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
@@ -121,7 +122,7 @@ class GanTask(ImageTask):
             shares: (n_critic,), the shares of mixup of real images, if it is used.
             streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches from the CPU, if images are not on the device.
         """
-        config, data, session = self.config, self.config.data, self.session
+        config, session = self.config, self.session
         policy, loss = config.augmentation.policy, config.training.loss
         shared: dict[str, Any] = {"autocast": session.autocast, "backward": session.accelerator.backward, "loss": loss}
         size, latent_dim = config.training.batch_size, self.bare_generator.latent_dim
@@ -129,7 +130,7 @@ class GanTask(ImageTask):
         latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
         if where is not None:
             each = keys[:-1, 2:3].expand(-1, size).flatten()
-            made = augmented(self.images, where.flatten(), each, flip=data.flip, dequantize=data.dequantize)
+            made = augmented(self.images, where.flatten(), each, **self.how)
             streamed = {f"real_{i}": real for i, real in enumerate(made.split(size))}
 
         for i in range(config.training.n_critic):
@@ -164,12 +165,6 @@ class GanTask(ImageTask):
         )
         self.ema.update_parameters(self.bare_generator)
         return losses
-
-    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """The ``draw``-th batch of this rank."""
-        data = self.config.data
-        key = (self.config.seed, draw)
-        return self.store.batch(self.rows(draw), augmentation=key, flip=data.flip, dequantize=data.dequantize)
 
     # -- between steps -----------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class SslTask(OneNetworkTask):
 
     def __init__(self, config: SslConfig, session: Session) -> None:
         self.load(config, session)
+        self.how = {}  # a step draws views of the images
         self.bank = labelled_bank(config, self.store)
         channels, size, _ = self.store.image_shape
         self.model = config.model.arguments(channels=channels, image_size=size)
@@ -78,10 +79,6 @@ class SslTask(OneNetworkTask):
             autocast=self.session.autocast,
             backward=self.session.accelerator.backward,
         )
-
-    def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
-        """A batch without augmentation, because the step draws views from it."""
-        return self.store.batch(self.rows(draw))
 
     # -- between steps -----------------------------------------------------------------------------
 

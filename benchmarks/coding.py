@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import time
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
@@ -167,18 +166,6 @@ def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
     return rows_of(measure(variants, repeats, clock))
 
 
-def construction_rows(K: int, N: int, repeats: int, clock: Clock) -> list[Row]:
-    """Building a SplineCode, and taking it from the cache."""
-    # A new seed makes a code that isn't in the cache. Chebyshev nodes don't use it.
-    seeds = itertools.count(time.time_ns())
-    names = f"SplineCode({K}, {N}) built", f"SplineCode({K}, {N}) from the cache"
-    variants: dict[str, Variant] = {
-        names[0]: lambda: SplineCode(K, N, seed=next(seeds)),
-        names[1]: partial(SplineCode, K, N),
-    }
-    return [Row(name, timing) for name, timing in measure(variants, repeats, clock).items()]
-
-
 def flops(critic: nn.Module, block: str, images: Tensor, ratio: float) -> tuple[int, int]:
     """FLOPs of coding a block, forward and backward, and of the three forwards of the plain step (real, fake, between).
 
@@ -222,7 +209,6 @@ def main(arguments: list[str] | None = None) -> None:
     what, often = (critic, options.block, images), 4 * options.repeats  # all except the steps are fast
     rows = step_rows(*what, options.repeats, clock)
     rows += outside_rows(*what, often, clock) + fitting_rows(*what, often, clock)
-    rows += construction_rows(64, 96, often, clock)
     large, figures = large_rows(options, clock)
     figures |= recipe_shares(options, critic, images, clock)
     coded, forward = flops(critic, options.block, images, max(RATIOS))

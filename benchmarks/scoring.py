@@ -76,8 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     timings = measure({name: synchronised(run, options.device) for name, run in variants.items()}, options.repeats)
     scores = theirs()
-    pairs = {spec.distance: "frechet_inception_distance", spec.kernel_distance: "kernel_inception_distance_mean"}
-    difference = max(abs(first.values[ours] - scores[name]) / abs(scores[name]) for ours, name in pairs.items())
+    pairs = {"FD": "frechet_inception_distance", "KID": "kernel_inception_distance_mean"}
+    difference = max(
+        abs(first.values[spec.named(ours)] - scores[name]) / abs(scores[name]) for ours, name in pairs.items()
+    )
     ratio = timings["ours, cold"].relative_to(timings["torch-fidelity"]).median
     title = f"{options.images} images against as many, {options.extractor}"
     figures = {"ratio_to_torch_fidelity": ratio, "largest_relative_difference": difference}

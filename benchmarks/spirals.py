@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.two_spirals import two_spirals
 from cs_gan import CodedSmoothing, Linear
 from cs_gan.data import batch_indices
 from cs_gan.randomness import derive_seed, stream
@@ -30,6 +29,7 @@ from cs_gan.supervised import MixUp, boundary, classifier_step, decision_field, 
 from models import build_classifier
 
 EXTENT, RESOLUTION = 1.2, 401
+TURNS = 1.5  # of an arm; neighbouring arms are 1 / (2 TURNS) apart
 BATCH, LEARNING_RATE = 64, 0.01
 SOFTMAX = nn.Softmax(1)
 MEASURES = (
@@ -58,6 +58,29 @@ METHODS = (
     Method("coded, N from K to 1.5 K", (0.1, 0.3, 0.5)),
     Method("coded, N = K", (0.1, 0.3, 0.5), 1.0),
 )
+
+
+def two_spirals(
+    n: int, *, noise: float = 0.03, seed: int = 0
+) -> tuple[Tensor, Tensor]:  # -> (n, 2) float32, (n,) int64
+    """Points on two arms that wind around the origin and are symmetric about it. Labels alternate between 0 and 1.
+
+    An arm is ``r (cos 2 pi TURNS r, sin 2 pi TURNS r)``. The radius r is the root of a uniform number, so points are
+    about as dense outside as inside. Lang and Witbrock's spirals ("Learning to tell two spirals apart", 1988)
+    have three turns.
+
+    Args:
+        n: number of points, at least 2.
+        noise: standard deviation of the Gaussian noise on both coordinates; the arms reach radius 1.
+        seed: for all random draws.
+    """
+    generator = stream(seed, "two spirals")
+    radius = torch.rand(n, generator=generator, dtype=torch.float64).sqrt()
+    labels = torch.arange(n) % 2
+    angle = 2 * math.pi * TURNS * radius
+    arm = torch.stack([angle.cos(), angle.sin()], 1) * (radius * (1 - 2 * labels))[:, None]
+    drawn = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    return (arm + noise * drawn).float(), labels
 
 
 def train(method: Method, strength: float, seed: int, steps: int, points: int, noise: float) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import nn
 
 from commands.bench import classifier_of, data_of
 from commands.features import score_features
-from commands.job import Command, Job
+from commands.job import Command, Job, with_provenance
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import eps_from_pixels, fgsm
 from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
@@ -138,23 +138,9 @@ def scored(
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """The scores with their provenance, in the form of a line of metrics.jsonl."""
-    metrics = config.metrics
-    keys = ("ratio", "blocks", "votes", "group")
-    provenance = {
-        "reference": {
-            "data": test.name,
-            "split": test.split,
-            "preparation": test.preparation,
-            "fingerprint": test.fingerprint,
-        },
-        "num_images": len(test),
-        "rci": {key: getattr(metrics, f"rci_{key}") for key in keys},
-        "processes": processes,
-        "seconds": seconds,
-        **about,
-    }
-    return {"scores": found, "primary": "accuracy (%)", "better": "higher", "provenance": provenance}
+    """The accuracies, in the form of a line of metrics.jsonl."""
+    rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
+    return with_provenance(found, "accuracy (%)", test, seconds, processes, about, rci=rci)
 
 
 COMMAND = Command(

@@ -27,7 +27,7 @@ from cs_gan.attacks import (
 from cs_gan.data import ImageStore, train_and_test
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import CheckpointError, ConfigError
-from cs_gan.metrics.cache import file_sha256
+from cs_gan.files import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
 from cs_gan.training import ClassifierConfig, Snapshot, find_snapshot, parse_config, read_snapshot

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from commands.job import Job, load_network
+from commands.job import Job, load_network, with_provenance
 from cs_gan.data import ImageStore, subset, train_and_test
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError
@@ -80,14 +80,6 @@ def scored(
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """The scores with their provenance, in the form of a line of metrics.jsonl."""
-    provenance = {
-        "reference": {"data": test.name, "split": test.split, "fingerprint": test.fingerprint},
-        "num_images": len(test),
-        "num_labels": len(bank),
-        "k": min(config.metrics.k, len(bank)),
-        "processes": processes,
-        "seconds": seconds,
-        **about,
-    }
-    return {"scores": found, "primary": PROBE, "better": "higher", "provenance": provenance}
+    """The accuracies, in the form of a line of metrics.jsonl."""
+    more = {"num_labels": len(bank), "k": min(config.metrics.k, len(bank))}
+    return with_provenance(found, PROBE, test, seconds, processes, about, **more)

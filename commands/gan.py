@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,39 +18,16 @@ from commands.gan_data import GanData
 from commands.job import Command, Job
 from commands.parsing import positive, seed, seeds
 from cs_gan.data import ImageStore
-from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.errors import ConfigError
 from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
 from cs_gan.training import GanConfig, parse_config
-from models import PretrainedGenerator
 from models.pretrained import slerp
-
-
-@dataclass(frozen=True)
-class GanJob(Job):
-    """A job with its generator."""
-
-    generator: PretrainedGenerator
-
-
-def with_generator(run: Callable[[GanJob], None]) -> Callable[[Job], None]:
-    """Turn a function of a job with a generator into a command; CheckpointError for a snapshot without a generator."""
-
-    def start(job: Job) -> None:
-        try:
-            generator = PretrainedGenerator.from_snapshot(job.path, job.device)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        run(GanJob(**vars(job), generator=generator))
-
-    start.__doc__ = run.__doc__
-    return start
-
 
 # -- commands --------------------------------------------------------------------------------------
 
 
-def sample(job: GanJob) -> None:
+def sample(job: Job) -> None:
     """Generate images: a grid, or a folder of PNG files."""
     folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
     kept, made = [], 0
@@ -73,7 +49,7 @@ def sample(job: GanJob) -> None:
         print(f"samples: {path}")
 
 
-def interpolate(job: GanJob) -> None:
+def interpolate(job: Job) -> None:
     """Interpolate between the latents of each two consecutive seeds, along the sphere."""
     seeds, steps = job.arguments.seeds, job.arguments.steps
     if len(seeds) < 2:
@@ -86,7 +62,7 @@ def interpolate(job: GanJob) -> None:
     print(f"{len(seeds) - 1} rows of {steps} steps: {path}")
 
 
-def score(job: GanJob) -> None:
+def score(job: Job) -> None:
     """Score the generator as in training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
     config = recipe(job)
     step, metrics = job.snapshot.step, config.metrics
@@ -101,7 +77,7 @@ def score(job: GanJob) -> None:
     job.keep_scores(result, f": {metrics.num_samples} images from seed {config.seed}", name)
 
 
-def nearest(job: GanJob) -> None:
+def nearest(job: Job) -> None:
     """Show images beside the nearest training images, to see whether the generator copies them."""
     config, k = recipe(job), job.arguments.neighbours
     config.metrics.num_reference = None  # search all images
@@ -131,7 +107,7 @@ def nearest(job: GanJob) -> None:
 # -- what they share -------------------------------------------------------------------------------
 
 
-def asked_latents(job: GanJob) -> Tensor:  # -> (n, latent_dim)
+def asked_latents(job: Job) -> Tensor:  # -> (n, latent_dim)
     """One latent for each of ``--seeds``, or ``--count`` of them from ``--seed``."""
     arguments, generator = job.arguments, job.generator
     if arguments.seeds is not None:
@@ -140,7 +116,7 @@ def asked_latents(job: GanJob) -> Tensor:  # -> (n, latent_dim)
 
 
 @torch.no_grad()
-def batches_of_images(job: GanJob, z: Tensor) -> Iterator[Tensor]:  # (n, latent_dim) -> uint8 (B, C, H, W), CPU
+def batches_of_images(job: Job, z: Tensor) -> Iterator[Tensor]:  # (n, latent_dim) -> uint8 (B, C, H, W), CPU
     """The images of the latents, in batches."""
     with tqdm(total=len(z), desc="Images", unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
         for part in z.split(job.arguments.batch_size):
@@ -156,7 +132,7 @@ def empty_folder(folder: Path) -> Path:
     return folder
 
 
-def recipe(job: GanJob) -> GanConfig:
+def recipe(job: Job) -> GanConfig:
     """The snapshot's recipe with the sample count of the final score, and the changes of the command line."""
     metrics = job.snapshot.config.get("metrics", {})
     count = metrics.get("final_samples") or metrics.get("num_samples", 2000)
@@ -167,12 +143,12 @@ def recipe(job: GanJob) -> GanConfig:
     return config
 
 
-def data_of(job: GanJob, config: GanConfig) -> GanData:
+def data_of(job: Job, config: GanConfig) -> GanData:
     """The loader of the recipe's images."""
     return GanData(config, job.state.local_main_process_first, job.state.is_main_process and sys.stderr.isatty())
 
 
-def fitting(job: GanJob, store: ImageStore) -> ImageStore:
+def fitting(job: Job, store: ImageStore) -> ImageStore:
     """The images, if they have the generator's shape; ConfigError otherwise."""
     if store.image_shape != tuple(job.generator.image_shape):
         raise ConfigError(
@@ -198,9 +174,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _DRAWN = {"count": 64, "seed": 0, "seeds": None, "batch_size": 64, "grid": None}
 
 
-def _command(run: Callable[[GanJob], None], defaults: dict[str, Any], sections: str = "") -> Command:
+def _command(run: Callable[[Job], None], defaults: dict[str, Any], sections: str = "") -> Command:
     options = {name: (default, _OPTIONS[name]) for name, default in defaults.items()}
-    return Command({"gan": with_generator(run)}, options, sections)
+    return Command({"gan": run}, options, sections)
 
 
 COMMANDS = {

@@ -25,12 +25,14 @@ class ImageTask(Task):
         store: the images to train on.
         model: the arguments that build the network or networks.
         images: the decoded images on the GPU, or None if batches are made in main memory.
+        how: how images are augmented: flip, crop and dequantize of :meth:`ImageStore.batch`.
     """
 
     kind: str
     config: Any
     store: ImageStore
     model: dict[str, Any]
+    how: dict[str, Any]
 
     one_step: Callable[..., dict[str, Tensor]]
     """One update, a function of tensors."""
@@ -62,9 +64,9 @@ class ImageTask(Task):
         size, seed = self.config.training.batch_size, self.config.seed
         return batch_indices(len(self.store), size, draw, seed=seed, rank=rank, world_size=world)
 
-    @abstractmethod
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """The ``draw``-th batch of this process, if the images are in main memory."""
+        return self.store.batch(self.rows(draw), augmentation=(self.config.seed, draw), **self.how)
 
     @property
     @abstractmethod

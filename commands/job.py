@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,11 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
+from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
-from cs_gan.metrics.cache import file_sha256
+from cs_gan.files import file_sha256
 from cs_gan.training import Snapshot
+from models import PretrainedGenerator
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,6 +45,14 @@ class Job:
     def about(self) -> dict[str, Any]:
         """The description of the scored network, for provenance."""
         return {"step": self.snapshot.step, "snapshot": str(self.path), "snapshot_sha256": file_sha256(self.path)}
+
+    @cached_property
+    def generator(self) -> PretrainedGenerator:
+        """The generator of the snapshot; CheckpointError if it has none."""
+        try:
+            return PretrainedGenerator.from_snapshot(self.path, self.device)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
 
     def keep_scores(self, result: Mapping[str, Any], what: str, name: str) -> None:
         """Print scores and write them with their provenance to ``--json``, or to a file of this name."""
@@ -89,6 +100,22 @@ class Command:
     def help(self) -> str:
         """The description in --help."""
         return " ".join(run.__doc__ or "" for run in self.runs.values())
+
+
+def with_provenance(
+    found: dict[str, float],
+    primary: str,
+    test: ImageStore,
+    seconds: float,
+    processes: int,
+    about: Mapping[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """Scores on test images with their provenance, in the form of a line of metrics.jsonl. Higher is better."""
+    reference = {"data": test.name}
+    reference |= {key: getattr(test, key) for key in ("split", "preparation", "fingerprint")}
+    provenance = {"reference": reference, "num_images": len(test), **more, "processes": processes, "seconds": seconds}
+    return {"scores": found, "primary": primary, "better": "higher", "provenance": {**provenance, **about}}
 
 
 def load_network(

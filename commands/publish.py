@@ -8,12 +8,12 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from commands.gan import GanJob, empty_folder, with_generator
-from commands.job import Command
+from commands.gan import empty_folder
+from commands.job import Command, Job
 from cs_gan.errors import ConfigError
 
 
-def publish(job: GanJob) -> None:
+def publish(job: Job) -> None:
     """Push weights, configuration and model card to the Hugging Face Hub, or write them to a folder."""
     given, generator = job.arguments, job.generator
     if (given.repo is None) == (given.folder is None):
@@ -32,7 +32,7 @@ def publish(job: GanJob) -> None:
         print(f"publish: {_push(job, given.repo, given.private)}")
 
 
-def _push(job: GanJob, repo: str, private: bool) -> str:
+def _push(job: Job, repo: str, private: bool) -> str:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
@@ -62,7 +62,7 @@ def _line(error: Exception) -> str:
 
 
 COMMAND = Command(
-    {"gan": with_generator(publish)},
+    {"gan": publish},
     {
         "repo": (None, {"metavar": "USER/NAME", "help": "push to this repository; it is created if it doesn't exist"}),
         "private": (False, {"action": "store_true", "help": "if it is created, make it private"}),

@@ -19,8 +19,9 @@ from commands.bench import classifier_of
 from commands.parsing import Parser, positive
 from cs_gan.attacks import apgd, eps_from_pixels, pgd
 from cs_gan.data import train_and_test
+from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError, CsGanError
-from cs_gan.metrics.cache import file_sha256
+from cs_gan.files import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.training import ClassifierConfig, append_line, parse_config, read_lines, read_snapshot
 from cs_gan.training.run_folder import Row, RunFolder
@@ -40,12 +41,11 @@ def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: t
     network = classifier_of(read_snapshot(folder.snapshot), folder.snapshot, device)
     config = parse_config(ClassifierConfig, [f"--config={folder.config}"], prog="study_attacks")
     _, test = train_and_test(**config.data.parts(config.seed))
-    if test.labels is None:
-        raise ConfigError(f"{folder.path}: {test.description} have no labels to attack.")
+    labels = labels_of(test)
     chosen = torch.randperm(len(test), generator=stream(0, "attacked images"))[:images]
     right: dict[str, list[Tensor]] = {}
     for unit, indices in enumerate(chosen.split(UNIT)):
-        x, y = test.batch(indices).to(device), test.labels[indices].to(device)
+        x, y = test.batch(indices).to(device), labels[indices].to(device)
         for name, kept in attack_unit(network, x, y, unit, eps_from_pixels(eps), steps).items():
             right.setdefault(name, []).append(kept)
     joined = {name: torch.cat(parts) for name, parts in right.items()}

@@ -53,10 +53,10 @@ def test_every_measurement_gives_positive_times(tiny):
     rows = coding.step_rows(shared[0], "blocks.1", *shared[1:])
     assert [row.base is None for row in rows] == [True] + [False] * 7
     rows += coding.fitting_rows(shared[0], "blocks.1", *shared[1:])
-    rows += coding.construction_rows(8, 12, *shared[2:])
-    assert len(rows) == 13
+    rows += large_batches.build_rows([8], *shared[2:])
+    assert len(rows) == 14
     assert all(len(row.timing.rounds) == 2 and min(row.timing.rounds) > 0 for row in rows)
-    built, cached = rows[-2:]
+    built, _, cached = rows[-3:]
     assert cached.timing.median < built.timing.median / 10  # about 1/400: the build was no cache hit
 
 
@@ -94,7 +94,7 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "FLOPs of encode + decode" in printed
     found = json.loads((tmp_path / "coding.json").read_text())
-    assert len(found["ms"]) == 16 + 4 + 4 + 2  # no name twice
+    assert len(found["ms"]) == 14 + 6 + 4 + 2  # no name twice
     assert all(name in printed for name in found["ms"])
     assert found["ratio"]["encode + decode, K = 64, by blocks"] > 0
     assert found["encode + decode of 64 samples at blocks.0, of a cnn_small step, by FLOPs"] < 1

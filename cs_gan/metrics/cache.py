@@ -29,12 +29,6 @@ def default_cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "cs_gan" / "metrics"
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def key_digest(key: Mapping[str, object]) -> str:
     """A short digest of a key made of JSON values; equal keys, equal digests."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]

@@ -146,7 +146,7 @@ class Evaluator:
         values, provenance["seconds"] = processes.on_first(
             lambda: (self._values(generated, real, kid_subsets), time.perf_counter() - start)
         )
-        return Scores(values, self._extractor.spec.distance, provenance | described)
+        return Scores(values, self._extractor.spec.named("FD"), provenance | described)
 
     def features(self, images: Tensor) -> Tensor:  # uint8 (n, C, H, W) -> (n, d)
         """The features that distances are computed from, on the CPU. Not collective.
@@ -186,16 +186,16 @@ class Evaluator:
         features, spec = generated[0], self._extractor.spec
         some_real = torch.from_numpy(real["features"])
         splits = num_splits(len(features))
-        values = {spec.distance: frechet_distance(feature_statistics(features), real)}
-        if spec.inception_score:
-            values[spec.inception_score], deviation = inception_score(generated[1], splits)
+        values = {spec.named("FD"): frechet_distance(feature_statistics(features), real)}
+        if spec.logit_layer:
+            values[spec.named("IS")], deviation = inception_score(generated[1], splits)
             if splits > 1:  # the deviation over one split is always 0
-                values[f"{spec.inception_score} std"] = deviation
-        values[spec.kernel_distance], deviation = kernel_distance(features, some_real, kid_subsets)
+                values[f"{spec.named('IS')} std"] = deviation
+        values[spec.named("KID")], deviation = kernel_distance(features, some_real, kid_subsets)
         if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
-            values[f"{spec.kernel_distance} std"] = deviation
-        values[spec.precision], values[spec.recall] = precision_recall(features, some_real)
-        values[spec.density], values[spec.coverage] = density_coverage(features, some_real)
+            values[f"{spec.named('KID')} std"] = deviation
+        values[spec.named("precision")], values[spec.named("recall")] = precision_recall(features, some_real)
+        values[spec.named("density")], values[spec.named("coverage")] = density_coverage(features, some_real)
         return values
 
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 
 from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
+from cs_gan.files import file_sha256
 from cs_gan.metrics import digits, dinov2, inception, lite0
-from cs_gan.metrics.cache import default_cache_dir, file_sha256
+from cs_gan.metrics.cache import default_cache_dir
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,7 @@ class ExtractorSpec:
     Attributes:
         name: the name a user configures.
         registered_name: its name in torch-fidelity's registry.
-        distance: name of the Fréchet distance over its features.
-        inception_score: name of exp(E KL(p(y|x) || p(y))) over its classes; None if it has no classes.
-        kernel_distance: name of the polynomial kernel's MMD over its features.
-        precision: name of the share of generated images on the real ones' manifold.
-        recall: name of the share of real images on the generated ones' manifold.
-        density: name of the mean number of real images' neighbourhoods around a generated one.
-        coverage: name of the share of real images with a generated one in their neighbourhood.
+        label: the extractor in the names of its scores.
         feature_layer: the layer the distances, precision and recall use.
         logit_layer: the layer the Inception-Score-like score uses, or None.
         num_features: the width of ``feature_layer``.
@@ -47,17 +42,19 @@ class ExtractorSpec:
 
     name: str
     registered_name: str
-    distance: str
-    inception_score: str | None
-    kernel_distance: str
-    precision: str
-    recall: str
-    density: str
-    coverage: str
+    label: str
     feature_layer: str
     logit_layer: str | None
     num_features: int
     locate: Callable[[Path | None, Path], Path]
+
+    def named(self, score: str) -> str:
+        """The full name of FD, IS, KID, precision, recall, density or coverage over its features and classes.
+
+        Only Inception's FID, IS and KID have names without the extractor.
+        """
+        bare = {"FD": "FID", "IS": "IS", "KID": "KID"} if self.name == "inception" else {}
+        return bare.get(score, f"{score}, {self.label}")
 
 
 def _explicit(weights: Path) -> Path:
@@ -66,43 +63,20 @@ def _explicit(weights: Path) -> Path:
     return weights
 
 
-def _spec(
-    name: str,
-    registered_name: str,
-    label: str,
-    feature_layer: str,
-    logit_layer: str | None,
-    num_features: int,
-    locate: Callable[[Path | None, Path], Path],
-) -> ExtractorSpec:
-    """A spec with ``label`` in the names of its scores. Only Inception's FID, IS and KID have names without it."""
-    if name == "inception":
-        distance, inception_score, kernel_distance = "FID", "IS", "KID"
-    else:
-        distance, inception_score, kernel_distance = f"FD, {label}", f"IS, {label}", f"KID, {label}"
-    return ExtractorSpec(
-        name=name, registered_name=registered_name, distance=distance,
-        inception_score=inception_score if logit_layer else None, kernel_distance=kernel_distance,
-        precision=f"precision, {label}", recall=f"recall, {label}", density=f"density, {label}",
-        coverage=f"coverage, {label}", feature_layer=feature_layer, logit_layer=logit_layer,
-        num_features=num_features, locate=locate,
-    )  # fmt: skip
-
-
 _SPECS = (
-    _spec(
+    ExtractorSpec(
         "inception", "inception-v3-compat", "Inception", "2048", "logits_unbiased", 2048,
         lambda weights, _: inception.locate_weights(weights),
     ),
-    _spec(
+    ExtractorSpec(
         "efficientnet_lite0", "cs-gan-efficientnet-lite0", "EfficientNet-Lite0", "1280", "logits", lite0.HEAD,
         lambda weights, _: _explicit(weights) if weights else lite0.locate_weights(),
     ),
-    _spec(
+    ExtractorSpec(
         "digits", "cs-gan-digits", "digits classifier", "64", "logits", digits.FEATURES,
         lambda weights, cache_dir: _explicit(weights) if weights else digits.locate_weights(cache_dir),
     ),
-    _spec(
+    ExtractorSpec(
         "dinov2", "cs-gan-dinov2-vit-l-14", "DINOv2 ViT-L/14", "dinov2", None, dinov2.FEATURES,
         lambda weights, _: dinov2.locate_weights(weights),
     ),

@@ -8,7 +8,7 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from cs_gan.errors import MetricError
-from cs_gan.metrics.cache import file_sha256
+from cs_gan.files import file_sha256
 
 FILE_NAME = str(URL_INCEPTION_V3).rsplit("/", 1)[1]
 # The TensorFlow 2015-12-05 graph as converted for pytorch-fid and torch-fidelity (the file name ends in its start).

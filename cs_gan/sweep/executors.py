@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ import yaml
 from cs_gan.errors import ConfigError
 from cs_gan.sweep.node import Request, carry_out
 from cs_gan.sweep.plan import Run
+from cs_gan.sweep.spec import nearest
 
 NAMES = ("local", "ray", "slurm")
 
@@ -98,9 +98,9 @@ def check_options(name: str, options: Mapping[str, Any], known: Collection[str])
     """
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1) or sorted(known)
-            hint = f"Did you mean {near[0]}?" if len(near) == 1 else f"There are {', '.join(near) or 'none'}."
-            raise ConfigError(f"--executor-options {key}: --executor {name} has no such option. {hint}")
+            raise ConfigError(
+                f"--executor-options {key}: --executor {name} has no such option. {nearest(key, sorted(known))}"
+            )
 
 
 def missing(package: str, error: ImportError) -> ConfigError:

@@ -99,7 +99,7 @@ def read_sweep(path: Path) -> Sweep:
     given = _mapping(read_yaml(path, "the sweep file"), str(path))
     for key in given:
         if key not in KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}. {_nearest(str(key), KEYS)}")
+            raise ConfigError(f"{path}: unknown key {key!r}. {nearest(str(key), KEYS)}")
     script = _existing(path, given, "script")
     if script is None:
         raise ConfigError(f"{path}: script is missing: name the script to run, such as script: train_classifier.py.")
@@ -220,7 +220,7 @@ def _baseline(path: Path, value: Any, cases: list[Case]) -> str:
     names = [case.name for case in cases if case.name]
     found = next((case for case in cases if case.name and case.name == value), None)
     if found is None:
-        hint = _nearest(str(value), names) if names else "There are no cases."
+        hint = nearest(str(value), names) if names else "There are no cases."
         raise ConfigError(f"{path}: baseline = {value!r} must be the name of a case. {hint}")
     for key, values in found.varied.items():
         if len(values) > 1 and any(case.varied.get(key) != values for case in cases):
@@ -247,7 +247,7 @@ def _plots(path: Path, value: Any) -> Plots:
     given = _mapping(value, f"{path}: plots")
     for key in given:
         if key not in ("heatmaps", "lines"):
-            raise ConfigError(f"{path}: plots: unknown key {key!r}. {_nearest(key, ('heatmaps', 'lines'))}")
+            raise ConfigError(f"{path}: plots: unknown key {key!r}. {nearest(key, ('heatmaps', 'lines'))}")
     pairs = given.get("heatmaps")
     if not isinstance(pairs, list | None) or any(not isinstance(p, list) or len(set(p)) != 2 for p in pairs or []):
         raise ConfigError(f"{path}: plots: heatmaps = {pairs!r} must be a list of pairs, such as [[key, other]].")
@@ -266,10 +266,11 @@ def _check_names(sweep: Sweep, grouped: bool) -> None:
         raise ConfigError(f"{sweep.path}: best_of needs cases, or group: one of {', '.join(known)}.")
     for key, where in asked:
         if key not in known or (where == "plots" and key == CASE):
-            raise ConfigError(f"{sweep.path}: {where}: {key!r} doesn't vary in this sweep. {_nearest(key, known)}")
+            raise ConfigError(f"{sweep.path}: {where}: {key!r} doesn't vary in this sweep. {nearest(key, known)}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names that are most like this one, or all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}."
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known) or 'none'}."

@@ -14,7 +14,6 @@ once, and is damaged if one of its files is missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cs_gan.errors import CheckpointError
+from cs_gan.files import file_sha256
 
 _FILES = ("tensors.safetensors", "state.json")
 # Optimiser settings that belong to the device and not to the run, because a run may change its device.
@@ -55,7 +55,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         save_file(tensors, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "optimizers": settings, **state}))
-        manifest = {name: _sha256(partial / name) for name in _FILES}
+        manifest = {name: file_sha256(partial / name) for name in _FILES}
         (partial / "manifest.json").write_text(json.dumps(manifest))
         for path in (*partial.iterdir(), partial):
             _sync(path)
@@ -237,7 +237,7 @@ def _damage(path: Path) -> str:
         if not isinstance(expected, dict) or any(name not in expected for name in _FILES):
             return f"{path} is no whole checkpoint: {manifest} doesn't list its files."
         for name in _FILES:
-            if _sha256(path / name) != expected[name]:
+            if file_sha256(path / name) != expected[name]:
                 return f"{path / name} is damaged (its sha256 is not the manifest's)."
     except OSError as error:
         return f"{path} is no whole checkpoint: {error}."
@@ -251,11 +251,6 @@ def _others(path: Path) -> str:
         if other != path and not _damage(other):
             return f"The newest whole one can be used: --resume={other}"
     return "There is no other checkpoint. Start a new run in another output_dir."
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

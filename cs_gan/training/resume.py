@@ -25,18 +25,8 @@ from cs_gan.training.task import State, Task
 
 # Keys that may change on a resume, because they do not affect training.
 FREE_ON_RESUME = {
-    *(
-        "resume",
-        "extend",
-        "history",
-        "output_dir",
-        "dry_run",
-        "data.root",
-        "data.workers",
-        "data.device",
-        "training.cuda_graph",
-        "metrics.weights",
-    ),
+    *("resume", "extend", "history", "output_dir", "dry_run", "metrics.weights"),
+    *("data.root", "data.workers", "data.device", "training.cuda_graph"),
     *("tracking.trackers", "tracking.project", "training.max_minutes", "training.keep_checkpoints"),
     *(f"training.{name}_every" for name in ("checkpoint", "log", "sample", "evaluate")),
 }

@@ -37,23 +37,17 @@ def test_scores_carry_honest_names_and_provenance(evaluator: Evaluator, toy_gene
 
 
 def test_only_inceptions_distances_go_by_their_bare_names() -> None:
-    names = {
-        name: (
-            *(spec.distance, spec.inception_score, spec.kernel_distance),
-            *(spec.precision, spec.recall, spec.density, spec.coverage),
-        )
-        for name, spec in EXTRACTORS.items()
-    }
     fractions = ("precision", "recall", "density", "coverage")
+    scores = ("FD", "IS", "KID", *fractions)
+    names = {name: tuple(map(spec.named, scores)) for name, spec in EXTRACTORS.items()}
     of_lite0, of_dinov2 = (
-        tuple(f"{score}, {name}" for score in ("FD", "IS", "KID", *fractions))
-        for name in ("EfficientNet-Lite0", "DINOv2 ViT-L/14")
+        tuple(f"{score}, {name}" for score in scores) for name in ("EfficientNet-Lite0", "DINOv2 ViT-L/14")
     )
     assert names == {
         "inception": ("FID", "IS", "KID", *(f"{each}, Inception" for each in fractions)),
         "efficientnet_lite0": of_lite0,
         "digits": (FD, IS, KID, PRECISION, RECALL, DENSITY, COVERAGE),
-        "dinov2": (of_dinov2[0], None, *of_dinov2[2:]),  # it has no classes
+        "dinov2": of_dinov2,
     }
 
 

@@ -77,17 +77,17 @@ def test_command_line_gives_the_same_scores(
     theirs = _fidelity([f"--{key}={value}" for key, value in words.items()], capsys, monkeypatch)
     spec = EXTRACTORS[name]
     pairs = {
-        spec.distance: "frechet_inception_distance",
-        spec.inception_score: "inception_score_mean",
-        f"{spec.inception_score} std": "inception_score_std",
-        spec.kernel_distance: "kernel_inception_distance_mean",
-        f"{spec.kernel_distance} std": "kernel_inception_distance_std",
-        spec.precision: "precision",
-        spec.recall: "recall",
+        spec.named("FD"): "frechet_inception_distance",
+        spec.named("IS"): "inception_score_mean",
+        f"{spec.named('IS')} std": "inception_score_std",
+        spec.named("KID"): "kernel_inception_distance_mean",
+        f"{spec.named('KID')} std": "kernel_inception_distance_std",
+        spec.named("precision"): "precision",
+        spec.named("recall"): "recall",
     }
-    ours_alone = {spec.density, spec.coverage}  # torch-fidelity has none
+    ours_alone = {spec.named("density"), spec.named("coverage")}  # torch-fidelity has none
     assert ours_alone <= set(ours.values) <= set(pairs) | ours_alone
-    assert min(ours.values[spec.precision], ours.values[spec.recall]) > 0  # zeros would prove little
+    assert min(ours.values[spec.named("precision")], ours.values[spec.named("recall")]) > 0  # zeros would prove little
     # Same pixels, same batches, same arithmetic; float32 sums in another order differ by 1e-7 of a value.
     for title in ours.values.keys() - ours_alone:
         assert ours.values[title] == pytest.approx(theirs[pairs[title]], rel=1e-6, abs=1e-3), title
