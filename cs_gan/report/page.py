@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,11 @@ def with_spread(value: float | None, spread: float | None) -> str:
     """``3.200 ± 0.10``, or only the available parts."""
     text = "–" if value is None else number(value)
     return text if spread is None else f"{text} ± {f'{spread:#.2g}'.rstrip('.')}"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def frame(caption: str, picture: Path) -> Frame | None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from cs_gan.files import write_text
 from cs_gan.report.comparison import last_scores
 from cs_gan.report.groups import Group, group_runs, mean_and_error, repeated_seeds, score_conflicts
-from cs_gan.report.page import with_spread
+from cs_gan.report.page import markdown_row, with_spread
 from cs_gan.report.run import Evaluation, Run, command_of, read_run, score_names
 
 COLUMNS = ("run", "network", "parameters", "data", "coded", "steps", "scores", "n", "scored on", "hardware", "made by")
@@ -36,11 +36,11 @@ def save_zoo(path: Path, runs: Sequence[Path]) -> None:
         DataError: if a folder is no run.
     """
     groups = group_runs([read_run(run) for run in runs])
-    lines = [HEAD, _line(COLUMNS), _line("---" for _ in COLUMNS)]
+    lines = [HEAD, markdown_row(COLUMNS), markdown_row("---" for _ in COLUMNS)]
     warnings = [f"- {label}: a seed occurs twice, so ± is no error over seeds." for label in repeated_seeds(groups)]
     for group in groups:
         chosen = _chosen(group)
-        lines.append(_line(_cells(group, chosen)))
+        lines.append(markdown_row(_cells(group, chosen)))
         warnings += [
             f"- {_label(group)}: {key} is not the same for all its scores: {', '.join(values)}."
             for key, values in score_conflicts([[one] for one in chosen]).items()
@@ -58,10 +58,6 @@ def _patterns(runs: Sequence[Path]) -> list[str]:
         every = len(beside) > 1 and beside <= set(runs)
         found[f"{shlex.quote(str(run.parent))}/*" if every else shlex.quote(str(run))] = None
     return list(found)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _chosen(group: Group) -> list[Evaluation]:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
-from cs_gan.core.batch import Discrepancy
 from cs_gan.errors import BatchError, ConfigError
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
 from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
@@ -111,17 +110,14 @@ def classifier_step(
     optimizer.zero_grad(set_to_none=True)
     # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    if isinstance(generator, StepDraw):
-        drawn = generator
-    else:
-        drawn = draw_step(generator, bare, images.shape, num_classes, mix, jacobian)
-    compared = _Targets(label_smoothing) if against == "labels" else None
-    with (
-        autocast(),
-        _mixed_and_observed(bare, images, labels, num_classes, mix, coded, drawn, compared) as (inputs, targets),
-    ):
-        if compared:
-            compared.targets = targets
+    drawn = generator
+    if isinstance(drawn, torch.Generator):
+        drawn = draw_step(drawn, bare, images.shape, num_classes, mix, jacobian)
+    if mix is not None:
+        mix.check(bare, coded)
+    mixed = _mixed(bare, images, labels, num_classes, mix, drawn)
+    smoothing = label_smoothing if against == "labels" else None
+    with autocast(), _observed(mixed, coded, smoothing) as (inputs, targets):
         logits = model(inputs)
     _check_logits(logits, len(images), num_classes)
     losses = {"loss": cross_entropy(logits, targets, label_smoothing)}
@@ -137,39 +133,32 @@ def classifier_step(
     return {name: value.detach() for name, value in losses.items()}
 
 
-class _Targets:
-    """A discrepancy to the step's targets, which are known only after mixing."""
-
-    def __init__(self, label_smoothing: float) -> None:
-        self.label_smoothing = label_smoothing
-        self.targets: Tensor | None = None
-
-    def __call__(self, decoded: Tensor, _output: Tensor) -> Tensor:  # (K, C) -> ()
-        assert self.targets is not None
-        return cross_entropy(decoded, self.targets, self.label_smoothing)
+def _mixed(
+    model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, mix: Mix | None, drawn: StepDraw
+) -> AbstractContextManager[Mixed]:
+    """A context that mixes inputs and targets, if they are mixed."""
+    if mix is None or drawn.mix is None:
+        return nullcontext((images, labels))
+    return mix.mixing(model, images, labels, num_classes, drawn.mix)
 
 
 @contextmanager
-def _mixed_and_observed(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    mix: Mix | None,
-    coded: CodedSmoothing | None,
-    drawn: StepDraw,
-    discrepancy: Discrepancy | None,
+def _observed(
+    mixed: AbstractContextManager[Mixed], coded: CodedSmoothing | None, label_smoothing: float | None
 ) -> Iterator[Mixed]:
-    """A context for the training forward. Gives (inputs of the model, targets)."""
-    if mix is not None:
-        mix.check(model, coded)
+    """A context for the training forward. Gives (inputs of the model, targets).
+
+    With ``label_smoothing``, decoded outputs are compared with the targets, which are known only after mixing.
+    """
+    known: list[Tensor] = []
+
+    def to_targets(decoded: Tensor, _output: Tensor) -> Tensor:  # (K, C) -> ()
+        return cross_entropy(decoded, known[0], label_smoothing or 0.0)
+
     # observe() comes before the mix, so the hook of the mix runs first and coding sees mixed samples.
-    with coded.observe(discrepancy) if coded else nullcontext():
-        if mix is None or drawn.mix is None:
-            yield images, labels
-            return
-        with mix.mixing(model, images, labels, num_classes, drawn.mix) as mixed:
-            yield mixed
+    with coded.observe(None if label_smoothing is None else to_targets) if coded else nullcontext(), mixed as pair:
+        known.append(pair[1])
+        yield pair
 
 
 def _combined(losses: Losses, weights: dict[str, float], coded: CodedSmoothing | None, mu: float) -> Tensor:  # ()

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cs_gan.report.page import markdown_row
 from cs_gan.sweep.outcome import BEST, RECORD
 from cs_gan.sweep.pairs import compared, differences
 from cs_gan.sweep.plan import short_names, text
@@ -86,7 +87,7 @@ def _table(results: Results, rows: Sequence[Row], extra: Sequence[tuple[str, Seq
         line += [str(average([row], score)) for score in results.scores or [results.score]]
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
         lines.append([*line, _count(row, results.score), seconds, *(values[number] for _, values in extra)])
-    return _lines(lines)
+    return [markdown_row(line) for line in lines]
 
 
 def _columns(results: Results) -> list[str]:
@@ -100,10 +101,6 @@ def _lead(results: Results, row: Row) -> list[str]:
     varied = row.point.varied
     case = [row.point.case] if row.point.case else []
     return case + [text(varied[key]) if key in varied else "" for key in results.keys]
-
-
-def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in cells]
 
 
 def _differences(results: Results) -> list[str]:
@@ -120,7 +117,7 @@ def _differences(results: Results) -> list[str]:
     told = f"Each run minus the run of {baseline} with the same seed: mean ± standard error over the n seeds that both "
     told += f"have. p is from a two-sided sign test; with {seeds} seed{'s' * (seeds > 1)} it can't be below "
     told += f"{min(1.0, 2.0 ** (1 - seeds)):.2g}."
-    return [f"## Paired differences to {baseline}", "", told, "", *_lines(lines)]
+    return [f"## Paired differences to {baseline}", "", told, "", *map(markdown_row, lines)]
 
 
 def _best(results: Results) -> list[str]:

@@ -51,13 +51,10 @@ class CapturedStep:
             fixed addresses, such as weights and optimiser states.
         device: inputs are copied there, without waiting.
         capture: :class:`CudaGraphs`, or None to call the function every time.
-        what: name of the function in messages.
     """
 
-    def __init__(
-        self, function: Callable[..., Outputs], device: torch.device, *, capture: Capture | None, what: str = "the step"
-    ) -> None:
-        self._function, self._device, self._capture, self._what = function, device, capture, what
+    def __init__(self, function: Callable[..., Outputs], device: torch.device, *, capture: Capture | None) -> None:
+        self._function, self._device, self._capture = function, device, capture
         self._inputs: dict[str, Tensor] = {}
         self._calls: dict[Hashable, int] = {}
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
@@ -126,9 +123,7 @@ class CapturedStep:
             self._capture = None
             self._graphs.clear()
             reason = str(error).strip().split("\n")[0]
-            warnings.warn(
-                f"{self._what} can't be captured in a CUDA graph, so it runs without one: {reason}", stacklevel=4
-            )
+            warnings.warn(f"the step can't be captured in a CUDA graph, so it runs without one: {reason}", stacklevel=4)
             return None
         self._calls.pop(variant)  # a dropped variant warms up again before its next capture
         graph = self._graphs[variant] = _Graph(outputs, replay, held)

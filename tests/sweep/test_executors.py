@@ -107,7 +107,7 @@ def test_a_package_that_is_missing_is_told_with_how_to_get_it(bench, capsys, mon
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--executor=ray", "--executor-options", "num_gpu=1"], "Did you mean num_gpus?"),
+        (["--executor=ray", "--executor-options", "num_gpu=1"], "Did you mean num_gpus"),
         (["--executor-options", "num_gpus=1"], "--executor local has no such option. There are none."),
         (["--executor=slurm", "--executor-options", "cluster=local", "walltime=1"], "walltime"),
         (["--executor=slurm", "--executor-options", "cluster"], "write key=value"),

@@ -103,7 +103,7 @@ def test_a_step_that_reads_on_the_host_runs_without_and_says_why():
             total.add_(by)
         return {"total": total}
 
-    step = CapturedStep(reads, CPU, capture=Recorder(), what="the step")
+    step = CapturedStep(reads, CPU, capture=Recorder())
     for _ in range(WARM_UP):
         step("only", {"by": torch.ones(())})
     with pytest.warns(UserWarning, match="the step can't be captured .* read on the host"):
