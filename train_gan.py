@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from commands import gan_parts as parts
+from commands.gan_data import GanData
 from commands.image_task import ImageTask
 from cs_gan.data import augmented, positions
 from cs_gan.gan import averaged, critic_step, diff_augment, generator_step, mixed_images
@@ -48,7 +49,7 @@ class GanTask(ImageTask):
 
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
-        data = parts.data(config, session)
+        data = GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
         self.how = {"flip": config.data.flip, "dequantize": config.data.dequantize}
         self.store = data.training()
         self.model = config.model.arguments(channels=self.store.image_shape[0])

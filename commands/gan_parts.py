@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Any
 
@@ -26,15 +25,10 @@ from cs_gan.gan import (
     spectrally_normalised,
 )
 from cs_gan.randomness import derive_seed
-from cs_gan.training import GanConfig, Session, device_options
+from cs_gan.training import GanConfig, device_options
 from models import build_gan
 
 GAP_IMAGES = 256
-
-
-def data(config: GanConfig, session: Session) -> GanData:
-    """The loader of the recipe's images in this run."""
-    return GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
 
 
 class CriticGap:
