@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_every_measurement_gives_positive_times(tiny):
-    shared = *tiny, 2, coding.time.process_time
+    shared = *tiny, 2, time.process_time
     rows = coding.step_rows(shared[0], "blocks.1", *shared[1:])
     assert [row.base is None for row in rows] == [True] + [False] * 7
     rows += coding.fitting_rows(shared[0], "blocks.1", *shared[1:])
@@ -61,7 +62,7 @@ def test_every_measurement_gives_positive_times(tiny):
 
 
 def test_an_attached_critic_computes_the_same_bits(tiny):
-    rows = coding.outside_rows(tiny[0], "blocks.1", tiny[1], 2, coding.time.process_time)
+    rows = coding.outside_rows(tiny[0], "blocks.1", tiny[1], 2, time.process_time)
     assert [row.base is None for row in rows] == [True, False, False]
 
 
@@ -75,7 +76,7 @@ def test_a_coding_that_changes_the_critic_is_noticed(tiny, monkeypatch, observin
 
     monkeypatch.setattr(coding, "CodedSmoothing", attach)
     with pytest.raises(AssertionError, match="changed"):
-        coding.outside_rows(tiny[0], "blocks.1", tiny[1], 1, coding.time.process_time)
+        coding.outside_rows(tiny[0], "blocks.1", tiny[1], 1, time.process_time)
 
 
 @pytest.mark.parametrize("ratio", coding.RATIOS)
@@ -121,7 +122,7 @@ def test_blocks_spare_most_of_a_large_dense_product():
 
 def test_encode_and_decode_of_4096_samples_are_under_two_percent_of_a_resnets_step():
     # 1/1024 of the features and one round; only FLOPs are asked for, which scale with both exactly.
-    clock = coding.time.process_time
+    clock = time.process_time
     flops = large_batches.share_rows(4096, 2, "blocks.0", 1024, 1, clock, "cpu", "preact_resnet18")[2]
     assert flops < 0.02  # the block with the largest input and output of all; 0.013
 
