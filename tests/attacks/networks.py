@@ -12,8 +12,12 @@ def mlp(seed=0, features=(1, 4, 4), classes=5):
         return nn.Sequential(nn.Flatten(), nn.Linear(size, 12), nn.Tanh(), nn.Linear(12, classes)).double().eval()
 
 
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
 def batch(count=8, features=(1, 4, 4), classes=5, seed=0):
     """Images well inside [-1, 1] and labels."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, *features, generator=generator).double() * 1.6 - 0.8
-    return images, torch.randint(classes, (count,), generator=generator)
+    draws = generator(seed)
+    images = torch.rand(count, *features, generator=draws).double() * 1.6 - 0.8
+    return images, torch.randint(classes, (count,), generator=draws)

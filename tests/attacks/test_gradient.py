@@ -7,13 +7,9 @@ from torch import nn
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import Ball, eps_from_pixels, fgsm, fresh, loss_gradient, pgd
 from cs_gan.attacks.gradient import margin
-from tests.attacks.networks import batch
+from tests.attacks.networks import batch, generator
 
 NORMS = ("linf", "l2")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def distances(adversarial, images, norm):

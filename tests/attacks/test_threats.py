@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -245,11 +244,3 @@ class TestStrength:
         finally:
             defence.coded.detach()
         assert here.mean == there.mean
-
-
-def test_small_batches_have_few_permutations():
-    """Why wrong_permutation can't promise its name on two samples: there are only two orders."""
-    assert math.factorial(2) == 2
-    images, labels = batch(2)
-    trials = find_threat("wrong_permutation").attack(scene(RandomizedCodedInference(mlp()), images, labels, draws=20))
-    assert trials[0].batch(0).shape == images.shape
