@@ -16,7 +16,7 @@ from tests.core.helpers import Function, hook_count, mlp, observed
 from tests.core.oracles import naive_penalty
 
 
-class TestModelIsUntouched:
+class TestHooksOfTheModel:
     def test_the_models_own_hooks_survive_in_their_order(self):
         model, seen = mlp(), []
         for mark in "ab":

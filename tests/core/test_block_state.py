@@ -9,7 +9,7 @@ from torch import nn
 
 from cs_gan import CodedSmoothing
 from cs_gan.errors import BatchError, BlockError
-from tests.contract.stateful import Cache
+from tests.contract.stateful import Cache, VectorQuantiser
 from tests.core.helpers import Function, hook_count, mlp, observed
 
 
@@ -124,6 +124,16 @@ class TestObserve:
         twin(x).sum().backward()
         assert torch.equal(block.weight.grad, twin.weight.grad)
         coded.penalty().backward()
+
+    def test_frozen_parameters_that_the_block_changes_are_kept_from_the_first_pass_on(self):
+        block, twin = VectorQuantiser(frozen=True), VectorQuantiser(frozen=True)
+        twin.load_state_dict(block.state_dict())
+        coded = CodedSmoothing(block, [""])
+        for _ in range(3):
+            x = torch.randn(6, 4)
+            observed(coded, lambda: block(x))  # noqa: B023
+            twin(x)
+            assert all(torch.equal(a, b) for a, b in zip(block.parameters(), twin.parameters(), strict=True))
 
     def test_a_frozen_parameter_that_grows_is_put_back(self):
         def grow(x):

@@ -132,6 +132,14 @@ def test_residual_nets_draw_uniform_weights(name: str) -> None:
 
 
 @every_gan
+def test_double_backward_through_the_critic_matches_finite_differences(name: str) -> None:
+    critic = tiny(name, channels=1)[1].double()
+    x = torch.randn(2, *critic.image_shape, dtype=torch.float64, requires_grad=True)
+    # Squared: without it, second derivatives of a piecewise linear critic are zero.
+    assert torch.autograd.gradgradcheck(lambda x: critic(x).square(), x, fast_mode=True)
+
+
+@every_gan
 def test_channels_last_computes_the_same(name: str) -> None:
     for net in tiny(name):
         net.eval()

@@ -1,4 +1,4 @@
-"""A classifier small enough to reason about, a batch for them, and one step with less to write."""
+"""A classifier small enough to reason about, a batch for it, and one step with less to write."""
 
 import copy
 

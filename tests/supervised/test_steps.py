@@ -84,25 +84,20 @@ class TestOneMethodAtATime:
         step(model, images, labels, mix=ManifoldMixUp(1.0, ["3"]))
         assert_same(model.parameters(), expected.parameters(), **MIXED)
 
-    def test_logit_norm(self):
+    @pytest.mark.parametrize(
+        ("name", "penalty"),
+        [
+            ("logit_norm", lambda m, images: m(images).square().mean()),
+            ("jacobian", lambda m, images: jacobian_penalty(m, images, stream(0))),
+        ],
+    )
+    def test_a_penalty_counts_with_its_weight_and_is_reported_without(self, name, penalty):
         model, (images, labels) = mlp(), batch(8)
-        norm = model(images).square().mean().detach()
-        expected = stepped_by_hand(
-            model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * m(images).square().mean()
-        )
-        losses = step(model, images, labels, logit_norm=0.3)
+        value = penalty(model, images).detach()
+        expected = stepped_by_hand(model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * penalty(m, images))
+        losses = step(model, images, labels, **{name: 0.3})
         assert_same(model.parameters(), expected.parameters(), **EXACT)
-        torch.testing.assert_close(losses["logit_norm"], norm, **EXACT)
-
-    def test_jacobian(self):
-        model, (images, labels) = mlp(), batch(8)
-        penalty = jacobian_penalty(model, images, stream(0)).detach()
-        expected = stepped_by_hand(
-            model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * jacobian_penalty(m, images, stream(0))
-        )
-        losses = step(model, images, labels, jacobian=0.3)
-        assert_same(model.parameters(), expected.parameters(), **EXACT)
-        torch.testing.assert_close(losses["jacobian"], penalty, **EXACT)
+        torch.testing.assert_close(losses[name], value, **EXACT)
 
     def test_the_bound_on_the_gradients_norm(self):
         model, (images, labels) = mlp(), batch(8)
