@@ -9,7 +9,7 @@ from cs_gan.attacks import THREATS, Budget, evaluate_threat, find_threat
 from cs_gan.attacks.scene import Scene
 from cs_gan.attacks.scoring import fixed
 from cs_gan.errors import AttackError
-from tests.attacks.networks import batch, mlp
+from tests.attacks.networks import Recorder, batch, mlp
 
 NAMES = [
     "oblivious", "wrong_permutation", "true_permutation", "eot-1", "eot-5", "eot-20", "eot-50", "square", "transfer",
@@ -37,24 +37,6 @@ def scene(defence, images, labels, draws=4, budget=BUDGET, **options):
     return Scene(
         defence, images, labels, images, 0, list(range(len(images))), budget, (0, "group", 0), draws, **options
     )
-
-
-class Recorder:
-    """What the network under RCI was given, and in which order each batch was laid on the nodes."""
-
-    def __init__(self, monkeypatch):
-        self.permutations, draw = [], torch.randperm
-
-        def recorded(size, **options):
-            order = draw(size, **options)
-            self.permutations.append(tuple(order.tolist()))
-            return order
-
-        monkeypatch.setattr(torch, "randperm", recorded)
-
-    def take(self):
-        taken, self.permutations[:] = list(self.permutations), []
-        return taken
 
 
 class TestRegistry:

@@ -143,7 +143,7 @@ class TestRandomizedCodedInference:
         assert torch.equal(output, expected)
 
     def test_a_batch_of_one_without_a_bank_says_what_to_do(self):
-        with pytest.raises(BatchError, match="reference"):
+        with pytest.raises(BatchError, match=r"collect at least 2 inputs, or construct .*reference=bank"):
             RandomizedCodedInference(network())(torch.randn(1, 3))
 
     def test_a_bank_of_another_shape_is_refused(self):

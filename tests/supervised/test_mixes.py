@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 from cs_gan.errors import BatchError, BlockError, ConfigError
 from cs_gan.randomness import stream
 from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp
+from tests.core.helpers import Function
 from tests.supervised.networks import CLASSES, batch, mlp
 
 MIXES = [MixUp(0.7), CutMix(0.7), ManifoldMixUp(0.7, ["input", "1", "3"])]
@@ -65,27 +66,17 @@ def test_manifold_mixup_of_the_input_is_mixup(name):
 
 
 def test_manifold_mixup_mixes_keywords_and_nested_tensors_of_the_batch_alone():
-    class Block(nn.Module):
-        def forward(self, pair, *, scale, mask, table):
-            return pair, scale, mask, table
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.block = Block()
-
-        def forward(self, x):
-            return self.block([x, 2 * x], scale=x, mask=x > 0, table=torch.ones(3))
-
+    model = Function(lambda x: model.block([x, 2 * x], scale=x, mask=x > 0, table=torch.arange(3.0)))
+    model.block = Function(lambda pair, *, scale, mask, table: (pair, scale, mask, table))
     x, labels = torch.randn(8, 5, dtype=torch.float64), batch(8)[1]
-    _, targets, (pair, scale, mask, table) = mixed(ManifoldMixUp(0.7, ["block"]), x, labels, model=Model())
+    _, targets, (pair, scale, mask, table) = mixed(ManifoldMixUp(0.7, ["block"]), x, labels, model=model)
     share = share_of(targets, labels)
     expected = share * x + (1 - share) * x.roll(1, 0)
     torch.testing.assert_close(pair[0], expected, **FLOAT32)
     torch.testing.assert_close(pair[1], 2 * expected, **FLOAT32)
     torch.testing.assert_close(scale, expected, **FLOAT32)
     assert torch.equal(mask, x > 0)
-    assert torch.equal(table, torch.ones(3))
+    assert torch.equal(table, torch.arange(3.0))
 
 
 def test_manifold_mixup_chooses_every_block_of_a_pattern():
