@@ -101,6 +101,8 @@ class TestAttachment:
     def test_replace_goes_through_the_module_for_serving(self):
         model, x = mlp(), torch.randn(8, 3)
         coded = CodedSmoothing(model, [""])
+        with pytest.raises(BlockError, match="coded already"):
+            RandomizedCodedInference(model)
         assert RandomizedCodedInference(model, replace=True)(x).shape == model(x).shape
         with pytest.raises(BlockError, match="replaced"), coded.observe():
             pass
