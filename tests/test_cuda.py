@@ -34,8 +34,8 @@ from cs_gan.training.capture import WARM_UP
 from models import build_gan
 from tests import test_train_classifier as classifier
 from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_capture import SCHEDULES
 from tests.test_train_gan import arguments, run
-from tests.test_train_gan_capture import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
