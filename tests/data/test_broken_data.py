@@ -31,11 +31,6 @@ def test_a_root_that_is_a_plain_file_is_refused(tmp_path: Path) -> None:
         load_images("folder", tmp_path / "list.txt")
 
 
-def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no images. Looked, at any depth, for \.bmp, \.jpeg"):
-        load_images("folder", tmp_path)
-
-
 def test_a_folder_of_zips_asks_for_one_of_them(make_images: MakeImages, zipped: Zipped, tmp_path: Path) -> None:
     archive = zipped(make_images("a.png"))
     (tmp_path / "zips").mkdir()
@@ -61,14 +56,6 @@ def test_a_broken_image_is_named(
     (root / "b.png").write_bytes({"truncated": content[:200], "empty": b"", "text": b"<html>"}[kind])
     with pytest.raises(DataError, match=message):
         load_images("folder", zipped(root) if packed else root)
-
-
-def test_a_truncated_jpeg_is_named(make_images: MakeImages) -> None:
-    root = make_images("a.jpg")
-    content = (root / "a.jpg").read_bytes()
-    (root / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"a\.jpg can't be decoded"):
-        load_images("folder", root)
 
 
 def test_the_first_of_several_broken_images_is_named(make_images: MakeImages) -> None:

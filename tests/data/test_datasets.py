@@ -19,6 +19,7 @@ def test_digits_are_scaled_to_bytes_and_enlarged() -> None:
     assert store.images.shape == (1797, 1, 16, 16)
     assert store.labels is not None
     assert store.labels.tolist() == load_digits().target.tolist()
+    assert store.class_names == tuple("0123456789")
     assert store.description == "digits (train): 1,797 images, 1x16x16, 0.4 MiB in memory"
     native = load_images("digits", image_size=8)
     assert native.images.max() == 255
@@ -140,13 +141,6 @@ def test_celeba_from_a_folder_has_the_one_crop(make_images: MakeImages) -> None:
     # The same pictures under another preparation are another reference.
     plain = load_images("folder", root, image_size=64)
     assert plain.fingerprint != store.fingerprint
-
-
-def test_channels_change_the_store(make_images: MakeImages) -> None:
-    root = make_images("a.png")
-    grey = load_images("folder", root, channels=1)
-    assert grey.image_shape == (1, 32, 32)
-    np.testing.assert_array_equal(grey.images[0, 0], np.asarray(Image.open(root / "a.png").convert("L")))
 
 
 def test_many_large_images_on_threads_keep_their_order(make_images: MakeImages) -> None:
