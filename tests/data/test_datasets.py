@@ -143,6 +143,13 @@ def test_celeba_from_a_folder_has_the_one_crop(make_images: MakeImages) -> None:
     assert plain.fingerprint != store.fingerprint
 
 
+def test_channels_change_the_store(make_images: MakeImages) -> None:
+    root = make_images("a.png")
+    grey = load_images("folder", root, channels=1)
+    assert grey.image_shape == (1, 32, 32)
+    np.testing.assert_array_equal(grey.images[0, 0], np.asarray(Image.open(root / "a.png").convert("L")))
+
+
 def test_many_large_images_on_threads_keep_their_order(make_images: MakeImages) -> None:
     root = make_images(*[f"{i}.png" for i in range(150)], width=130, height=130)
     images = load_images("folder", root).images

@@ -17,19 +17,11 @@ import cs_gan.training.progress as progress_module
 import train_gan
 from cs_gan.training import Interrupted, Progress, StopRequest, read_lines
 from cs_gan.training.progress import fitted
+from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def _handlers_restored():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_handlers_restored")
 class TestStopRequest:
     def test_is_not_made_by_itself(self):
         stop = StopRequest()
