@@ -233,14 +233,6 @@ def test_new_run_that_was_killed_at_once_still_begins_with_the_weights(tmp_path)
     assert config(tmp_path / "parts")["history"] == config(tmp_path / "whole")["history"] != []
 
 
-def test_same_recipe_in_another_folder_goes_on_as_before(tmp_path):
-    assert run(tmp_path / "old", *KEPT) == 0
-    second = list_checkpoints(tmp_path / "old" / "checkpoints")[1]
-    assert run(tmp_path / "new", *KEPT, resumed(second)) == 0
-    assert states_equal(last(tmp_path / "old"), last(tmp_path / "new"))
-    assert config(tmp_path / "new")["history"] == []
-
-
 def test_other_circumstances_alone_begin_no_run(tmp_path, capsys, monkeypatch):
     assert run(tmp_path / "old") == 0
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")

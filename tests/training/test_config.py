@@ -10,9 +10,8 @@ from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, di
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = CONFIGS / "gan"
-CODED = [
-    (kind, p) for kind, name in ((GanConfig, "gan"), (SslConfig, "ssl")) for p in CONFIGS.glob(f"{name}/*_coded.yaml")
-]
+CODED = [(GanConfig, path) for path in sorted(RECIPES.glob("*_coded.yaml"))]
+CODED += [(SslConfig, path) for path in sorted(CONFIGS.glob("ssl/*_coded.yaml"))]
 
 
 def nested(key, value):
@@ -105,6 +104,10 @@ class TestParsing:
         critic = parse_config(GanConfig, [config, "--coded.critic.blocks=blocks.2"]).coded.critic
         assert (critic.blocks, critic.weight) == (["blocks.2"], 0.5)
 
+    def test_two_configurations_share_nothing(self):
+        parse_config(GanConfig, []).coded.critic.blocks.append("blocks.1")
+        assert parse_config(GanConfig, []).coded.critic.blocks == []
+
     def test_null_means_unset(self, recipe):
         assert parse_config(GanConfig, [recipe("data:\n  root: null\n"), "--training.max_minutes=null"]) == GanConfig(
             output_dir="samples/recipe"
@@ -122,7 +125,6 @@ class TestRefusals:
             ("metrics.num_sample", "metrics.num_samples"),  # no abbreviations
             ("training.step", "training.steps"),
             ("sead", "seed"),
-            ("output-dir", "output_dir"),
             ("steps", "training.steps"),  # the section left out
         ],
     )
@@ -133,9 +135,13 @@ class TestRefusals:
             assert repr(key) in str(error.value)
             assert nearest in str(error.value).split("Did you mean")[1]
 
-    def test_an_unknown_key_with_no_neighbour_points_to_the_help(self):
-        with pytest.raises(ConfigError, match="--help"):
-            parse_config(GanConfig, ["--zzzzzzzz=1"])
+    @pytest.mark.parametrize(
+        ("argument", "said"),
+        [("--zzzzzzzz=1", "--help"), ("--output-dir=here", "unknown configuration key 'output-dir'.*output_dir")],
+    )
+    def test_an_argument_without_a_neighbour_or_with_a_dash_is_told_from_a_key(self, argument, said):
+        with pytest.raises(ConfigError, match=said):
+            parse_config(GanConfig, [argument])
 
     @pytest.mark.parametrize(
         ("key", "value", "expected"),
