@@ -36,15 +36,6 @@ def test_captured_and_plain_runs_end_in_the_same_bits(tmp_path, recorder, monkey
     assert len({row["critic_loss"] for row in losses(tmp_path / "plain")}) == 14
 
 
-def test_a_resumed_captured_run_ends_in_the_same_bits(tmp_path, recorder):
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert run(whole, *SCHEDULES) == 0
-    assert run(halves, *SCHEDULES, "--training.max_minutes=0.000001") == 0  # one step
-    assert run(halves, *SCHEDULES) == 0
-    assert states_equal(last(whole), last(halves))
-    assert losses(whole) == losses(halves)
-
-
 def test_steps_that_observe_and_steps_that_do_not_are_two_graphs(tmp_path, recorder, monkeypatch):
     lazy = [*SCHEDULES, "--coded.ratio_end=1", "--coded.every=3"]
     assert run(tmp_path / "captured", *lazy) == 0

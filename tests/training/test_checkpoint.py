@@ -141,21 +141,12 @@ class TestDamage:
             read_checkpoint(path)
         assert str(path) in str(error.value)
 
-    def test_what_a_kill_left_behind_is_not_listed(self, tmp_path):
-        kept = save(tmp_path, 1)
-        (tmp_path / ".partial-00000003").mkdir()
-        (tmp_path / ".pruned-step-00000000").mkdir()
-        assert list_checkpoints(tmp_path) == [kept]
-
     def test_only_a_whole_checkpoint_is_offered_in_place_of_a_damaged_one(self, tmp_path):
         whole, *damaged = [save(tmp_path, step, keep=3) for step in (1, 2, 3)]
         for path in damaged:
             (path / "manifest.json").unlink()
         with pytest.raises(CheckpointError, match=f"--resume={whole}"):
             read_checkpoint(damaged[-1])
-
-    def test_where_there_is_no_folder_there_are_no_checkpoints(self, tmp_path):
-        assert list_checkpoints(tmp_path / "nowhere") == []
 
 
 class TestRefusal:

@@ -40,10 +40,6 @@ class TestParsing:
         assert (parsed.seed, parsed.training.steps, parsed.training.n_critic) == (5, 9, 2)
         assert parsed.training.batch_size == GanConfig().training.batch_size
 
-    def test_the_folder_is_named_after_the_recipe_unless_it_is_given(self, recipe):
-        assert parse_config(GanConfig, [recipe("seed: 5")]).output_dir == "samples/recipe"
-        assert parse_config(GanConfig, [recipe("seed: 5"), "--output_dir=here"]).output_dir == "here"
-
     @pytest.mark.parametrize("apart", [False, True])
     @pytest.mark.parametrize("last", [False, True])
     def test_a_key_wins_over_a_recipe_wherever_it_stands(self, recipe, apart, last):
