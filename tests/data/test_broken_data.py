@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -106,27 +107,21 @@ def test_a_pipe_named_as_an_image_is_refused_instead_of_waited_for(make_images: 
         load_images("folder", root)
 
 
-def test_an_image_above_the_pixel_limit_is_named_before_it_is_decoded(
-    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "limit", "message"),
+    [
+        (preparation, "MAX_PIXELS", "the image is 32x32, beyond the limit"),
+        (sources, "MAX_FILE_BYTES", "the file takes"),
+        (Image, "MAX_IMAGE_PIXELS", ".*decompression bomb"),  # Pillow's own
+    ],
+)
+def test_an_image_above_a_limit_is_named_before_it_is_decoded(
+    module: ModuleType, limit: str, message: str, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_images("a.png")
-    monkeypatch.setattr(preparation, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(module, limit, 100)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
-    with pytest.raises(DataError, match=r"a\.png: the image is 32x32, beyond the limit"):
-        load_images("folder", root)
-
-
-def test_pillows_own_bomb_error_is_named(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_images("a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match=r"a\.png: .*decompression bomb"):
-        load_images("folder", root)
-
-
-def test_a_huge_file_is_refused_before_it_is_read(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_images("a.png")
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 100)
-    with pytest.raises(DataError, match=r"a\.png: the file takes"):
+    with pytest.raises(DataError, match=rf"a\.png: {message}"):
         load_images("folder", root)
 
 
