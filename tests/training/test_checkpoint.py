@@ -176,6 +176,10 @@ class TestRefusal:
         assert_same_state(matching, before[0])
         assert_same_state(other, before[1])
 
+    def test_a_network_that_the_checkpoint_lacks_is_refused(self, tmp_path):
+        with pytest.raises(CheckpointError, match="critic is another network"):
+            restore(*read_checkpoint(save(tmp_path, 1)), {"critic": network()}, {})
+
     @pytest.mark.parametrize("stored", ["none", "of fewer parameters"])
     def test_another_optimisers_state_is_refused_and_the_network_stays_as_it_was(self, stored, tmp_path):
         module = network()
