@@ -32,7 +32,7 @@ def read(path):
 class TestSaveGrid:
     # 64 pixels and more are shown as they are, smaller ones at the largest factor that stays within 64.
     @pytest.mark.parametrize(
-        ("size", "scale"), [((64, 64), 1), ((33, 33), 1), ((24, 32), 2), ((16, 16), 4), ((40, 70), 1)]
+        ("size", "scale"), [((64, 64), 1), ((33, 33), 1), ((24, 16), 4), ((32, 32), 2), ((16, 16), 4), ((40, 70), 1)]
     )
     @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
     def test_puts_every_pixel_in_its_place(self, size, scale, channels, mode, tmp_path):

@@ -179,7 +179,6 @@ class TestRefusals:
             ("training.generator_batch_size", "0"),
             ("training.max_minutes", "-1.0"),
             ("metrics.num_samples", "1"),
-            ("coded.levels", "1"),
             ("coded.critic.weight", "-1.0"),
             ("coded.generator.weight", "-1.0"),
         ],
@@ -189,6 +188,12 @@ class TestRefusals:
             parse_config(GanConfig, [f"--{key}={value}"])
         assert re.sub(r"\.(critic|generator)\.", ".*.", key) in str(error.value)
         assert value.strip("[]") in str(error.value)
+
+    @pytest.mark.parametrize(("kind", "key"), [(GanConfig, "coded"), (ClassifierConfig, "method.coded")])
+    def test_one_level_of_the_ratio_is_refused(self, kind, key):
+        with pytest.raises(ConfigError, match=r"coded\.levels = 1 must be at least 2"):
+            parse_config(kind, [f"--{key}.levels=1"])
+        parse_config(kind, [f"--{key}.levels=2"])
 
     def test_a_folder_is_no_recipe(self, tmp_path):
         with pytest.raises(ConfigError, match="not a file"):
