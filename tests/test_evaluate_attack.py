@@ -200,7 +200,7 @@ def test_rows_of_another_provenance_are_not_taken(folder, capsys, change):
     few = [*FEW, "--threats=oblivious", "--eps=0"]
     assert run("attack", folder, *few) == 0
     if change == "weights":
-        write_classifier(folder / "snapshot.safetensors", 0)
+        write_classifier(folder / "snapshot.safetensors", 100, seed=1)
     assert run("attack", folder, *few, *([change] if change != "weights" else [])) == 0
     assert "there already" not in capsys.readouterr().out
     assert run("attack", folder, *few) == 0
