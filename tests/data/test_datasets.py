@@ -43,6 +43,7 @@ def test_folder_and_zip_give_identical_stores(classes: Path, zipped: Zipped) -> 
     assert folder.labels is not None
     assert archive.labels is not None
     assert folder.labels.tolist() == archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert folder.class_names == archive.class_names == ("cat", "dog")
     assert folder.fingerprint == archive.fingerprint
 
 

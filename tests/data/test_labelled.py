@@ -29,13 +29,6 @@ def ids(store: ImageStore) -> list[int]:
 # -- classes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_classes_are_named_for_their_folders(packed: bool, classes: Path, zipped: Zipped) -> None:
-    store = load_images("folder", zipped(classes) if packed else classes)
-    assert store.class_names == ("cat", "dog")
-    assert labelled(store) is store
-
-
 def test_classes_without_names_have_numbers() -> None:
     store = make_store(1, 0, 1)
     assert store.class_names == ("0", "1", "2")

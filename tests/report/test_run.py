@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cs_gan.report.run import best, read_evaluations, read_lines, read_run, score_names
+from cs_gan.errors import DataError
+from cs_gan.report.run import best, flat, read_evaluations, read_lines, read_run, score_names
 
 from .conftest import FD, IS, evaluation, lines
 
@@ -88,3 +89,12 @@ def test_a_config_that_is_none_is_kept_as_text_alone(text, make_run):
     (folder / "config.yaml").write_text(text)
     run = read_run(folder)
     assert (run.config, run.config_text) == ({}, text)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(DataError, match=str(tmp_path)):
+        read_run(tmp_path)
+
+
+def test_flat_joins_keys():
+    assert flat({"a": {"b": {"c": 1}, "d": []}, "e": {}}) == {"a.b.c": 1, "a.d": [], "e": {}}

@@ -34,6 +34,9 @@ def recipe(tmp_path):
 
 
 class TestParsing:
+    def test_an_empty_command_line_gives_the_defaults(self):
+        assert parse_config(GanConfig, []) == GanConfig(output_dir="samples/run")
+
     def test_later_arguments_win_over_earlier_ones_and_over_the_recipe(self, recipe):
         config = recipe("seed: 5\ntraining:\n  steps: 7\n  n_critic: 2\n")
         parsed = parse_config(GanConfig, [config, "--training.steps=8", "--training.steps=9"])
