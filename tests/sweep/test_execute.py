@@ -64,6 +64,12 @@ def test_what_the_executor_has_in_hand_is_not_handed_over_again(bench):
     assert executor.submitted == ["mu=0.1-seed0", "mu=0.1-seed1", "mu=0.2-seed1"]
 
 
+def test_nothing_is_begun_when_the_time_is_over(bench):
+    executor = Executor([])
+    _, ended = carry(bench, executor, Stop(minutes=-1))
+    assert ended == executor.submitted == []
+
+
 def test_what_is_taken_back_has_not_failed(bench):
     class Slow(Ended):
         def problem(self):
