@@ -13,14 +13,6 @@ from .conftest import kill, launch, running, wait_for
 GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
 
 
-def test_a_finished_sweep_runs_nothing_again(bench):
-    assert bench.sweep(grid=GRID) == 0
-    table = bench.table
-    assert bench.sweep() == 0
-    assert set(bench.starts.values()) == {1}
-    assert bench.table == table
-
-
 def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
     monkeypatch.setattr("cs_gan.sweep.executors.usable_cores", lambda: 7)
     assert bench.sweep("--jobs=2", grid={"mu": [0.1]}) == 0
