@@ -29,8 +29,9 @@ $(READY): pyproject.toml
 quickstart: install
 	$(BIN)/python train_gan.py --config configs/gan/quickstart.yaml
 
+# Compiled files, even where the environment is set to write none: tests start many processes.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --durations=5
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@
     loss = loss + weight * coded.penalty()
 
 The empty name is the model itself. Attach before prepare(), because it may wrap the model and rename its blocks. With
-several processes each codes its own batch.
+several processes, each process codes its own batch.
 """
 
 import argparse

@@ -4,7 +4,7 @@
     with coded.observe():
     critic_loss = critic_loss + weight * coded.penalty()
 
-Integer labels can't be mixed, but their embeddings can: the coded block comes after them. The penalty sums both calls.
+Labels can't be mixed, so the coded block comes after their embedding. The penalty sums both calls of the critic.
 """
 
 import argparse

@@ -5,7 +5,7 @@
     with coded.observe():
     loss = loss + weight * coded.penalty()
 
-The penalty sums both views. The second line lets N/K grow, as in the paper. For recipes see train_ssl.py.
+The penalty sums both views. The second line lets N/K grow, as in the paper. train_ssl.py trains SimCLR from a recipe.
 """
 
 import argparse

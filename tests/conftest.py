@@ -1,5 +1,6 @@
 """One thread and one seed for every test."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tests.processes import AfterTorch
 
 torch.set_num_threads(1)
+os.fsync = lambda _descriptor: None  # no test cuts the power, and a busy disk takes seconds in all
 
 if not torch.cuda.is_available():
     # torch.manual_seed keeps a stack trace for each kind of GPU, in case one comes up later. That takes 2 ms a call.
@@ -37,3 +39,8 @@ def after_torch() -> Iterator[AfterTorch]:
     """Run code in an interpreter that has imported torch and nothing else; torch comes once for all."""
     with AfterTorch() as run:
         yield run
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not walk through it again and again."""
+    gc.freeze()

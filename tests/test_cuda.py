@@ -34,8 +34,8 @@ from cs_gan.training.capture import WARM_UP
 from models import build_gan
 from tests import test_train_classifier as classifier
 from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.test_train_capture import SCHEDULES
 from tests.test_train_gan import arguments, run
-from tests.test_train_gan_capture import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -50,21 +50,24 @@ def make(stack: ExitStack, folder, *more: str) -> train_gan.GanTask:
     return task
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_runs_with_graphs_and_without_end_in_the_same_bits(tmp_path, precision):
-    shared = [*LONG, f"--training.mixed_precision={precision}"]
-    assert run(tmp_path / "graph", *shared) == 0
-    assert run(tmp_path / "eager", *shared, "--training.cuda_graph=off") == 0
+LARGE = ["--model.width=64", "--data.image_size=32", "--training.steps=25"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--training.mixed_precision=bf16"],
+        ["--model.name=paper32", *LARGE],
+        ["--model.name=dcgan32", *LARGE],
+    ],
+    ids=["small", "bf16", "paper32", "dcgan32"],
+)
+def test_runs_with_graphs_and_without_end_in_the_same_bits(tmp_path, more):
+    assert run(tmp_path / "graph", *LONG, *more) == 0
+    assert run(tmp_path / "eager", *LONG, *more, "--training.cuda_graph=off") == 0
     assert states_equal(last(tmp_path / "graph"), last(tmp_path / "eager"))
     assert losses(tmp_path / "graph") == losses(tmp_path / "eager")
-
-
-@pytest.mark.parametrize("network", ["paper32", "dcgan32"])
-def test_larger_networks_too(tmp_path, network):
-    shared = [*LONG, f"--model.name={network}", "--model.width=64", "--data.image_size=32", "--training.steps=25"]
-    assert run(tmp_path / "graph", *shared) == 0
-    assert run(tmp_path / "eager", *shared, "--training.cuda_graph=off") == 0
-    assert states_equal(last(tmp_path / "graph"), last(tmp_path / "eager"))
 
 
 def test_a_fresh_process_ends_in_the_same_bits_as_one_with_a_history(tmp_path):

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import nn
 
+from cs_gan.training import save_snapshot
 from models import build_gan
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"]}
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-# The README's blocks are run by test_readme.py.
-WITH_PYTHON = [page for page, text in PAGES.items() if PYTHON.search(text) and page != "README.md"]
+WITH_PYTHON = [page for page, text in PAGES.items() if PYTHON.search(text)]
 
 
 def names_taken_for_granted() -> dict[str, object]:
@@ -50,17 +50,31 @@ def names_taken_for_granted() -> dict[str, object]:
 
 
 def test_there_are_blocks_to_run():
-    assert {"docs/index.md", "docs/your-gan.md", "docs/rci.md"} <= set(WITH_PYTHON)
+    assert {"README.md", "docs/index.md", "docs/your-gan.md", "docs/rci.md"} <= set(WITH_PYTHON)
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
-def test_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = names_taken_for_granted()
+def run_blocks(page: str, folder: Path) -> dict[str, object]:
+    """Run a page's blocks one after the other, where the run of the quickstart is; returns their names."""
+    names, snapshot = names_taken_for_granted(), folder / "samples" / "quickstart" / "snapshot.safetensors"
+    snapshot.parent.mkdir(parents=True)
+    model = {"name": "dcgan16", "width": 4, "channels": 1}
+    save_snapshot(snapshot, names["generator"], kind="gan", model=model, config={}, step=0)
     for found in PYTHON.finditer(PAGES[page]):
         line = PAGES[page].count("\n", 0, found.start()) + 1
         # Padded, so that a traceback gives the page's own line.
         exec(compile("\n" * line + found[1], page, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(page, tmp_path)
+    if page == "README.md":
+        names["loss"].backward()
+        assert all(p.grad is not None for p in names["critic"].parameters())
+        assert len(names["images"]) == 64
+        assert names["logits"].shape == (1, 10)
 
 
 def missing(text: str) -> list[str]:
@@ -75,6 +89,15 @@ def missing(text: str) -> list[str]:
         *(name for name in set(modules) if importlib.util.find_spec(name) is None),
         *(f"make {name}" for name in {a or b for a, b in targets} if f"\n{name}:" not in makefile),
     ]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "examples/README.md", "samples/gallery/README.md"])
+def test_linked_files_exist_and_no_placeholder_is_left(page):
+    path = ROOT / page
+    text = path.read_text()
+    assert "@@" not in text
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (path.parent / link).exists(), link
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,11 @@ def config() -> dict:
 
 def network(seed: int, **model: object) -> Generator:
     """A generator whose images have contrast and differ, as they don't before training."""
+    return copy.deepcopy(_network(seed, **model))
+
+
+@cache
+def _network(seed: int, **model: object) -> Generator:
     torch.manual_seed(seed)
     generator, _ = build_gan(**model)
     for _ in range(50):

@@ -12,7 +12,8 @@ import evaluate
 from commands import study_attacks
 from cs_gan.training import read_lines, read_snapshot, save_snapshot
 from models import build_encoder
-from tests.test_train_classifier import _signal_handlers_as_before  # noqa: F401 (a fixture)
+from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
+from tests.test_evaluate import refused
 from tests.test_train_ssl import ENCODER, run
 
 
@@ -25,14 +26,6 @@ def folder(tmp_path_factory) -> Path:
 
 def evaluated(*words: object) -> int:
     return evaluate.main(["accuracy", *map(str, words)])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert evaluate.main([str(word) for word in words]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_scores_are_those_of_the_end_of_training(folder, capsys):

@@ -14,6 +14,11 @@ from models import build_gan
 BATCH = ({0: Dim.DYNAMIC},)  # the first axis may be of any length
 
 
+@pytest.fixture
+def critic() -> nn.Module:
+    return build_gan("dcgan16", width=4)[1]
+
+
 def example(network: nn.Module, batch: int = 4) -> Tensor:
     """A batch of what a generator or a critic takes."""
     shape = (network.latent_dim,) if hasattr(network, "latent_dim") else network.image_shape
@@ -26,8 +31,7 @@ def exported(network: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
 
 class TestDataParallel:
     @pytest.mark.parametrize("around", ["model", "wrapper"])
-    def test_on_one_device_it_observes_what_the_bare_model_does(self, around):
-        _, critic = build_gan("dcgan16", width=4)
+    def test_on_one_device_it_observes_what_the_bare_model_does(self, around, critic):
         x = example(critic)
         bare = CodedSmoothing(critic, ["blocks.1"])
         with bare.observe():
@@ -45,8 +49,7 @@ class TestDataParallel:
             assert torch.equal(wrapper(x), scores)
         assert torch.equal(coded.penalty(), expected)
 
-    def test_blocks_that_it_would_copy_to_several_devices_are_refused(self):
-        _, critic = build_gan("dcgan16", width=4)
+    def test_blocks_that_it_would_copy_to_several_devices_are_refused(self, critic):
         wrapper = nn.DataParallel(critic)
         wrapper.device_ids = [0, 1]  # as it has on a machine with two
         for model, blocks in ((wrapper, ["module.blocks.*"]), (nn.Sequential(wrapper), [critic])):
@@ -66,8 +69,7 @@ class TestExport:
             torch.testing.assert_close(program(z), generator(z), rtol=0, atol=1e-6)  # float32 of tanh
 
     @pytest.mark.parametrize("state", ["bare", "attached", "observed before", "detached"])
-    def test_the_exported_program_is_that_of_the_bare_model(self, state):
-        _, critic = build_gan("dcgan16", width=4)
+    def test_the_exported_program_is_that_of_the_bare_model(self, state, critic):
         x = example(critic)
         expected = [str(node) for node in exported(critic, x).graph.nodes]
         if state != "bare":
@@ -81,9 +83,8 @@ class TestExport:
         assert [str(node) for node in program.graph.nodes] == expected
         torch.testing.assert_close(program.module()(x), critic(x))
 
-    def test_inside_observe_the_coded_pass_is_exported_too(self):
+    def test_inside_observe_the_coded_pass_is_exported_too(self, critic):
         """So that the documentation's advice, export outside the contexts, has a reason."""
-        _, critic = build_gan("dcgan16", width=4)
         x = example(critic)
         coded = CodedSmoothing(critic, ["blocks.1"])
         bare = len(exported(critic, x).graph.nodes)
@@ -122,8 +123,7 @@ class TestOnnx:
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
     @pytest.mark.parametrize("state", ["attached", "detached"])
-    def test_critic_that_was_observed(self, state):
-        _, critic = build_gan("dcgan16", width=4)
+    def test_critic_that_was_observed(self, state, critic):
         x = example(critic)
         coded = CodedSmoothing(critic, ["blocks.1"])
         with coded.observe():

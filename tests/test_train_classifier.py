@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,44 +13,38 @@ from PIL import Image
 
 import train_classifier
 from commands import one_network
-from cs_gan.training import list_checkpoints, read_checkpoint, read_lines, read_snapshot
-from models import build_classifier
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, equal, final_tensors  # noqa: F401 (fixtures)
+from cs_gan.training import (
+    ClassifierConfig,
+    Session,
+    list_checkpoints,
+    parse_config,
+    read_checkpoint,
+    read_lines,
+)
+from tests.scripts import (
+    ONE_NETWORK,
+    _drawn,  # noqa: F401 (fixtures)
+    _plain_runs,  # noqa: F401
+    _signal_handlers_as_before,  # noqa: F401
+    assert_resumes,
+    equal,
+    final_tensors,
+    refusal,
+    words,
+)
 
 CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.5"]
 
 
+TINY = ONE_NETWORK | {"data.limit": 40, "data.crop": 1, "data.flip": "false", "metrics.rci_group": 64}
+
+
 def arguments(folder: Path, *more: str) -> list[str]:
-    tiny = {
-        "output_dir": folder,
-        "data.name": "digits",
-        "data.image_size": 8,
-        "data.holdout": 1500,
-        "data.limit": 40,
-        "data.crop": 1,
-        "data.flip": "false",
-        "model.name": "cnn_small",
-        "model.width": 4,
-        "training.steps": 4,
-        "training.batch_size": 8,
-        "training.log_every": 1,
-        "training.checkpoint_every": 2,
-        "metrics.rci_group": 64,
-        "tracking.trackers": "none",
-    }
-    return [*(f"--{key}={value}" for key, value in tiny.items()), *more]
+    return words(folder, TINY, *more)
 
 
 def run(folder: Path, *more: str) -> int:
     return train_classifier.main(arguments(folder, *more))
-
-
-def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str:
-    assert run(folder, *more) == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    assert not (folder / "log.jsonl").exists()
-    return error
 
 
 @pytest.mark.usefixtures("drawn")
@@ -81,6 +76,7 @@ def test_a_network_is_scored_once_where_the_end_asks_for_nothing_more(tmp_path, 
     assert run(tmp_path / "run", "--metrics.rci_ratio=null", "--training.evaluate_every=2") == 0
     assert len(counted) == 3  # at steps 0, 2 and 4
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert "accuracy, RCI (%)" not in rows[-1]["scores"]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["final"] == rows[-1]
     assert scores["best"] == max(rows, key=lambda row: row["scores"]["accuracy (%)"])
@@ -97,31 +93,9 @@ def test_rci_codes_the_blocks_of_the_recipe(tmp_path):
     assert row["scores"]["cross-entropy"] == other["scores"]["cross-entropy"]
 
 
-def test_scored_accuracy_is_that_of_the_snapshot_counted_by_hand(tmp_path):
-    assert run(tmp_path / "run", "--training.steps=30", "--metrics.rci_ratio=null") == 0
-    snapshot = read_snapshot(tmp_path / "run" / "snapshot.safetensors")
-    network = build_classifier(**snapshot.model)
-    network.load_state_dict(snapshot.tensors)
-    _, test = one_network.images(*_config_and_session(tmp_path))
-    with torch.no_grad():
-        predicted = network.eval()(test.batch(range(len(test)))).argmax(1)
-    expected = 100 * (predicted == test.labels).double().mean().item()
-    scores = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"]
-    assert scores["accuracy (%)"] == pytest.approx(expected)
-    assert "accuracy, RCI (%)" not in scores
-
-
-def _config_and_session(tmp_path):
-    from contextlib import ExitStack
-
-    from cs_gan.training import ClassifierConfig, Session, parse_config
-
-    config = parse_config(ClassifierConfig, arguments(tmp_path / "other"))
-    return config, Session(config, ExitStack())
-
-
 def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_path):
-    config, session = _config_and_session(tmp_path)
+    config = parse_config(ClassifierConfig, arguments(tmp_path))
+    session = Session(config, ExitStack())
     train, test = one_network.images(config, session)
     seen = {image.numpy().tobytes() for image in train.images}
     assert not any(image.numpy().tobytes() in seen for image in test.images)
@@ -131,34 +105,29 @@ def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_pa
     assert not torch.equal(train.images, other_train.images)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path, optimizer):
-    mixed = [*CODED, "--method.mixup.alpha=1.0", "--data.workers=2", f"--training.optimizer={optimizer}"]
-    assert run(tmp_path / "whole", *mixed) == 0
-    assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9") == 0
-    first = list_checkpoints(tmp_path / "parts" / "checkpoints")[0]
-    assert run(tmp_path / "parts", *mixed, "--training.keep_checkpoints=9", f"--resume={first}") == 0
-    assert equal(final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts"))
+def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
+    mixed = [*CODED, "--method.mixup.alpha=1.0", "--data.workers=2", "--training.optimizer=adamw"]
+    assert_resumes(run, tmp_path, *mixed)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "label_smoothing=0.1",
-        "logit_norm=0.01",
-        "jacobian=0.01",
-        "mixup.alpha=1.0",
-        "cutmix.alpha=1.0 --method.cutmix.probability=0.9",
-        "manifold_mixup.alpha=1.0",
-        "coded.blocks=blocks.1",
-    ],
-)
-def test_every_method_trains_and_differs_from_erm(tmp_path, method):
-    assert run(tmp_path / "erm", "--metrics.rci_ratio=null", "--training.steps=2") == 0
-    assert run(tmp_path / "other", *f"--method.{method}".split(), "--metrics.rci_ratio=null", "--training.steps=2") == 0
-    erm, other = final_tensors(tmp_path / "erm"), final_tensors(tmp_path / "other")
-    assert not all(torch.equal(erm[key], other[key]) for key in erm)
-    assert all(torch.isfinite(value).all() for value in other.values())
+METHODS = {
+    "label smoothing": ["--method.label_smoothing=0.1"],
+    "logit norm": ["--method.logit_norm=0.01"],
+    "jacobian": ["--method.jacobian=0.01"],
+    "mixup": ["--method.mixup.alpha=1.0"],
+    "cutmix": ["--method.cutmix.alpha=1.0", "--method.cutmix.probability=0.9"],
+    "manifold mixup": ["--method.manifold_mixup.alpha=1.0"],
+    "coded": ["--method.coded.blocks=blocks.1"],
+}
+
+
+def test_every_method_trains_and_differs_from_erm_and_the_others(tmp_path):
+    found = []
+    for name, method in {"erm": [], **METHODS}.items():
+        assert run(tmp_path / name, *method, "--metrics.rci_ratio=null", "--training.steps=2") == 0
+        found.append(final_tensors(tmp_path / name))
+        assert all(torch.isfinite(value).all() for value in found[-1].values()), name
+        assert not any(equal(found[-1], other) for other in found[:-1]), name
 
 
 def test_the_first_step_of_adamw_moves_every_weight_by_the_learning_rate(tmp_path):
@@ -172,26 +141,10 @@ def test_the_first_step_of_adamw_moves_every_weight_by_the_learning_rate(tmp_pat
     assert 0.0002 < moved.mean() < 0.00145
 
 
-def test_epochs_set_the_steps(tmp_path):
-    assert run(tmp_path / "run", "--training.epochs=1.5", "--metrics.rci_ratio=null") == 0
-    assert read_lines(tmp_path / "run" / "log.jsonl")[-1]["step"] == 8  # 40 images in batches of 8, 1.5 times, up
-
-
 def test_vit_trains_coded(tmp_path):
-    vit = [
-        "--training.optimizer=adamw",
-        "--model.name=vit32",
-        "--model.width=16",
-        "--data.image_size=16",
-        "--method.coded.blocks=blocks.0",
-    ]
-    assert run(tmp_path / "run", *vit, "--training.steps=2", "--metrics.rci_ratio=null") == 0
-
-
-def test_dry_run_prints_and_writes_nothing(tmp_path, capsys):
-    assert run(tmp_path / "run", "--dry-run") == 0
-    assert "steps take" in capsys.readouterr().out
-    assert not (tmp_path / "run").exists()
+    vit = ["--training.optimizer=adamw", "--model.name=vit32", "--model.width=16", "--data.image_size=16"]
+    vit += ["--method.coded.blocks=blocks.0", "--training.steps=2", "--metrics.rci_ratio=null"]
+    assert run(tmp_path / "run", *vit) == 0
 
 
 @pytest.mark.parametrize(
@@ -206,21 +159,18 @@ def test_dry_run_prints_and_writes_nothing(tmp_path, capsys):
         ("--method.coded.blocks=blocks.9", ["blocks.9"]),
         ("--metrics.severity=6", ["severity"]),
         ("--metrics.corruptions=fogg", ["fogg"]),
-        ('--metrics.shifted={"cifar10.3": "."}', ["cifar10.3", "cifar10.2"]),
-        ('--metrics.shifted={"cifar10.1": "nowhere"}', ["nowhere", "folder"]),
-        ('--metrics.shifted={"cifar10_c": "."}', ["--metrics.corruptions"]),
+        ('--metrics.shifted={"cifar10.3":"."}', ["cifar10.3", "cifar10.2"]),
+        ('--metrics.shifted={"cifar10.1":"nowhere"}', ["nowhere", "folder"]),
+        ('--metrics.shifted={"cifar10_c":"."}', ["--metrics.corruptions"]),
         ("--metrics.rci_blocks=blocks.9", ["blocks.9"]),
         ("--metrics.rci_blocks=", ["rci_blocks"]),
         ("--method.mixup.probability=0", ["probability", "(0, 1]"]),
+        ("--method.mixup.alpha=1 --method.cutmix.alpha=1", ["at most one"]),
     ],
 )
 def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argument, words):
-    error = refused(capsys, tmp_path / "run", argument)
+    error = refusal(capsys, run, tmp_path / "run", *argument.split())
     assert all(word in error for word in words), error
-
-
-def test_two_mixes_at_once_are_refused(tmp_path, capsys):
-    assert "at most one" in refused(capsys, tmp_path / "run", "--method.mixup.alpha=1", "--method.cutmix.alpha=1")
 
 
 def test_folder_without_test_images_is_refused_rather_than_scored_on_its_training_images(tmp_path, capsys):
@@ -230,6 +180,6 @@ def test_folder_without_test_images_is_refused_rather_than_scored_on_its_trainin
             pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
     data = ["--data.name=folder", f"--data.root={tmp_path / 'images'}", "--data.holdout=0", "--data.limit=null"]
-    assert "no test images of its own" in refused(capsys, tmp_path / "run", *data)
+    assert "no test images of its own" in refusal(capsys, run, tmp_path / "run", *data)
     (tmp_path / "images" / "birds").mkdir()
-    assert "birds" in refused(capsys, tmp_path / "run", *data)
+    assert "birds" in refusal(capsys, run, tmp_path / "run", *data)

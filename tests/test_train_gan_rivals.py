@@ -9,7 +9,7 @@ from torch import nn
 import train_gan
 from commands import gan_parts
 from cs_gan.training import read_lines
-from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal, words  # noqa: F401 (fixtures)
 from tests.test_train_gan import refused, run
 
 NO_PENALTY = "--training.gradient_penalty=0"
@@ -39,7 +39,6 @@ def test_each_trains_on_digits(name, tmp_path):
     """From noise to something: FD on digits features falls by a fifth, which a frozen generator's doesn't."""
     coded = "--coded.critic.blocks=blocks.1"
     given = {
-        "output_dir": tmp_path / "run",
         "model.width": 16,
         "training.steps": 30,
         "training.batch_size": 16,
@@ -52,7 +51,7 @@ def test_each_trains_on_digits(name, tmp_path):
         "metrics.num_reference": 200,
         "tracking.trackers": "none",
     }
-    assert train_gan.main([*(f"--{key}={value}" for key, value in given.items()), coded, *RIVALS[name]]) == 0
+    assert train_gan.main(words(tmp_path / "run", given, coded, *RIVALS[name])) == 0
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     first, last = (row["scores"][row["primary"]] for row in (rows[0], rows[-1]))
     assert last < 0.8 * first

@@ -7,7 +7,7 @@ from torch import nn
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import apgd, autoattack, fresh, rand, square
 from cs_gan.errors import AttackError
-from tests.attacks.networks import batch, mlp
+from tests.attacks.networks import batch, generator, mlp
 
 ATTACKS = {
     "apgd-ce": lambda *args, **options: apgd(*args, steps=5, **options),
@@ -15,10 +15,6 @@ ATTACKS = {
     "square": lambda *args, **options: square(*args, queries=10, **options),
     "rand": lambda *args, **options: rand(*args, steps=2, **options),
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch32(count=8, features=(1, 8, 8)):
@@ -144,40 +140,18 @@ class TestStrength:
         assert accuracy(apgd(network, images, labels, eps=0.5, steps=20)) == 0
         assert accuracy(square(network, images, labels, eps=0.5, queries=100)) < 0.5
 
-    def test_square_goes_on_after_its_samples_are_fooled(self, network):
+    @pytest.mark.parametrize("eot", [1, 4])
+    def test_square_averages_draws_goes_on_once_it_fools_and_asks_for_no_gradient(self, network, eot):
         images, labels = batch32()
-        calls = []
+        asked, defended = [], fresh(RandomizedCodedInference(network), generator())
 
         def forward(x):
-            calls.append(1)
-            return network(x)
-
-        square(forward, images, labels, eps=0.2, queries=30)
-        assert len(calls) == 31  # the first squares, then one call per query
-
-    def test_square_asks_for_no_gradient(self, network):
-        images, labels = batch32()
-        grads = []
-
-        def forward(x):
-            logits = network(x)
-            grads.append(logits.requires_grad)
+            logits = network(x) if eot == 1 else defended(x)
+            asked.append(logits.requires_grad)
             return logits
 
-        square(forward, images, labels, eps=0.2, queries=3)
-        assert not any(grads)
-
-    def test_square_averages_draws(self, network):
-        images, labels = batch32()
-        calls = []
-        defended = fresh(RandomizedCodedInference(network), generator())
-
-        def forward(x):
-            calls.append(1)
-            return defended(x)
-
-        square(forward, images, labels, eps=0.2, queries=3, eot=4)
-        assert len(calls) == 4 * 4
+        square(forward, images, labels, eps=0.2, queries=30, eot=eot)
+        assert asked == [False] * eot * 31  # the first squares, then each query
 
 
 class TestBadInput:

@@ -3,7 +3,7 @@ from torch import nn
 
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import Budget, evaluate_threat, exercise_batch_sizes
-from cs_gan.errors import AttackError, BatchError
+from cs_gan.errors import AttackError
 from tests.attacks.networks import batch, mlp
 
 BUDGET = Budget(0.1, steps=2, eot=2, queries=3)
@@ -96,10 +96,6 @@ class TestBadInput:
     def test_no_draws(self):
         with pytest.raises(AttackError, match="draws=0"):
             evaluate_threat("eot-1", RandomizedCodedInference(mlp()), *batch(), BUDGET, draws=0)
-
-    def test_a_group_of_one_without_a_bank(self):
-        with pytest.raises(BatchError, match="reference"):
-            evaluate_threat("eot-1", RandomizedCodedInference(mlp()), *batch(9), BUDGET, group_size=4)
 
     def test_too_few_images_for_every_batch_size(self):
         with pytest.raises(AttackError, match="K >= 3"):

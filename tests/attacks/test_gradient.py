@@ -7,13 +7,9 @@ from torch import nn
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import Ball, eps_from_pixels, fgsm, fresh, pgd
 from cs_gan.attacks.gradient import Objective, margin
-from tests.attacks.networks import batch
+from tests.attacks.networks import Recorder, batch, generator
 
 NORMS = ("linf", "l2")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def distances(adversarial, images, norm):
@@ -155,20 +151,13 @@ class TestNothingElseChanges:
 
     def test_the_attacker_does_not_see_the_defences_next_permutations(self, network, monkeypatch):
         images, labels = batch()
-        defence, drawn = RandomizedCodedInference(network, seed=3), []
-        draw = torch.randperm
-
-        def recorded(*args, **kwargs):
-            drawn.append(tuple(draw(*args, **kwargs).tolist()))
-            return torch.tensor(drawn[-1])
-
-        monkeypatch.setattr(torch, "randperm", recorded)
+        defence, recorder = RandomizedCodedInference(network, seed=3), Recorder(monkeypatch)
         pgd(defence, images, labels, eps=0.1, steps=5, generator=generator(9))
-        seen, drawn[:] = set(drawn), []
+        seen = set(recorder.take())
         for _ in range(5):
             defence(images)
         assert len(seen) == 5
-        assert not seen & set(drawn)
+        assert not seen & set(recorder.take())
 
     def test_global_randomness_gradients_and_modes_are_as_before(self):
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 5))

@@ -2,15 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import fgsm, pgd
 from cs_gan.attacks.gradient import Objective, margin, worst_of
-from cs_gan.errors import AttackError, BatchError
-from tests.attacks.networks import batch, mlp
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from cs_gan.errors import AttackError
+from tests.attacks.networks import batch, generator
 
 
 class TestLossesThroughAMixingForward:
@@ -145,8 +140,3 @@ class TestBadInput:
         images, labels = batch()
         with pytest.raises(AttackError, match="CPU"):
             pgd(network, images, labels, eps=0.1, generator=type("G", (), {"device": torch.device("cuda")})())
-
-    def test_one_sample_without_a_bank_is_refused_by_the_defence(self):
-        images, labels = batch(1)
-        with pytest.raises(BatchError, match="reference"):
-            pgd(RandomizedCodedInference(mlp()), images, labels, eps=0.1)

@@ -44,21 +44,6 @@ class TestScorePredictions:
         score = score_predictions(torch.tensor([[0, 1, 2]]), torch.tensor([0, 1, 1]))
         assert score.mean == score.worst == score.majority
 
-    def test_against_a_loop(self):
-        generator = torch.Generator().manual_seed(0)
-        predictions, labels = (
-            torch.randint(3, (7, 50), generator=generator),
-            torch.randint(3, (50,), generator=generator),
-        )
-        score = score_predictions(predictions, labels)
-        mean = worst = majority = 0
-        for column, label in zip(predictions.T.tolist(), labels.tolist(), strict=True):
-            mean += column.count(label) / 7
-            worst += all(each == label for each in column)
-            majority += all(column.count(label) > column.count(other) for other in range(3) if other != label)
-        values = [each.value * 50 for each in (score.mean, score.worst, score.majority)]
-        assert values == pytest.approx([mean, worst, majority])
-
 
 class TestViews:
     def test_fixed_repeats_fresh_does_not_and_neither_moves_the_defence(self):
@@ -96,12 +81,3 @@ class TestGroups:
         with pytest.raises(BatchError, match="reference"):
             groups(RandomizedCodedInference(mlp()), images, labels, size)
         groups(RandomizedCodedInference(mlp(), reference=images), images, labels, size)
-
-    def test_a_bank_of_another_shape(self):
-        images, labels = batch()
-        with pytest.raises(BatchError, match=r"\(2, 4, 4\).*\(1, 4, 4\)"):
-            groups(RandomizedCodedInference(mlp(), reference=torch.zeros(3, 2, 4, 4)), images, labels, 4)
-
-    def test_a_size_below_one(self):
-        with pytest.raises(AttackError, match="group_size=0"):
-            groups(mlp(), *batch(), 0)

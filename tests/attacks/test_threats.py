@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from cs_gan.attacks import THREATS, Budget, evaluate_threat, find_threat
 from cs_gan.attacks.scene import Scene
 from cs_gan.attacks.scoring import fixed
 from cs_gan.errors import AttackError
-from tests.attacks.networks import batch, mlp
+from tests.attacks.networks import Recorder, batch, mlp
 
 NAMES = [
     "oblivious", "wrong_permutation", "true_permutation", "eot-1", "eot-5", "eot-20", "eot-50", "square", "transfer",
@@ -38,24 +37,6 @@ def scene(defence, images, labels, draws=4, budget=BUDGET, **options):
     return Scene(
         defence, images, labels, images, 0, list(range(len(images))), budget, (0, "group", 0), draws, **options
     )
-
-
-class Recorder:
-    """What the network under RCI was given, and in which order each batch was laid on the nodes."""
-
-    def __init__(self, monkeypatch):
-        self.permutations, draw = [], torch.randperm
-
-        def recorded(size, **options):
-            order = draw(size, **options)
-            self.permutations.append(tuple(order.tolist()))
-            return order
-
-        monkeypatch.setattr(torch, "randperm", recorded)
-
-    def take(self):
-        taken, self.permutations[:] = list(self.permutations), []
-        return taken
 
 
 class TestRegistry:
@@ -245,11 +226,3 @@ class TestStrength:
         finally:
             defence.coded.detach()
         assert here.mean == there.mean
-
-
-def test_small_batches_have_few_permutations():
-    """Why wrong_permutation can't promise its name on two samples: there are only two orders."""
-    assert math.factorial(2) == 2
-    images, labels = batch(2)
-    trials = find_threat("wrong_permutation").attack(scene(RandomizedCodedInference(mlp()), images, labels, draws=20))
-    assert trials[0].batch(0).shape == images.shape

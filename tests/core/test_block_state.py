@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cs_gan import CodedSmoothing, RandomizedCodedInference
+from cs_gan import CodedSmoothing
 from cs_gan.errors import BatchError, BlockError
-from cs_gan.supervised.losses import jacobian_penalty
 from tests.contract.stateful import Cache, VectorQuantiser
 from tests.core.helpers import Function, hook_count, mlp, observed
 
@@ -127,7 +126,6 @@ class TestObserve:
         coded.penalty().backward()
 
     def test_frozen_parameters_that_the_block_changes_are_kept_from_the_first_pass_on(self):
-        torch.manual_seed(0)
         block, twin = VectorQuantiser(frozen=True), VectorQuantiser(frozen=True)
         twin.load_state_dict(block.state_dict())
         coded = CodedSmoothing(block, [""])
@@ -136,8 +134,6 @@ class TestObserve:
             observed(coded, lambda: block(x))  # noqa: B023
             twin(x)
             assert all(torch.equal(a, b) for a, b in zip(block.parameters(), twin.parameters(), strict=True))
-        (known,) = coded._parameters.values()
-        assert known.as_buffers == {block: {"codebook", "counts", "sums"}}
 
     def test_a_frozen_parameter_that_grows_is_put_back(self):
         def grow(x):
@@ -168,12 +164,10 @@ class TestObserve:
             block[0].weight[0] = float("nan")
         observed(CodedSmoothing(block, [""]), lambda: block(torch.randn(6, 3)))
 
-    @pytest.mark.parametrize("how", ["no_grad", "data"])
     @pytest.mark.parametrize("context", ["observe", "substitute"])
-    def test_a_trained_parameter_that_the_block_changes_is_refused_by_name(self, how, context):
+    def test_a_trained_parameter_that_the_block_changes_is_refused_by_name(self, context):
         def change(x):
-            with torch.no_grad():
-                (block.linear.weight if how == "no_grad" else block.linear.weight.data).mul_(0.9)
+            block.linear.weight.data.mul_(0.9)  # the contract's kind does it under no_grad
             return block.linear(x)
 
         block = Function(change)
@@ -193,28 +187,6 @@ class TestSubstitute:
         assert {**keeper.state_dict()}.keys() == {**twin.state_dict()}.keys()
         assert all(torch.equal(keeper.state_dict()[name], value) for name, value in twin.state_dict().items())
         assert (keeper.calls, keeper.sizes, sorted(vars(keeper))) == (0, [], sorted(vars(twin)))
-
-    def test_a_model_for_serving_counts_nothing(self):
-        model = nn.Sequential(Counter4(), nn.Linear(3, 2)).eval()
-        defended = RandomizedCodedInference(model, votes=3, reference=torch.randn(4, 3))
-        with torch.inference_mode():
-            defended(torch.randn(6, 3))
-            defended(torch.randn(1, 3))
-        assert model[0].samples == 0
-
-    def test_a_block_may_overwrite_its_input_but_not_fill_a_list(self):
-        block = Function(lambda x, found: found.append(x) or x.tanh())
-        with (
-            pytest.raises(BatchError, match="changes a list or dict that it is given"),
-            CodedSmoothing(block, [""]).substitute(),
-        ):
-            block(torch.randn(6, 3), [])
-
-
-def test_the_jacobian_penalty_leaves_every_buffer():
-    model = nn.Sequential(Counter4(), nn.Linear(3, 2))
-    jacobian_penalty(model, torch.randn(6, 3), torch.Generator().manual_seed(0))
-    assert model[0].samples == 0
 
 
 class Slots:

@@ -18,16 +18,12 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("function", "arguments", "message"),
         [
-            (lambda x: x, (torch.randn(1, 3),), "at least 2 samples"),
-            (lambda x: x, (torch.arange(6),), "int64"),
             (lambda x, mask: x, (torch.randn(6, 3), torch.ones(6, dtype=torch.bool)), "bool"),
             (lambda x: x, (3.0,), "without a tensor"),
             (lambda x: x, (torch.tensor(3.0),), "without a tensor"),
-            (lambda x: x.sum(0), (torch.randn(6, 3),), r"\(3,\).*K = 6"),
             (lambda x: x.T, (torch.randn(6, 3),), r"\(3, 6\).*K = 6"),
             (lambda x: x.mean(), (torch.randn(6, 3),), r"\(\).*K = 6"),
             (lambda x: torch.randn(6, 3), (torch.randn(6, 3),), "N = 9"),
-            (lambda x: x.argmax(1), (torch.randn(6, 3),), "no floating-point"),
             (lambda x: (x,) * (1 + (len(x) == 9)), (torch.randn(6, 3),), "another structure"),
         ],
     )
@@ -79,11 +75,6 @@ class TestBatches:
         block, coded = self.attach(lambda x: (x.tanh(), x.double().tanh(), x.bfloat16().tanh()))
         assert observed(coded, lambda: block(torch.randn(6, 3))).isfinite()
 
-    def test_the_batch_size_may_change_between_calls(self):
-        block, coded = self.attach(torch.tanh)
-        total = observed(coded, lambda: [block(torch.randn(K, 3)) for K in (6, 2, 11)])
-        assert total.isfinite()
-
 
 class TestNesting:
     class Outer(nn.Module):
@@ -117,17 +108,6 @@ class TestNesting:
         # plain; inner's coded pass; outer's coded pass, in which inner is inert
         assert len(runs) == 3
 
-    def test_a_block_under_two_names_is_one_block_called_twice(self):
-        model = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).double()
-        model.append(model[1])
-        x = torch.randn(6, 3).double()
-        coded = CodedSmoothing(model, ["2"], 1.5)
-        observed(coded, lambda: model(x))
-        code, first = SplineCode(6, 9), model[0](x).detach()
-        expected = naive_penalty(code, torch.tanh, first) + naive_penalty(code, torch.tanh, first.tanh())
-        assert list(coded.penalties) == ["1"]
-        torch.testing.assert_close(coded.penalties["1"], expected, rtol=1e-9, atol=0)
-
     def test_a_block_that_calls_itself_is_coded_on_every_plain_call(self):
         class Recursive(nn.Module):
             def forward(self, x, depth=2):
@@ -142,23 +122,6 @@ class TestNesting:
 
 
 class TestInPlace:
-    def test_a_block_that_overwrites_its_input_is_coded_on_what_it_was_given(self):
-        def build(inplace):
-            torch.manual_seed(1)
-            stem = nn.Linear(3, 3).double()
-            return nn.Sequential(stem, nn.Sequential(nn.ReLU(inplace=inplace), nn.Linear(3, 2).double()))
-
-        x, results = torch.randn(6, 3).double(), []
-        for inplace in (True, False):
-            model = build(inplace)
-            coded = CodedSmoothing(model, ["1"], 1.5)
-            with coded.observe():
-                output = model(x)
-            (output.sum() + coded.penalty()).backward()
-            results.append([output, coded.penalty(), *(p.grad for p in model.parameters())])
-        for mine, other in zip(*results, strict=True):
-            assert torch.equal(mine, other)
-
     def test_the_next_layer_may_overwrite_the_blocks_output(self):
         model, x = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True)), torch.randn(6, 3)
         coded = CodedSmoothing(model, ["0"], 1.5)

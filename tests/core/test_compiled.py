@@ -7,7 +7,8 @@ from cs_gan.errors import BlockError
 from cs_gan.gan import gradient_penalty
 from cs_gan.randomness import stream
 from cs_gan.supervised import jacobian_penalty
-from tests.gan.networks import Function, TinyCritic, assert_same, batches
+from tests.core.helpers import Function
+from tests.gan.networks import TinyCritic, assert_same, batches
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of what it compiles
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}  # float32
@@ -16,7 +17,6 @@ CLOSE = {"rtol": 2e-6, "atol": 2e-6}  # float32
 @pytest.fixture(autouse=True)
 def _fresh():
     torch._dynamo.reset()
-    torch.manual_seed(0)
 
 
 def whole(critic, backend):

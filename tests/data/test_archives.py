@@ -41,12 +41,6 @@ def test_an_empty_zip_says_what_was_looked_for(tmp_path: Path) -> None:
         load_images("folder", tmp_path / "a.zip")
 
 
-def test_a_broken_zip_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"PK but no more")
-    with pytest.raises(DataError, match=r"a\.zip can't be read as a zip"):
-        load_images("folder", tmp_path / "a.zip")
-
-
 def test_a_zip_cut_in_the_middle_is_named(make_images: MakeImages, zipped: Zipped) -> None:
     archive = zipped(make_images("a.png", "b.png"))
     content = archive.read_bytes()
@@ -104,28 +98,20 @@ def test_plain_paths_with_dots_and_colons_are_fine(png: bytes, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("name", "kind", "message"),
     [
-        (stat.S_IFLNK, r"entry faces/a\.png is a symbolic link"),
-        (stat.S_IFIFO, r"entry faces/a\.png is neither a file nor a folder"),
+        ("faces/a.png", stat.S_IFLNK, "is a symbolic link"),
+        ("train", stat.S_IFLNK, "is a symbolic link"),
+        ("faces/a.png", stat.S_IFIFO, "is neither a file nor a folder"),
     ],
 )
-def test_links_and_special_files_are_named(kind: int, message: str, tmp_path: Path) -> None:
-    entry = zipfile.ZipInfo("faces/a.png")
+def test_links_and_special_files_are_named(name: str, kind: int, message: str, png: bytes, tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo(name)
     entry.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("b.png", png)
         archive.writestr(entry, "/etc/passwd")
-    with pytest.raises(DataError, match=message):
-        load_images("folder", tmp_path / "a.zip")
-
-
-def test_a_link_to_a_folder_is_named_too(png: bytes, tmp_path: Path) -> None:
-    entry = zipfile.ZipInfo("train")
-    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.png", png)
-        archive.writestr(entry, "/home")
-    with pytest.raises(DataError, match="entry train is a symbolic link"):
+    with pytest.raises(DataError, match=f"entry {name} {message}"):
         load_images("folder", tmp_path / "a.zip")
 
 

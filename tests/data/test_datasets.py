@@ -19,6 +19,7 @@ def test_digits_are_scaled_to_bytes_and_enlarged() -> None:
     assert store.images.shape == (1797, 1, 16, 16)
     assert store.labels is not None
     assert store.labels.tolist() == load_digits().target.tolist()
+    assert store.class_names == tuple("0123456789")
     assert store.description == "digits (train): 1,797 images, 1x16x16, 0.4 MiB in memory"
     native = load_images("digits", image_size=8)
     assert native.images.max() == 255
@@ -42,6 +43,7 @@ def test_folder_and_zip_give_identical_stores(classes: Path, zipped: Zipped) -> 
     assert folder.labels is not None
     assert archive.labels is not None
     assert folder.labels.tolist() == archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert folder.class_names == archive.class_names == ("cat", "dog")
     assert folder.fingerprint == archive.fingerprint
 
 

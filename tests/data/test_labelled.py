@@ -29,19 +29,6 @@ def ids(store: ImageStore) -> list[int]:
 # -- classes ---------------------------------------------------------------------------------------
 
 
-def test_digits_have_ten_named_classes() -> None:
-    store = load_images("digits", limit=20)
-    assert store.class_names == tuple("0123456789")
-    assert store.num_classes == 10
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_classes_are_named_for_their_folders(packed: bool, classes: Path, zipped: Zipped) -> None:
-    store = load_images("folder", zipped(classes) if packed else classes)
-    assert store.class_names == ("cat", "dog")
-    assert labelled(store) is store
-
-
 def test_classes_without_names_have_numbers() -> None:
     store = make_store(1, 0, 1)
     assert store.class_names == ("0", "1", "2")
@@ -150,12 +137,6 @@ def test_a_subset_is_balanced_ordered_and_chosen_by_its_seed() -> None:
     assert set(ids(subset(store, 10, seed=4))) < set(ids(small))
     assert small.class_names == store.class_names
     assert small.description.startswith("counted (train, 31 of 60 balanced by seed 4): 31 images")
-
-
-def test_300_digits_have_30_of_each() -> None:
-    store = subset(load_images("digits"), 300, seed=0)
-    assert store.labels is not None
-    assert store.labels.bincount().tolist() == [30] * 10
 
 
 @pytest.mark.parametrize(

@@ -18,22 +18,23 @@ from cs_gan.errors import DataError
 MakeImages = Callable[..., Path]
 
 
+def dump(path: Path, content: dict[str, Any]) -> list[str]:
+    """A pickle, and its name and sum as torchvision lists them."""
+    path.write_bytes(pickle.dumps(content))
+    return [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+
+
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """torchvision's layout with two images a batch; torchvision checks sums, so it is told those of our files."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
-
-    def dump(name: str, content: dict[str, Any]) -> list[str]:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     sums = [
-        dump(name, {"data": pixels[2 * i : 2 * i + 2].reshape(2, -1), "labels": [i, 9 - i]})
+        dump(folder / name, {"data": pixels[2 * i : 2 * i + 2].reshape(2, -1), "labels": [i, 9 - i]})
         for i, name in enumerate(names)
     ]
-    meta = dump("batches.meta", {"label_names": [str(i) for i in range(10)]})
+    meta = dump(folder / "batches.meta", {"label_names": [str(i) for i in range(10)]})
     monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
     monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta[1]})
@@ -68,18 +69,13 @@ def test_cifar100_in_torchvisions_layout_has_its_fine_labels(tmp_path: Path, mon
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
-
-    def dump(name: str, content: dict[str, Any]) -> list[str]:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
     rows = {"coarse_labels": [0] * 6, "fine_labels": [99, 1, 50, 2, 0, 98]}
     halves = {"train": slice(0, 4), "test": slice(4, 6)}
     for split, half in halves.items():
         part = {name: labels[half] for name, labels in rows.items()}
-        listed = [dump(split, {"data": pixels[half].reshape(-1, 3072), **part})]
+        listed = [dump(folder / split, {"data": pixels[half].reshape(-1, 3072), **part})]
         monkeypatch.setattr(CIFAR100, f"{split}_list", listed)
-    meta = dump("meta", {"fine_label_names": [str(i) for i in range(100)]})
+    meta = dump(folder / "meta", {"fine_label_names": [str(i) for i in range(100)]})
     monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": meta[1]})
     for root in (tmp_path, folder):
         for split, half in halves.items():
@@ -153,14 +149,13 @@ def test_real_celeba_loads(shared_zip: Callable[[str], Path]) -> None:
     assert 80 < store.images.float().mean() < 160
 
 
-def test_real_tiny_imagenet_loads_by_its_official_layout(shared_zip: Callable[[str], Path]) -> None:
+def test_real_tiny_imagenet_loads_as_a_folder_whose_validation_images_have_no_classes(
+    shared_zip: Callable[[str], Path],
+) -> None:
     store = load_images("folder", shared_zip("tiny_imagenet_10pct.zip"), limit=400)
     assert store.images.shape == (400, 3, 64, 64)
     assert store.labels is not None
     assert store.labels.bincount().tolist() == [2] * 200
-
-
-def test_real_tiny_imagenets_validation_images_have_no_class_folders(shared_zip: Callable[[str], Path]) -> None:
     store = load_images("folder", shared_zip("tiny_imagenet_10pct.zip"), split="val", limit=50)
     assert store.images.shape == (50, 3, 64, 64)
     assert store.labels is None

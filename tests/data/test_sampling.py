@@ -24,22 +24,6 @@ def test_each_epoch_and_each_seed_has_its_own_order() -> None:
     assert torch.equal(first, batch_indices(100, 100, 0, seed=0))
 
 
-def test_ranks_share_a_draw_without_overlap_and_make_the_same_batch_as_one_process() -> None:
-    for draw in range(5):  # 5 * 20 images: one epoch
-        ranks = [batch_indices(100, 5, draw, seed=0, rank=r, world_size=4) for r in range(4)]
-        assert len(torch.cat(ranks).unique()) == 20
-        assert torch.equal(torch.cat(ranks), batch_indices(100, 20, draw, seed=0))
-
-
-def test_a_draw_does_not_depend_on_the_draws_before_it() -> None:
-    late = batch_indices(37, 8, 1000, seed=5)
-    for draw in range(50):
-        batch_indices(37, 8, draw, seed=5)
-    assert torch.equal(late, batch_indices(37, 8, 1000, seed=5))
-    assert late.dtype == torch.int64
-    assert late.shape == (8,)
-
-
 def test_writing_into_a_batch_leaves_later_draws_alone() -> None:
     before = batch_indices(10, 10, 0, seed=0)
     batch_indices(10, 10, 0, seed=0).zero_()

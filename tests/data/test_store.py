@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -61,15 +62,15 @@ def test_an_image_is_augmented_alike_in_any_batch(store: ImageStore) -> None:
     big = ImageStore(torch.randint(256, (200, 3, 5, 7), dtype=torch.uint8), None, "x", "x")  # 105 values: no 4 divides
     indices = torch.randperm(200)[:64]
 
-    def draw(indices: torch.Tensor, **how: bool) -> torch.Tensor:
-        return big.batch(indices, augmentation=(3, 11), **{"flip": True, "dequantize": True, **how})
+    def draw(indices: torch.Tensor, **how: Any) -> torch.Tensor:
+        return big.batch(indices, augmentation=(3, 11), **{"crop": 2, "flip": True, "dequantize": True, **how})
 
     whole = draw(indices)
     assert torch.equal(whole, torch.cat([draw(indices[:32]), draw(indices[32:])]))
     shuffle = torch.randperm(64)
     assert torch.equal(whole[shuffle], draw(indices[shuffle]))
-    # One draw doesn't move the other: the same images are mirrored with noise and without.
-    noise = draw(indices, flip=False) - big.batch(indices)
+    # One draw doesn't move the other: the same images are cropped and mirrored with noise and without.
+    noise = draw(indices, crop=0, flip=False) - big.batch(indices)
     torch.testing.assert_close(whole - noise, draw(indices, dequantize=False), rtol=0, atol=1e-6)
 
 
@@ -92,12 +93,12 @@ def test_draws_of_images_draws_and_pixels_are_uncorrelated() -> None:
 
 
 def test_no_indices_give_an_empty_batch(store: ImageStore) -> None:
-    assert store.batch([], augmentation=(0, 0), flip=True, dequantize=True).shape == (0, 1, 8, 8)
+    assert store.batch([], augmentation=(0, 0), crop=3, flip=True, dequantize=True).shape == (0, 1, 8, 8)
 
 
 def test_batch_leaves_the_store_alone(store: ImageStore) -> None:
     before = store.images.clone()
-    store.batch([0, 1], augmentation=(0, 0), flip=True, dequantize=True).zero_()
+    store.batch([0, 1], augmentation=(0, 0), crop=2, flip=True, dequantize=True).zero_()
     assert torch.equal(store.images, before)
 
 
@@ -117,11 +118,6 @@ def test_augmentation_does_not_change_between_versions() -> None:
     words = image_words(derive_seed(0, "augmentation", 0), positions([0, 1, 0]), 0, 2)
     first = [word % 2**64 for word, _ in words.tolist()]
     assert first == [16924770359839575491, 17787960767559434727, 14802220062897289695]
-
-
-def test_length_and_shape(store: ImageStore) -> None:
-    assert len(store) == 12
-    assert store.image_shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize(

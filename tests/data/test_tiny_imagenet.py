@@ -93,22 +93,20 @@ def test_without_a_root_it_is_looked_for_in_data(
         ("val", ("val/val_annotations.txt", "\nval_0.JPEG\tn9\n"), r"line 2: val_0\.JPEG is of class 'n9', which"),
         ("val", ("val/val_annotations.txt", "a\tn1\na\tn2\n"), r"line 2: a occurs twice, with different classes"),
         ("val", ("val/val_annotations.txt", "val_0.JPEG\tn1\n"), r"val_1\.JPEG has no line in .* \(3 such of 4\)"),
+        ("val", ("val/val_annotations.txt", b"\xff\xfe"), r"val_annotations\.txt can't be read \(UnicodeDecodeError"),
         ("val", ("val/images/val_2.JPEG", None), r"lists val_2\.JPEG, which isn't in val/images \(1 such of 4\)"),
     ],
 )
 def test_what_does_not_fit_is_named(
-    split: str, change: tuple[str, str | None], message: str, packed: bool, tiny: Path, zipped: Zipped
+    split: str, change: tuple[str, str | bytes | None], message: str, packed: bool, tiny: Path, zipped: Zipped
 ) -> None:
-    path = tiny / change[0]
-    path.unlink() if change[1] is None else path.write_text(change[1])
+    path, content = tiny / change[0], change[1]
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError, match=message):
         load_images("tiny_imagenet", zipped(tiny) if packed else tiny, split=split)
-
-
-def test_a_table_that_is_not_text_is_named(tiny: Path) -> None:
-    (tiny / "val" / "val_annotations.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"val_annotations\.txt can't be read \(UnicodeDecodeError"):
-        load_images("tiny_imagenet", tiny, split="val")
 
 
 def test_a_split_without_images_is_named(tiny: Path) -> None:

@@ -8,17 +8,6 @@ from cs_gan import SplineCode
 IMAGE = (3, 2, 2)
 
 
-class Function(nn.Module):
-    """A critic that is any function of a batch."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 class TinyCritic(nn.Module):
     """(B, 3, 2, 2) -> (B,); its ``body`` is the block that tests code."""
 

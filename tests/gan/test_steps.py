@@ -1,9 +1,9 @@
 import copy
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from cs_gan import CodedSmoothing
 from cs_gan.gan import CODED_ON, critic_step, generator_step
@@ -61,15 +61,13 @@ class TestCriticStep:
         assert len(weights) == observed
         expected, total = stepped_by_hand(critic, *batch, coded_weights=weights)
         parts = [naive_coded_penalty(critic.body, dict(real=batch[0], fake=batch[1])[name], RATIO) for name in weights]
-        coded = CodedSmoothing(critic, ["body"], RATIO, weight=3.0)
+        coded = CodedSmoothing(critic, ["body"], RATIO, weight=1.5, every=2)
+        coded.set_step(4, 10)  # observed, so that the penalty counts for two steps
         losses = critic_step(critic, adam(critic), *batch, coded=coded, coded_on=coded_on)
         assert_same(gradients(critic), gradients(expected), **GRADIENTS)
         assert_same(critic.parameters(), expected.parameters(), **PARAMETERS)
         torch.testing.assert_close(losses["critic_loss"] + 3.0 * losses["critic_coded"], total, **GRADIENTS)
         torch.testing.assert_close(losses["critic_coded"], sum(parts).detach(), **GRADIENTS)
-
-    def test_every_choice_of_scores_is_told(self):
-        assert CODED_ON == ("real", "fake", "both")
 
     def test_a_lazily_skipped_step_is_the_plain_step_to_the_bit(self):
         critic, batch = TinyCritic(), batches(8)
@@ -80,14 +78,6 @@ class TestCriticStep:
         without = critic_step(plain, adam(plain), *batch)
         assert_same(critic.parameters(), plain.parameters())
         assert losses == without
-
-    def test_a_lazily_observed_step_weighs_the_penalty_by_every(self):
-        critic, batch = TinyCritic(), batches(8)
-        expected, _ = stepped_by_hand(critic, *batch, coded_weights={"real": 2 * 0.7})
-        coded = CodedSmoothing(critic, ["body"], RATIO, weight=0.7, every=2)
-        coded.set_step(4, 10)
-        critic_step(critic, adam(critic), *batch, coded=coded)
-        assert_same(gradients(critic), gradients(expected), **GRADIENTS)
 
     def test_forgets_the_gradients_of_the_step_before(self):
         critic, batch = TinyCritic(), batches(8)
@@ -166,20 +156,8 @@ class TestGeneratorStep:
         values = [p.detach().clone() for p in critic.parameters()]
         return values, [p.grad.clone() for p in critic.parameters()], [p.requires_grad for p in critic.parameters()]
 
-    def assert_untouched(self, critic, before):
-        after = self.state_of(critic)
-        assert_same(after[0], before[0])
-        assert_same(after[1], before[1])
-        assert after[2] == before[2]
-
-    def test_leaves_the_critic_as_it_was(self):
-        critic, generator = self.critic_with_a_frozen_layer_and_gradients(), TinyGenerator()
-        before = self.state_of(critic)
-        generator_step(generator, critic, adam(generator), torch.randn(8, 5))
-        self.assert_untouched(critic, before)
-
-    @pytest.mark.parametrize("where", ["generator", "critic", "backward", "optimizer"])
-    def test_leaves_the_critic_as_it_was_when_it_fails(self, where, monkeypatch):
+    @pytest.mark.parametrize("where", [None, "generator", "critic", "backward", "optimizer"])
+    def test_leaves_the_critic_as_it_was_also_when_it_fails(self, where, monkeypatch):
         critic, generator = self.critic_with_a_frozen_layer_and_gradients(), TinyGenerator()
         optimizer, z, backward = adam(generator), torch.randn(8, 5), torch.Tensor.backward
         before = self.state_of(critic)
@@ -191,11 +169,14 @@ class TestGeneratorStep:
             backward = fail
         elif where == "optimizer":
             monkeypatch.setattr(optimizer, "step", fail)
-        else:
+        elif where:
             monkeypatch.setattr({"generator": generator, "critic": critic}[where], "forward", fail)
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(RuntimeError, match="out of memory") if where else nullcontext():
             generator_step(generator, critic, optimizer, z, backward=backward)
-        self.assert_untouched(critic, before)
+        after = self.state_of(critic)
+        assert_same(after[0], before[0])
+        assert_same(after[1], before[1])
+        assert after[2] == before[2]
 
     def test_computes_no_gradient_for_the_critic(self):
         generator, critic, wanted = TinyGenerator(), TinyCritic(), []
@@ -213,23 +194,3 @@ class TestGeneratorStep:
         assert seen == [torch.bfloat16]
         assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in generator.parameters())
-
-
-def test_the_two_steps_alternate_on_batch_normed_generators():
-    """Batch statistics, coded blocks in both networks, channels-last images: losses stay finite."""
-    generator = nn.Sequential(
-        nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 12), nn.Unflatten(1, (3, 2, 2))
-    )
-    critic = TinyCritic()
-    coded = [CodedSmoothing(generator, ["0"], 1.5, weight=0.1), CodedSmoothing(critic, ["body"], 1.5, weight=0.1)]
-    optimizers = [adam(generator), adam(critic)]
-    for seed in range(3):
-        real, _, alpha = batches(8, seed)
-        z = torch.randn(8, 5)
-        losses = critic_step(critic, optimizers[1], real, generator(z).detach(), alpha, coded=coded[1])
-        losses |= generator_step(generator, critic, optimizers[0], z, coded=coded[0])
-        assert all(value.isfinite() for value in losses.values())
-        assert set(losses) == {
-            "critic_loss", "gradient_penalty", "wasserstein", "critic_coded", "generator_loss", "generator_coded",
-        }  # fmt: skip
-    assert generator[1].num_batches_tracked == 6  # the coded pass counts no batch

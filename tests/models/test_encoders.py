@@ -16,7 +16,6 @@ FEATURES = {
 
 @pytest.mark.parametrize("name", CLASSIFIER_NAMES)
 def test_features_are_what_the_classifiers_last_layer_takes(name):
-    torch.manual_seed(0)
     classifier = build_classifier(name, 2, width=4, image_size=16, channels=1).eval()
     torch.manual_seed(0)
     network = build_encoder(name, projector_width=8, projector_dim=5, width=4, image_size=16, channels=1).eval()

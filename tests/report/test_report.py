@@ -10,7 +10,7 @@ from PIL import Image
 
 from cs_gan.errors import DataError
 from cs_gan.report import save_report
-from cs_gan.report.page import evenly, number, with_spread
+from cs_gan.report.page import number, with_spread
 
 from .conftest import FD, IS, evaluation, frames, lines, text_of
 
@@ -179,11 +179,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_equal_runs_have_equal_reports(make_run, report):
     folder = make_run()
     assert report(folder) == report(folder)
-
-
-@pytest.mark.parametrize(("count", "most", "found"), [(3, 24, [0, 1, 2]), (5, 3, [0, 2, 4]), (100, 2, [0, 99])])
-def test_evenly_keeps_first_and_last(count, most, found):
-    assert evenly(range(count), most) == found
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Classifiers small enough to reason about, a batch for them, and one step with less to write."""
+"""A classifier small enough to reason about, a batch for it, and one step with less to write."""
 
 import copy
 
@@ -15,24 +15,6 @@ LR = 0.1
 def mlp(dtype=torch.float64):
     """(K, 3, 4, 4) -> (K, 4) logits; ``1`` and ``3`` are its linear layers."""
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, CLASSES)).to(dtype)
-
-
-class Encoder(nn.Module):
-    """A vision transformer in small: (K, 3, 4, 4) -> one token a pixel -> two encoder layers -> logits."""
-
-    def __init__(self, dropout=0.0):
-        super().__init__()
-        self.embed = nn.Linear(3, 8)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(8, 2, 16, dropout, batch_first=True, norm_first=True) for _ in range(2)
-        )
-        self.head = nn.Linear(8, CLASSES)
-
-    def forward(self, x):
-        x = self.embed(x.flatten(2).transpose(1, 2))
-        for layer in self.layers:
-            x = layer(x)
-        return self.head(x.mean(1))
 
 
 def batch(size=8, dtype=torch.float64, seed=0):

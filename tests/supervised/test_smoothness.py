@@ -14,7 +14,6 @@ from tests.core.helpers import Function
 
 
 def test_jacobian_norm_of_a_linear_map_is_its_frobenius_norm_and_leaves_no_gradient():
-    torch.manual_seed(0)
     linear = nn.Linear(5, 3).double()
     x = torch.randn(7, 5, dtype=torch.float64)
     assert jacobian_norm(linear, x) == pytest.approx(linear.weight.detach().norm().item(), rel=1e-12)

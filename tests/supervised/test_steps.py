@@ -10,7 +10,7 @@ from cs_gan import CodedSmoothing, Linear
 from cs_gan.randomness import stream
 from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp, classifier_step, draw_step, jacobian_penalty
 from tests.gan.networks import assert_same, naive_coded_penalty
-from tests.supervised.networks import CLASSES, Encoder, batch, mlp, step, stepped_by_hand
+from tests.supervised.networks import CLASSES, batch, mlp, step, stepped_by_hand
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}  # float64 sums of some hundred terms of O(1)
 # torchvision makes targets in float32, whose rounding the gradients get.
@@ -86,25 +86,20 @@ class TestOneMethodAtATime:
         step(model, images, labels, mix=ManifoldMixUp(1.0, ["3"]))
         assert_same(model.parameters(), expected.parameters(), **MIXED)
 
-    def test_logit_norm(self):
+    @pytest.mark.parametrize(
+        ("name", "penalty"),
+        [
+            ("logit_norm", lambda m, images: m(images).square().mean()),
+            ("jacobian", lambda m, images: jacobian_penalty(m, images, stream(0))),
+        ],
+    )
+    def test_a_penalty_counts_with_its_weight_and_is_reported_without(self, name, penalty):
         model, (images, labels) = mlp(), batch(8)
-        norm = model(images).square().mean().detach()
-        expected = stepped_by_hand(
-            model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * m(images).square().mean()
-        )
-        losses = step(model, images, labels, logit_norm=0.3)
+        value = penalty(model, images).detach()
+        expected = stepped_by_hand(model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * penalty(m, images))
+        losses = step(model, images, labels, **{name: 0.3})
         assert_same(model.parameters(), expected.parameters(), **EXACT)
-        torch.testing.assert_close(losses["logit_norm"], norm, **EXACT)
-
-    def test_jacobian(self):
-        model, (images, labels) = mlp(), batch(8)
-        penalty = jacobian_penalty(model, images, stream(0)).detach()
-        expected = stepped_by_hand(
-            model, lambda m: F.cross_entropy(m(images), labels) + 0.3 * jacobian_penalty(m, images, stream(0))
-        )
-        losses = step(model, images, labels, jacobian=0.3)
-        assert_same(model.parameters(), expected.parameters(), **EXACT)
-        torch.testing.assert_close(losses["jacobian"], penalty, **EXACT)
+        torch.testing.assert_close(losses[name], value, **EXACT)
 
 
 class TestCoded:
@@ -198,7 +193,7 @@ class TestEverythingAtOnce:
             states.append([*model.parameters(), *losses.values()])
         assert_same(*states)
 
-    @pytest.mark.parametrize("mix", [None, MixUp(1.0, probability=0.5), ManifoldMixUp(1.0, ["3"])])
+    @pytest.mark.parametrize("mix", [None, MixUp(1.0, probability=0.5), CutMix(1.0), ManifoldMixUp(1.0, ["1", "3"])])
     def test_a_step_whose_draws_were_made_ahead_is_the_same(self, mix):
         images, labels = batch(8)
         first, ends = mlp(), []
@@ -242,36 +237,3 @@ class TestEverythingAtOnce:
         assert seen[-1] == (8, torch.float32)
         assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
-
-
-def test_an_mlp_on_two_dimensional_inputs_learns_two_moons():
-    torch.manual_seed(0)
-    angle = torch.rand(64) * torch.pi
-    labels = torch.arange(64) % 2
-    points = torch.stack([angle.cos() + labels, angle.sin() * (1 - 2 * labels) + 0.5 * labels], 1)
-    model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
-    coded = CodedSmoothing(model, [""], Linear(1.0, 1.5))
-    optimizer, history = torch.optim.Adam(model.parameters(), lr=0.02), []
-    for at in range(60):
-        coded.set_step(at, 60)
-        options = {"coded": coded, "mu": 0.3, "mix": MixUp(0.2)}
-        losses = classifier_step(model, optimizer, points, labels, generator=stream(at), num_classes=2, **options)
-        history.append(float(losses["loss"]))
-    assert sum(history[-10:]) < 0.7 * sum(history[:10])
-    assert (model(points).argmax(1) == labels).float().mean() > 0.8
-
-
-def test_a_vision_transformer_with_coded_blocks_trains():
-    torch.manual_seed(0)
-    model, (images, labels) = Encoder(dropout=0.1), batch(16, torch.float32)
-    options = everything(model, ["layers.1"], ["input", "layers.*"])
-    options["coded"].detach()
-    coded = CodedSmoothing(model, ["layers.*"], RATIO, share_dropout=True)
-    optimizer, history = torch.optim.Adam(model.parameters(), lr=0.01), []
-    for at in range(40):
-        losses = classifier_step(
-            model, optimizer, images, labels, generator=stream(at), num_classes=CLASSES, **options | {"coded": coded}
-        )
-        assert all(value.isfinite() for value in losses.values())
-        history.append(float(losses["loss"]))
-    assert sum(history[-10:]) < sum(history[:10])

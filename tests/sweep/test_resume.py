@@ -13,27 +13,24 @@ from .conftest import kill, launch, running, wait_for
 GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
 
 
-def test_a_finished_sweep_runs_nothing_again(bench):
-    assert bench.sweep(grid=GRID) == 0
-    table = bench.table
-    assert bench.sweep() == 0
-    assert set(bench.starts.values()) == {1}
-    assert bench.table == table
-
-
 def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
     monkeypatch.setattr("cs_gan.sweep.executors.usable_cores", lambda: 7)
     assert bench.sweep("--jobs=2", grid={"mu": [0.1]}) == 0
     assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"3"}
 
 
-def test_after_a_kill_only_the_missing_runs_are_run(bench):
+def test_after_a_kill_only_the_missing_runs_are_run(bench, capsys):
     slow = [f"mu=0.4-seed{seed}" for seed in (0, 1)]  # in the end both jobs are at them
     bench.write(grid=GRID, fixed=bench.held(*slow))
     process = launch(bench, "--jobs=2")
     wait_for(lambda: len(list(bench.folder.glob("runs/*/sweep.json"))) == 6 and len(running(bench)) == 2)
     kill(process)
     wait_for(lambda: not running(bench))  # on Linux the runs, which are held, end with it
+    assert bench.sweep("--dry-run") == 0
+    listed = capsys.readouterr().out
+    assert "mu=0.1-seed0 (done)" in listed
+    assert "mu=0.4-seed0 (to run)" in listed
+    assert "4 points x 2 seeds = 8 runs, 6 done" in listed
     bench.release(*slow)
     assert bench.sweep() == 0
     assert bench.starts == {f"mu={mu}-seed{seed}": 1 + (mu == 0.4) for mu in GRID["mu"] for seed in (0, 1)}

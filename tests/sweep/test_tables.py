@@ -90,14 +90,16 @@ def test_a_failure_is_shown_with_its_last_line_and_stops_nothing(bench):
     assert "- mu=0.1,fail=1: seed 1 failed: RuntimeError: the stub fails" in bench.markdown
 
 
-def test_a_run_that_was_killed_is_shown_as_killed(bench):
-    assert bench.sweep(grid={"fail": ["kill"]}, seeds=1) == 2
-    assert bench.table[0]["problems"] == "seed 0 failed: without a word (killed by SIGKILL)"
-
-
-def test_a_key_that_the_recipe_lacks_is_told_in_the_words_of_the_run(bench):
-    assert bench.sweep(grid={"nu": [0.1]}, seeds=1) == 2
-    assert bench.table[0]["problems"] == "seed 0 failed: error: unknown configuration key 'nu'."
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ({"fail": ["kill"]}, "without a word (killed by SIGKILL)"),
+        ({"nu": [0.1]}, "error: unknown configuration key 'nu'."),
+    ],
+)
+def test_a_run_that_was_killed_or_refused_is_told_in_its_own_words(bench, grid, said):
+    assert bench.sweep(grid=grid, seeds=1) == 2
+    assert bench.table[0]["problems"] == f"seed 0 failed: {said}"
     assert bench.table[0]["score"] == ""
 
 

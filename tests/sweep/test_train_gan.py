@@ -1,24 +1,35 @@
-"""One sweep of the real script."""
+"""Sweeps of the real script."""
 
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+SCORE = "FD, digits classifier"
+FIXED = {"training.steps": 4, "training.evaluate_every": 0, "model.width": 4, "data.limit": 40}
+FIXED |= {"metrics.num_samples": 20, "training.batch_size": 8}
+SWEEP = {"script": "train_gan.py", "config": "configs/gan/quickstart.yaml", "seeds": 1, "fixed": FIXED}
 
 
-def test_a_sweep_of_train_gan(bench, monkeypatch):
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
-    fixed = {"training.steps": 4, "training.evaluate_every": 0, "model.width": 4, "data.limit": 40}
-    fixed |= {"metrics.num_samples": 20, "training.batch_size": 8}
-    cases = {"right": {"coded.ratio_end": [1.25]}, "wrong": {"coded.ration_end": [1.5]}}
-    recipe, score = "configs/gan/quickstart.yaml", "FD, digits classifier"
-    given = {"fixed": fixed, "cases": cases, "score": [score, f"best {score}"]}
-    assert bench.sweep(script="train_gan.py", config=recipe, seeds=1, plots=None, **given) == 2
-    right, wrong = bench.table
-    assert float(right["FD, digits classifier"]) > 0
-    assert 0 < float(right["best FD, digits classifier"]) <= float(right["FD, digits classifier"])
-    assert right["n"] == "1"
+
+
+def test_a_sweep_of_train_gan(bench):
+    grid = {"coded.ratio_end": [1.25]}
+    assert bench.sweep(**SWEEP, grid=grid, score=[SCORE, f"best {SCORE}"], plots=None) == 0
+    (row,) = bench.table
+    assert float(row[SCORE]) > 0
+    assert 0 < float(row[f"best {SCORE}"]) <= float(row[SCORE])
+    assert row["n"] == "1"
     assert "data:image/jpeg" in (bench.folder / "study.html").read_text()
-    assert "unknown configuration key 'coded.ration_end'. Did you mean coded.ratio_end" in wrong["problems"]
-    output = (bench.folder / "runs" / "right,ratio_end=1.25-seed0" / "output.txt").read_text()
+    output = (bench.folder / "runs" / "ratio_end=1.25-seed0" / "output.txt").read_text()
     assert output.startswith("$ ")
     assert "Done." in output
+
+
+def test_a_wrong_key_is_told_in_the_scripts_own_words(bench, in_this_process):
+    assert bench.sweep(**SWEEP, grid={"coded.ration_end": [1.5]}, score=SCORE) == 2
+    (row,) = bench.table
+    assert "unknown configuration key 'coded.ration_end'. Did you mean coded.ratio_end" in row["problems"]

@@ -45,16 +45,6 @@ def test_without_capture_the_function_is_called_each_time():
     assert not step.captures
 
 
-def test_each_variant_warms_up_and_is_captured_on_its_own():
-    capture, count = Recorder(), Count()
-    step = CapturedStep(count, CPU, capture=capture)
-    for i in range(12):
-        step(i % 2, {"by": torch.ones(())})
-    assert capture.captures == 2
-    assert capture.replays == 12 - 2 * WARM_UP
-    assert count.total == 12
-
-
 def test_variants_that_do_not_come_back_are_dropped_and_what_they_held_with_them():
     import weakref
 

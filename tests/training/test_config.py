@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,9 +6,19 @@ import pytest
 import yaml
 
 from cs_gan.errors import ConfigError
-from cs_gan.training import ClassifierConfig, GanConfig, as_plain, differences, parse_config, save_config
+from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, differences, parse_config, save_config
 
-RECIPES = Path(__file__).parents[2] / "configs" / "gan"
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = CONFIGS / "gan"
+CODED = [(GanConfig, path) for path in sorted(RECIPES.glob("*_coded.yaml"))]
+CODED += [(SslConfig, path) for path in sorted(CONFIGS.glob("ssl/*_coded.yaml"))]
+
+
+def nested(key, value):
+    """A recipe with one key."""
+    for section in reversed(key.split(".")):
+        value = {section: value}
+    return yaml.safe_dump(value)
 
 
 @pytest.fixture
@@ -31,14 +42,6 @@ class TestParsing:
         parsed = parse_config(GanConfig, [config, "--training.steps=8", "--training.steps=9"])
         assert (parsed.seed, parsed.training.steps, parsed.training.n_critic) == (5, 9, 2)
         assert parsed.training.batch_size == GanConfig().training.batch_size
-
-    def test_the_folder_is_named_after_the_recipe_unless_it_is_given(self, recipe):
-        assert parse_config(GanConfig, [recipe("seed: 5")]).output_dir == "samples/recipe"
-        assert parse_config(GanConfig, [recipe("seed: 5"), "--output_dir=here"]).output_dir == "here"
-
-    def test_a_dry_run_has_a_short_form(self):
-        assert parse_config(GanConfig, ["--dry-run"]).dry_run
-        assert not parse_config(GanConfig, []).dry_run
 
     @pytest.mark.parametrize("apart", [False, True])
     @pytest.mark.parametrize("last", [False, True])
@@ -94,70 +97,50 @@ class TestParsing:
     def test_blocks_are_a_list_or_names_separated_by_commas(self, given, blocks):
         assert parse_config(GanConfig, [f"--coded.critic.blocks={given}"]).coded.critic.blocks == blocks
 
-    def test_blocks_of_a_recipe_may_be_separated_by_commas_too(self, recipe):
-        parsed = parse_config(GanConfig, [recipe("coded:\n  generator:\n    blocks: blocks.0, blocks.1\n")])
-        assert parsed.coded.generator.blocks == ["blocks.0", "blocks.1"]
-
     def test_an_argument_replaces_the_recipes_blocks(self, recipe):
-        config = recipe("coded:\n  critic:\n    blocks: [blocks.0, blocks.1]\n    weight: 0.5\n")
+        config = recipe("coded:\n  critic:\n    blocks: blocks.0, blocks.1\n    weight: 0.5\n")
+        assert parse_config(GanConfig, [config]).coded.critic.blocks == ["blocks.0", "blocks.1"]
         critic = parse_config(GanConfig, [config, "--coded.critic.blocks=blocks.2"]).coded.critic
         assert (critic.blocks, critic.weight) == (["blocks.2"], 0.5)
+
+    def test_two_configurations_share_nothing(self):
+        parse_config(GanConfig, []).coded.critic.blocks.append("blocks.1")
+        assert parse_config(GanConfig, []).coded.critic.blocks == []
 
     def test_null_means_unset(self, recipe):
         assert parse_config(GanConfig, [recipe("data:\n  root: null\n"), "--training.max_minutes=null"]) == GanConfig(
             output_dir="samples/recipe"
         )
 
-    def test_two_configurations_share_nothing(self):
-        parse_config(GanConfig, []).coded.critic.blocks.append("blocks.1")
-        assert parse_config(GanConfig, []).coded.critic.blocks == []
-
-    def test_help_is_no_error(self, capsys):
-        with pytest.raises(SystemExit) as exit_:
-            parse_config(GanConfig, ["--help"])
-        assert exit_.value.code == 0
-        assert "--training.steps" in capsys.readouterr().out
-
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("argument", "nearest"),
+        ("key", "nearest"),
         [
-            ("--training.stpes=5", "training.steps"),
-            ("--trainig.steps=5", "training.steps"),
-            ("--coded.critic.wieght=1", "coded.critic.weight"),
-            ("--metrics.num_sample=9", "metrics.num_samples"),  # no abbreviations
-            ("--training.step=9", "training.steps"),
-            ("--sead=3", "seed"),
-            ("--output-dir=here", "output_dir"),
-            ("--steps=5", "training.steps"),  # the section left out
+            ("training.stpes", "training.steps"),
+            ("trainig.steps", "training.steps"),
+            ("coded.critic.wieght", "coded.critic.weight"),
+            ("coded.critc.weight", "coded.critic.weight"),
+            ("metrics.num_sample", "metrics.num_samples"),  # no abbreviations
+            ("training.step", "training.steps"),
+            ("sead", "seed"),
+            ("steps", "training.steps"),  # the section left out
         ],
     )
-    def test_an_unknown_argument_names_the_nearest_key(self, argument, nearest):
-        with pytest.raises(ConfigError, match="unknown configuration key") as error:
-            parse_config(GanConfig, [argument])
-        assert repr(argument[2:].split("=")[0]) in str(error.value)
-        assert nearest in str(error.value).split("Did you mean")[1]
+    def test_an_unknown_key_names_the_nearest_one(self, key, nearest, recipe):
+        for argument in (f"--{key}=5", recipe(nested(key, 5))):
+            with pytest.raises(ConfigError, match="unknown configuration key") as error:
+                parse_config(GanConfig, [argument])
+            assert repr(key) in str(error.value)
+            assert nearest in str(error.value).split("Did you mean")[1]
 
     @pytest.mark.parametrize(
-        ("text", "unknown", "nearest"),
-        [
-            ("training:\n  stpes: 5\n", "training.stpes", "training.steps"),
-            ("trainig:\n  steps: 5\n", "trainig.steps", "training.steps"),
-            ("coded:\n  critic:\n    wieght: 1\n", "coded.critic.wieght", "coded.critic.weight"),
-            ("coded:\n  critc:\n    weight: 1\n", "coded.critc.weight", "coded.critic.weight"),
-            ("sead: 3\n", "sead", "seed"),
-        ],
+        ("argument", "said"),
+        [("--zzzzzzzz=1", "--help"), ("--output-dir=here", "unknown configuration key 'output-dir'.*output_dir")],
     )
-    def test_an_unknown_key_of_a_recipe_names_the_nearest_key(self, text, unknown, nearest, recipe):
-        with pytest.raises(ConfigError, match="unknown configuration key") as error:
-            parse_config(GanConfig, [recipe(text)])
-        assert repr(unknown) in str(error.value)
-        assert nearest in str(error.value).split("Did you mean")[1]
-
-    def test_an_unknown_key_with_no_neighbour_points_to_the_help(self):
-        with pytest.raises(ConfigError, match="--help"):
-            parse_config(GanConfig, ["--zzzzzzzz=1"])
+    def test_an_argument_without_a_neighbour_or_with_a_dash_is_told_from_a_key(self, argument, said):
+        with pytest.raises(ConfigError, match=said):
+            parse_config(GanConfig, [argument])
 
     @pytest.mark.parametrize(
         ("key", "value", "expected"),
@@ -175,11 +158,7 @@ class TestRefusals:
         ],
     )
     def test_a_wrong_type_names_key_type_and_value(self, key, value, expected, recipe):
-        *sections, last = key.split(".")
-        nested = {last: yaml.safe_load(value)}
-        for section in reversed(sections):
-            nested = {section: nested}
-        for argument in (f"--{key}={value}", recipe(yaml.safe_dump(nested))):
+        for argument in (f"--{key}={value}", recipe(nested(key, yaml.safe_load(value)))):
             with pytest.raises(ConfigError) as error:
                 parse_config(GanConfig, [argument])
             assert all(part in str(error.value) for part in (key, value, expected))
@@ -203,12 +182,14 @@ class TestRefusals:
             ("training.generator_batch_size", "0"),
             ("training.max_minutes", "-1.0"),
             ("metrics.num_samples", "1"),
+            ("coded.critic.weight", "-1.0"),
+            ("coded.generator.weight", "-1.0"),
         ],
     )
     def test_an_impossible_value_names_key_and_value(self, key, value):
         with pytest.raises(ConfigError, match="must be") as error:
             parse_config(GanConfig, [f"--{key}={value}"])
-        assert key in str(error.value)
+        assert re.sub(r"\.(critic|generator)\.", ".*.", key) in str(error.value)
         assert value.strip("[]") in str(error.value)
 
     @pytest.mark.parametrize(("kind", "key"), [(GanConfig, "coded"), (ClassifierConfig, "method.coded")])
@@ -217,36 +198,27 @@ class TestRefusals:
             parse_config(kind, [f"--{key}.levels=1"])
         parse_config(kind, [f"--{key}.levels=2"])
 
-    @pytest.mark.parametrize("part", ["generator", "critic"])
-    def test_a_negative_coded_weight_is_refused(self, part):
-        with pytest.raises(ConfigError, match=r"weight = -1\.0 must be 0 or more"):
-            parse_config(GanConfig, [f"--coded.{part}.weight=-1"])
-
-    def test_a_missing_recipe_is_named(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"does not exist.*nowhere\.yaml"):
-            parse_config(GanConfig, [f"--config={tmp_path / 'nowhere.yaml'}"])
-
     def test_a_folder_is_no_recipe(self, tmp_path):
         with pytest.raises(ConfigError, match="not a file"):
             parse_config(GanConfig, [f"--config={tmp_path}"])
 
-    @pytest.mark.parametrize("text", ["training: [\n", "- a\n- b\n", "just words\n", "a: b: c\n", ""])
-    def test_what_is_no_mapping_is_no_recipe(self, text, recipe):
-        with pytest.raises(ConfigError):
-            parse_config(GanConfig, [recipe(text)])
-
     @pytest.mark.parametrize(
-        ("text", "section"),
+        ("text", "named"),
         [
+            ("training: [\n", ""),
+            ("- a\n- b\n", ""),
+            ("just words\n", ""),
+            ("a: b: c\n", ""),
+            ("", ""),
             ("seed: 1\ntraining:\n", "training"),
             ("seed: 1\ntraining: 5\n", "training"),
             ("seed: 1\ncoded:\n  critic:\n", "coded.critic"),
         ],
     )
-    def test_a_section_without_keys_is_named(self, text, section, recipe):
+    def test_a_recipe_or_section_that_is_no_mapping_is_refused(self, text, named, recipe):
         with pytest.raises(ConfigError) as error:
             parse_config(GanConfig, [recipe(text)])
-        assert section in str(error.value)
+        assert named in str(error.value)
 
     @pytest.mark.parametrize("arguments", [["quickstart"], ["--training.steps"], ["--training=5"]])
     def test_what_is_no_key_and_value_is_refused(self, arguments):
@@ -275,27 +247,8 @@ class TestSaving:
         assert path.read_text().startswith("# python train_gan.py --data.root='two lines'\nseed: 0\n")
         assert parse_config(GanConfig, [f"--config={path}"]) == config
 
-    def test_every_recipe_survives_saving(self, tmp_path):
-        for recipe in RECIPES.glob("*.yaml"):
-            config = parse_config(GanConfig, [f"--config={recipe}"])
-            save_config(config, tmp_path / "config.yaml")
-            assert parse_config(GanConfig, [f"--config={tmp_path / 'config.yaml'}"]) == config
-
-    def test_as_plain_holds_nothing_but_what_yaml_and_json_know(self):
-        def kinds(value):
-            if isinstance(value, dict):
-                return {dict} | {kind for item in value.values() for kind in kinds(item)}
-            if isinstance(value, list):
-                return {list} | {kind for item in value for kind in kinds(item)}
-            return {type(value)}
-
-        assert kinds(as_plain(GanConfig())) <= {dict, list, str, int, float, bool, type(None)}
-
 
 class TestDifferences:
-    def test_of_equal_configurations_are_none(self):
-        assert differences(as_plain(GanConfig()), GanConfig()) == []
-
     def test_name_the_dotted_key_and_both_values(self):
         old, new = parse_config(GanConfig, []), parse_config(GanConfig, ["--seed=3", "--coded.critic.blocks=blocks.1"])
         lines = differences(as_plain(old), new)
@@ -327,16 +280,13 @@ class TestRecipes:
     def test_parses_and_writes_to_a_folder_of_its_name(self, path):
         assert parse_config(GanConfig, [f"--config={path}"]).output_dir == f"samples/{path.stem}"
 
-    @pytest.mark.parametrize("path", sorted(RECIPES.glob("*_coded.yaml")), ids=lambda path: path.stem)
-    def test_a_coded_recipe_differs_from_its_plain_twin_in_the_coded_section_alone(self, path):
-        plain = parse_config(GanConfig, [f"--config={path.with_name(path.name.replace('_coded', ''))}"])
-        coded = parse_config(GanConfig, [f"--config={path}"])
-        changed = [line.split(":")[0] for line in differences(as_plain(plain), coded)]
-        assert [key for key in changed if not key.startswith("coded.")] == ["output_dir"]
-        assert coded.coded.critic.blocks or coded.coded.generator.blocks
-        assert not plain.coded.critic.blocks
-        assert not plain.coded.generator.blocks
-        assert replace(coded, output_dir=plain.output_dir, coded=plain.coded) == plain
+    @pytest.mark.parametrize(("kind", "path"), CODED, ids=lambda value: getattr(value, "stem", ""))
+    def test_a_coded_recipe_differs_from_its_plain_twin_in_the_coded_section_alone(self, kind, path):
+        plain = parse_config(kind, [f"--config={path.with_name(path.name.replace('_coded', ''))}"])
+        changed = differences(as_plain(plain), parse_config(kind, [f"--config={path}"]))
+        assert {line.split(":")[0].split(".")[0] for line in changed} == {"output_dir", "coded"}
+        assert any("blocks: []" in line for line in changed)
+        assert plain.coded == kind().coded
 
     @pytest.mark.parametrize(("share", "limit"), [("10pct", 5000), ("20pct", 10_000)])
     def test_the_low_data_recipes_are_the_small_one_under_the_protocol(self, share, limit):

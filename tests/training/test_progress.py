@@ -17,25 +17,12 @@ import cs_gan.training.progress as progress_module
 import train_gan
 from cs_gan.training import Interrupted, Progress, StopRequest, read_lines
 from cs_gan.training.progress import fitted
+from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def _handlers_restored():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_handlers_restored")
 class TestStopRequest:
-    def test_is_not_made_by_itself(self):
-        stop = StopRequest()
-        assert not stop
-        assert (stop.reason, stop.signal) == ("", 0)
-
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_one_signal_asks_and_interrupts_nothing(self, number, capsys):
         stop = StopRequest()
@@ -185,9 +172,8 @@ class TestFitted:
     def test_names_are_as_long_as_there_is_room(self, room, text):
         assert fitted({"critic_loss": -0.12345, "critic_coded": 0.0045678}, room) == text
 
-    @pytest.mark.parametrize("room", range(0, 130))
-    def test_never_takes_more_room_than_there_is(self, room):
-        assert len(fitted(LONG, room)) <= room
+    def test_never_takes_more_room_than_there_is(self):
+        assert all(len(fitted(LONG, room)) <= room for room in range(130))
 
     def test_losses_come_first_where_not_all_have_room(self):
         assert fitted(LONG, 42) == "cl=-1.2e-05, gl=-1.2e-05, cc=-1.2e-05"

@@ -13,23 +13,6 @@ class TestRunFolder:
         with folder.occupied():
             assert {path.name for path in folder.path.iterdir()} == {"grids", ".lock"}
 
-    def test_occupying_it_anew_keeps_what_it_holds(self, tmp_path):
-        folder = RunFolder(tmp_path)
-        with folder.occupied():
-            append_line(folder.log, {"step": 1})
-        with folder.occupied():
-            assert read_lines(folder.log) == [{"step": 1}]
-
-    def test_is_held_by_one_at_a_time_and_freed_after_an_exception(self, tmp_path):
-        def twice():
-            with RunFolder(tmp_path).occupied(), RunFolder(tmp_path).occupied():
-                raise AssertionError("held twice")
-
-        with pytest.raises(ConfigError, match="another process"):
-            twice()
-        with RunFolder(tmp_path).occupied():
-            pass
-
     @pytest.mark.parametrize("below", ["file", "file/run"])
     def test_that_cannot_be_written_is_named(self, below, tmp_path):
         (tmp_path / "file").write_text("")  # as root no permission would stop it
