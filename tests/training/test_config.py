@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,7 +188,7 @@ class TestRefusals:
     def test_an_impossible_value_names_key_and_value(self, key, value):
         with pytest.raises(ConfigError, match="must be") as error:
             parse_config(GanConfig, [f"--{key}={value}"])
-        assert re.sub(r"\.(critic|generator)\.", ".*.", key) in str(error.value)
+        assert key in str(error.value)
         assert value.strip("[]") in str(error.value)
 
     @pytest.mark.parametrize(("kind", "key"), [(GanConfig, "coded"), (ClassifierConfig, "method.coded")])
