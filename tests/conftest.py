@@ -41,6 +41,30 @@ def after_torch() -> Iterator[AfterTorch]:
         yield run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort: at the head of each of two workers' halves are tests that use a server of processes or take long.
+
+    So each server starts in one worker only, and no worker waits at the end for the other's long test.
+    """
+
+    def named(item: pytest.Item, *names: str) -> bool:
+        return any(
+            name in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "module", None), name) for name in names
+        )
+
+    forked, started, rest = [], [], []
+    for item in items:
+        if named(item, "run_in_processes", "outcomes_of_two_processes", "Started", "finish"):
+            forked.append(item)
+        elif named(item, "after_torch", "launch", "executor"):
+            started.append(item)
+        else:
+            rest.append(item)
+    rest.sort(key=lambda item: item.path.parent != Path(__file__).parent)  # tests of whole scripts take the longest
+    middle = max(0, len(items) // 2 - len(forked))
+    items[:] = forked + rest[:middle] + started + rest[middle:]
+
+
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not walk through it again and again."""
     gc.freeze()

@@ -97,6 +97,9 @@ def test_an_error_of_a_run_is_told_under_any_executor(bench, executor, on_any):
     told = [line["problems"] for line in bench.table]
     lost = "seed 0 failed: without a word (killed by SIGKILL)"
     assert told == ["", "seed 0 failed: RuntimeError: the stub fails", lost]
+    output = (bench.folder / "runs" / "mu=0.1,fail=yes-seed0" / "output.txt").read_text()
+    assert output.startswith(f"$ {sys.executable} ")
+    assert "a first line" in output
 
 
 @pytest.mark.parametrize(("package", "extra"), [("ray", "ray"), ("submitit", "slurm")])

@@ -1,4 +1,4 @@
-"""Sweeps of the real script."""
+"""Sweeps of the real script. Other tests here start a stub in processes of its own."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def test_a_sweep_of_train_gan(bench):
+def test_a_sweep_of_train_gan(bench, in_this_process):
     grid = {"coded.ratio_end": [1.25]}
     assert bench.sweep(**SWEEP, grid=grid, score=[SCORE, f"best {SCORE}"], plots=None) == 0
     (row,) = bench.table
@@ -25,7 +25,6 @@ def test_a_sweep_of_train_gan(bench):
     assert row["n"] == "1"
     assert "data:image/jpeg" in (bench.folder / "study.html").read_text()
     output = (bench.folder / "runs" / "ratio_end=1.25-seed0" / "output.txt").read_text()
-    assert output.startswith("$ ")
     assert "Done." in output
 
 
