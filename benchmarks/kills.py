@@ -1,4 +1,4 @@
-"""Kill a training run many times, and check that its result is bit-identical to that of an undisturbed run.
+"""Kill a training run many times, and check that its result is bit-identical to that of an uninterrupted run.
 
 ``python benchmarks/kills.py`` trains once without kills. Then it trains again with SIGKILL at random times, some of
 them while a checkpoint is being written, and restarts with the same command after each kill. It prints what each kill
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="number of kills")
     parser.add_argument("--during-saves", type=int, default=5, help="number of kills while a checkpoint is written")
-    parser.add_argument("--minutes", type=float, default=2.0, help="approximate time of undisturbed training")
+    parser.add_argument("--minutes", type=float, default=2.0, help="approximate time of uninterrupted training")
     parser.add_argument("--steps", type=int, help="training steps, instead of --minutes")
     parser.add_argument("--processes", type=int, default=1, help="with more than one, torchrun starts them")
     parser.add_argument("--workers", type=int, default=0, help="data.workers")
@@ -154,7 +154,7 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
         speed = sorted(row["images_per_second"] for row in read_lines(run.folder.log))[CALIBRATION_STEPS // 2]
         images = int(RECIPE["training.batch_size"]) * int(RECIPE["training.n_critic"]) * given.processes
         steps = round(60 * given.minutes * speed / images)
-    run = start("undisturbed", steps)
+    run = start("uninterrupted", steps)
     run.wait(lambda: run.began)
     startup = run.seconds
     run.finish()
@@ -164,7 +164,7 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
     print(
         f"{given.processes} process(es), {given.workers} workers, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}\n"
-        f"undisturbed: {startup:.0f} s to start, {training:.0f} s for {steps} steps and {evaluations} evaluations",
+        f"uninterrupted: {startup:.0f} s to start, {training:.0f} s for {steps} steps and {evaluations} evaluations",
         flush=True,
     )
     pause = training / (given.kills + 1)
@@ -178,7 +178,7 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
             for n, k in enumerate(kills, 1)
         ],
     )
-    rows = compare(RunFolder(base / "undisturbed"), RunFolder(base / "killed"))
+    rows = compare(RunFolder(base / "uninterrupted"), RunFolder(base / "killed"))
     print_table(
         ["compared", "size", "verdict"], [[name, size, "same" if same else "DIFFERENT"] for name, size, same in rows]
     )

@@ -121,7 +121,7 @@ def test_final_and_best_are_scored_in_full_at_the_end(tmp_path):
     assert (full["final"]["step"], full["best"]["step"]) == (4, best["step"])
     assert {row["provenance"]["num_samples"] for row in rows} == {60}
     assert {row["provenance"]["num_samples"] for row in full.values()} == {100}
-    # A second start of a finished run computes nothing anew.
+    # A second start of a finished run computes nothing.
     before = (folder / "scores.json").stat().st_mtime_ns
     assert run(tmp_path / "run", *scored, "--training.evaluate_every=1") == 0
     assert (folder / "scores.json").stat().st_mtime_ns == before

@@ -98,7 +98,7 @@ def test_scores_config_and_snapshot_say_that_a_run_was_extended(tmp_path, capsys
     assert run(tmp_path / "run", *CODED, *SCORED) == 0
     capsys.readouterr()
     assert run(tmp_path / "run", *CODED, *SCORED, *LONGER) == 0
-    note = "extended at step 4 from 4 steps to 6, schedules held at their end: not one undisturbed run"
+    note = "extended at step 4 from 4 steps to 6, schedules held at their end: not one uninterrupted run"
     assert note in capsys.readouterr().out
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert {row["step"]: row["provenance"].get("history") for row in rows} == {0: None, 2: None, 4: None, 6: [note]}

@@ -67,7 +67,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:  # -> the sh
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read ({error}). It is truncated or damaged. Get it again.") from error
     if len(content) != size:
-        state = "is truncated" if len(content) < size else "goes on after its data"
+        state = "is truncated" if len(content) < size else "has bytes after its data"
         raise DataError(f"{path} {state}: it states {size:,} bytes and has {len(content):,}. Get it again.")
     return np.frombuffer(content, np.uint8).reshape(shape)
 

@@ -56,7 +56,7 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
     training.schedule_steps = (old_schedule or old) if held else None
     config.history.append(
         f"{EXTENDED} at step {stored['step']} from {old} steps to {training.steps}, schedules {how}: "
-        "not one undisturbed run"
+        "not one uninterrupted run"
     )
 
 

@@ -233,7 +233,7 @@ def _closing(task: Task, state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
     kept = list_checkpoints(folder.checkpoints)
-    where = f"goes on from step {state.step}" if kept else "starts again at step 0: no checkpoint was written yet"
+    where = f"continues from step {state.step}" if kept else "starts again at step 0: no checkpoint was written yet"
     lines = [f"Ended early: {ended}. The same command{auto} {where}." if ended else "Done."]
     places = [("report", folder.report), ("samples", folder.grid), ("curve", folder.curve)]
     places += [("losses", folder.log), ("network", folder.snapshot), ("best", folder.best)]

@@ -75,7 +75,7 @@ def resume(task: Task) -> State:
     config, folder = session.config, session.folder
     found = list_checkpoints(folder.checkpoints)
     if config.resume == "never" and found:
-        raise ConfigError(f"{folder.path} holds a run: give another --output_dir, or --resume=auto to go on with it.")
+        raise ConfigError(f"{folder.path} holds a run: give another --output_dir, or --resume=auto to continue it.")
     if not found and (folder.scores.exists() or any(row["step"] > 0 for row in read_lines(folder.metrics))):
         raise ConfigError(
             f"{folder.path} holds a run whose checkpoints are gone, and a new one would write over its results: give "
@@ -83,7 +83,7 @@ def resume(task: Task) -> State:
         )
     if config.resume == "never" or (config.resume == "auto" and not found):
         if config.extend != "never":
-            raise ConfigError(f"--extend goes on with a run, and {folder.path} holds no checkpoint. Leave it out.")
+            raise ConfigError(f"--extend continues a run, and {folder.path} holds no checkpoint. Leave it out.")
         config.history = []
         return State()
     path = found[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
@@ -101,7 +101,7 @@ def resume(task: Task) -> State:
     restore(tensors, stored, task.modules, task.optimizers)
     if session.is_main and stored["machine"] != session.machine:
         print(
-            f"note: {path} was written with {stored['machine']}, and this is {session.machine}: the run goes on, but "
+            f"note: {path} was written with {stored['machine']}, and this is {session.machine}: the run continues, but "
             "rounds in its own way from here.",
             file=sys.stderr,
         )
@@ -118,7 +118,7 @@ def _asked(given: Path, own: Path) -> Path:
     kept = list_checkpoints(given / "checkpoints")
     if kept and given.resolve() == own.resolve():
         raise ConfigError(
-            f"--resume={given} is the output_dir itself, and is no checkpoint: --resume=auto goes on with the run, "
+            f"--resume={given} is the output_dir itself, and is no checkpoint: --resume=auto continues the run, "
             f"--resume={kept[-1]} from that checkpoint. To begin a new run with its weights, give another --output_dir."
         )
     return kept[-1] if kept else given
@@ -140,7 +140,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str
     if not extending and all(line.split(":")[0] in LENGTH for line in changed):
         text += (
             " --extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
-            "steps), and marks the run as not undisturbed."
+            "steps), and records that the run was extended."
         )
     text += " Give another --output_dir to start a new run"
     return f"{text}." if same else f"{text}; with --resume={path} too, a new run begins there with these weights."
@@ -155,7 +155,7 @@ def _begin(
     if kept:
         raise ConfigError(
             f"{session.folder.path} holds a run, and {path} can't begin another one there: give another --output_dir, "
-            "or --resume=auto to go on with the run that is there."
+            "or --resume=auto to continue the run that is there."
         )
     try:
         fresh = begin_from(tensors, stored, task.modules, task.optimizers)

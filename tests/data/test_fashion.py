@@ -117,7 +117,7 @@ IMAGES, SOME_LABELS = idx_bytes(np.zeros((5, 28, 28), np.uint8)), idx_bytes(np.z
         ("images-idx3", b"\x89PNG\r\n", "images-idx3-ubyte isn't an IDX file"),
         ("images-idx3", IMAGES[:10], r"images-idx3-ubyte states an impossible size, 5\. Get it again"),
         ("images-idx3", IMAGES[:-1], r"images-idx3-ubyte is truncated: it states 3,920 bytes and has 3,919"),
-        ("labels-idx1", SOME_LABELS + b"x", "labels-idx1-ubyte goes on after its data"),
+        ("labels-idx1", SOME_LABELS + b"x", "labels-idx1-ubyte has bytes after its data"),
         ("images-idx3", struct.pack(">4B3I", 0, 0, 8, 3, 0, 28, 28), "states an impossible size, 0x28x28"),
         ("images-idx3", struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 2**31) + b"x", "states an impossible size"),
         ("labels-idx1", idx_bytes(np.zeros(4, np.uint8)), r"images-.*holds 5 images, but .*labels-.* 4 labels"),

@@ -1,4 +1,4 @@
-"""What each of two processes runs in test_distributed: imported anew there, so it lies in a module of its own."""
+"""What each of two processes runs in test_distributed: imported there, so it is a module of its own."""
 
 from datetime import timedelta
 

@@ -205,7 +205,7 @@ class RunConfig:
         resume: auto (resume if the folder has a checkpoint), never, or the path of a checkpoint or of another run. With
             changed keys and another output_dir, a new run starts with its weights.
         extend: train a run longer than planned: hold (``--extend`` for short) keeps schedules at their end, stretch
-            spreads them over all steps. Provenance then says that this is not one undisturbed run.
+            spreads them over all steps. Provenance then says that this is not one uninterrupted run.
         history: notes about extensions and weights of other runs. The run writes this itself.
         dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
     """
