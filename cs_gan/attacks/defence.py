@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,34 +67,47 @@ def evaluate_defence(
         AttackError: for labels or logits of wrong shape.
     """
     defence = RandomizedCodedInference(network, ratio, votes=votes, reference=reference, seed=seed, **options)
-    with ExitStack() as stack:
-        stack.callback(defence.coded.detach)
-        slices = list(groups(defence, images, labels, group_size))
-        defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
-        blocks = list(defence.coded.blocks.values())
-        right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
-        with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
-            checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
-            predict(defence, lambda _: images[slices[0]], [0], labels)
-            for part in slices:
+    try:
+        return _measured(network, defence, images, labels, group_size, draws, seed)
+    finally:
+        defence.coded.detach()
+
+
+def _measured(
+    network: nn.Module,
+    defence: RandomizedCodedInference,
+    images: Tensor,
+    labels: Tensor,
+    group_size: int,
+    draws: int,
+    seed: int,
+) -> DefenceReport:
+    slices = list(groups(defence, images, labels, group_size))
+    defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
+    blocks = list(defence.coded.blocks.values())
+    right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
+    with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
+        checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
+        predict(defence, lambda _: images[slices[0]], [0], labels)
+        for part in slices:
+            start = clock(images.device)
+            right.append(network(images[part]).argmax(1) == labels[part])
+            spent["plain"] += clock(images.device) - start
+        with PassCounter(*blocks) as counted:
+            for index, part in enumerate(slices):
+                seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
+                batch = images[part]
                 start = clock(images.device)
-                right.append(network(images[part]).argmax(1) == labels[part])
-                spent["plain"] += clock(images.device) - start
-            with PassCounter(*blocks) as counted:
-                for index, part in enumerate(slices):
-                    seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
-                    batch = images[part]
-                    start = clock(images.device)
-                    predicted.append(predict(defence, lambda _: batch, seeds, labels[part]))  # noqa: B023 (called at once)
-                    spent["defended"] += clock(images.device) - start
-        served = len(images) * draws
-        return DefenceReport(
-            plain=wilson(torch.cat(right).double().mean().item(), len(images)),
-            defended=score_predictions(torch.cat(predicted, 1), labels),
-            ratio=defence.coded.ratio,
-            votes=defence.votes,
-            group_size=group_size,
-            passes_per_image=counted.samples / (served * len(blocks)),
-            plain_seconds=spent["plain"] / len(images),
-            defended_seconds=spent["defended"] / served,
-        )
+                predicted.append(predict(defence, lambda _: batch, seeds, labels[part]))  # noqa: B023 (called at once)
+                spent["defended"] += clock(images.device) - start
+    served = len(images) * draws
+    return DefenceReport(
+        plain=wilson(torch.cat(right).double().mean().item(), len(images)),
+        defended=score_predictions(torch.cat(predicted, 1), labels),
+        ratio=defence.coded.ratio,
+        votes=defence.votes,
+        group_size=group_size,
+        passes_per_image=counted.samples / (served * len(blocks)),
+        plain_seconds=spent["plain"] / len(images),
+        defended_seconds=spent["defended"] / served,
+    )
