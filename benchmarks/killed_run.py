@@ -41,7 +41,7 @@ class Run:
     @property
     def began(self) -> str:
         """The step that the run continues from, or "" before it has printed that."""
-        found = re.search(r"Going on from (step \d+)|(Writing to)", self.output.read_text(errors="replace"))
+        found = re.search(r"Continuing from (step \d+)|(Writing to)", self.output.read_text(errors="replace"))
         return (found[1] or "nothing") if found else ""
 
     def unfinished(self, *patterns: str) -> list[Path]:
@@ -70,9 +70,12 @@ class Run:
             )
 
     def family(self) -> list[psutil.Process]:
-        """The process and all processes that it has started, the launcher first."""
-        launcher = psutil.Process(self.process.pid)
-        return [launcher, *launcher.children(recursive=True)]
+        """The process and all processes that it has started, the launcher first; none if it has ended."""
+        try:
+            launcher = psutil.Process(self.process.pid)
+            return [launcher, *launcher.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def kill(self, family: list[psutil.Process]) -> None:
         """Send SIGKILL to all of them, and wait until they are gone."""

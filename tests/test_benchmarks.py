@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import coding, diagnosis, large_batches, spirals
+from benchmarks.killed_run import Run
 from benchmarks.timing import Row, Timing, measure, table
 from cs_gan import CodedSmoothing, SplineCode
 from models import build_gan
@@ -149,3 +151,10 @@ def test_diagnosis_tells_of_each_case(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == list(diagnosis.CASES)
     assert "collapse to ERM" in lines[-1]  # N = 4 K, whose code hardly acts on an affine block
+
+
+def test_a_run_that_has_ended_has_no_family_left_to_kill(tmp_path):
+    run = Run([sys.executable, "-c", ""], tmp_path, tmp_path / "output.txt")
+    run.finish()
+    run.kill(run.family())
+    assert run.family() == []

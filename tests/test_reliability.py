@@ -177,7 +177,7 @@ def test_network_of_an_abandoned_end_is_not_scored_as_the_best(tmp_path, whole):
     assert best.step == STEPS  # or the test shows nothing
     with (folder / "metrics.jsonl").open() as file:
         first = json.loads(file.readline())
-    # Going on from step 8 without an evaluation at 9 better than the one at 0, the best network is nowhere any more.
+    # Continuing from step 8 without an evaluation at 9 better than the one at 0, the best network is nowhere any more.
     older = folder / "checkpoints" / "step-00000008"
     state = json.loads((older / "state.json").read_text())
     primary = first["primary"]

@@ -224,7 +224,7 @@ def _holds(path: Path, step: int) -> bool:
 
 
 def _opening(task: Task, state: State) -> str:
-    where = f"Going on from step {state.step}." if state.step else f"Writing to {task.session.folder.path}"
+    where = f"Continuing from step {state.step}." if state.step else f"Writing to {task.session.folder.path}"
     notes = [f"note: {note}" for note in task.session.config.history]
     return "\n".join([*task.describe(), task.session.describe(), where, *notes])
 

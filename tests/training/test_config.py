@@ -122,6 +122,7 @@ class TestRefusals:
             ("coded.critc.weight", "coded.critic.weight"),
             ("metrics.num_sample", "metrics.num_samples"),  # no abbreviations
             ("training.step", "training.steps"),
+            ("training.stepz", "training.steps"),  # and not training.tf32, which shares the section alone
             ("sead", "seed"),
             ("steps", "training.steps"),  # the section left out
         ],
@@ -131,7 +132,9 @@ class TestRefusals:
             with pytest.raises(ConfigError, match="unknown configuration key") as error:
                 parse_config(GanConfig, [argument])
             assert repr(key) in str(error.value)
-            assert nearest in str(error.value).split("Did you mean")[1]
+            suggested = str(error.value).split("Did you mean")[1]
+            assert nearest in suggested
+            assert "tf32" not in suggested
 
     @pytest.mark.parametrize(
         ("argument", "said"),

@@ -146,6 +146,8 @@ def _explained(message: str, kind: type[RunConfig]) -> str:
     key = ".".join(part for part in unknown.groups() if part)
     valid = list(flatten(asdict(kind())))
     near = difflib.get_close_matches(key, valid, n=2, cutoff=0.6)
+    last = key.split(".")[-1]  # two names that have only their section in common aren't near
+    near = [name for name in near if difflib.get_close_matches(last, [name.split(".")[-1]])] or near[:1]
     if not near and (names := difflib.get_close_matches(key, [name.split(".")[-1] for name in valid], n=1)):
         near = [name for name in valid if name.split(".")[-1] == names[0]][:3]  # the section was left out
     hint = f"Did you mean {' or '.join(near)}?" if near else "See `--help` for all keys."
