@@ -103,7 +103,7 @@ class Kill:
     began: str
     step: str
     doing: str
-    went_on: str = "-"
+    continued: str = "-"
 
     @property
     def saving(self) -> bool:

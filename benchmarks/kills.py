@@ -82,7 +82,7 @@ def disturb(
             if going:
                 run.kill(family)
         if done:
-            done[-1].went_on = run.began or "(killed before it read)"
+            done[-1].continued = run.began or "(killed before it read)"
         if run.process.returncode == 0:
             return done
         if run.process.returncode != -signal.SIGKILL:
@@ -172,9 +172,9 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
     kills = disturb(lambda: start("killed", steps), given.kills, given.during_saves, pause, startup, every, given.seed)
     print(f"killed {len(kills)} times: {time.monotonic() - begin:.0f} s\n")
     print_table(
-        ["kill", "seconds", "started from", "step reached", "doing", "then went on from"],
+        ["kill", "seconds", "started from", "step reached", "doing", "then continued from"],
         [
-            [str(n), f"{k.seconds:.1f}", k.began or "(not yet)", k.step, k.doing, k.went_on]
+            [str(n), f"{k.seconds:.1f}", k.began or "(not yet)", k.step, k.doing, k.continued]
             for n, k in enumerate(kills, 1)
         ],
     )
