@@ -33,7 +33,7 @@ run() {  # a name, a command
 }
 
 run tests "$python" -m pytest -q -n 8 -p no:cacheprovider --junitxml="$output/tests.xml" tests/test_cuda.py \
-    tests/test_randomness.py tests/core/test_product.py tests/core/test_state_in_graphs.py
+    tests/test_randomness.py tests/core/test_product.py tests/training/test_state_in_graphs.py
 run wgan_step "$python" benchmarks/wgan_step.py "${size[@]}" ${peer[@]+"${peer[@]}"} --json "$output/wgan_step.json"
 run classifier_step "$python" -m benchmarks.classifier_step "${size[@]}" --precisions bf16 --json "$output/classifier_step.json"
 for name in coded_pass input_pipeline; do

@@ -17,7 +17,7 @@ cp -r cs_gan pyproject.toml README.md LICENSE "$work/source"  # building leaves 
 "$venv/bin/pip" install --quiet --force-reinstall --no-deps "$work/source"
 "$venv/bin/pip" install --quiet "$work/source"
 # Away from the checkout, so that the wheel is what is imported.
-cp -r tests pyproject.toml "$work/run"
+cp -r tests models pyproject.toml "$work/run"
 cd "$work/run"
 "$venv/bin/python" -c 'import platform, cs_gan, numpy, scipy, torch; print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, scipy {scipy.__version__}, {cs_gan.__file__}")'
 "$venv/bin/python" -m pytest tests/core tests/gan tests/attacks

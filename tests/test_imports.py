@@ -107,3 +107,12 @@ def test_the_rule_passes_a_right_import(path, source):
 def test_import_cs_gan_loads_no_optional_dependency(after_torch):
     code = f"import sys, cs_gan; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert after_torch(code).strip() == "[]"
+
+
+def test_what_make_compat_runs_needs_no_extra():
+    """tests/compat.sh has torch, numpy, scipy and pytest alone."""
+    files = [path for folder in ("core", "gan", "attacks") for path in (ROOT / "tests" / folder).glob("*.py")]
+    assert files
+    extras = {*HEAVY, *SCRIPTS} | {f"cs_gan.{name}" for name in ("data", "metrics", "report", "sweep", "training")}
+    found = {path.name: extras & {part(module) for module in imported(path.read_text(), "tests")} for path in files}
+    assert {name: modules for name, modules in found.items() if modules} == {}
