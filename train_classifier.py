@@ -34,7 +34,7 @@ class ClassifierTask(OneNetworkTask):
 
     def __init__(self, config: ClassifierConfig, session: Session) -> None:
         self.load(config, session)
-        self.how = {"flip": config.data.flip, "crop": config.data.crop}
+        self.augment_options = {"flip": config.data.flip, "crop": config.data.crop}
         check_shifted(config, self.test_store)
         channels, size, _ = self.store.image_shape
         classes = self.store.num_classes
@@ -99,7 +99,7 @@ class ClassifierTask(OneNetworkTask):
             assert self.images is not None
             assert where is not None
             assert key is not None
-            images = augmented(self.images, where, key, **self.how)
+            images = augmented(self.images, where, key, **self.augment_options)
         mixed = None if share is None else MixDraw(share, box, self._block)
         return classifier_step(
             self.network,

@@ -50,7 +50,7 @@ class GanTask(ImageTask):
     def __init__(self, config: GanConfig, session: Session) -> None:
         self.config, self.session = config, session
         data = GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
-        self.how = {"flip": config.data.flip, "dequantize": config.data.dequantize}
+        self.augment_options = {"flip": config.data.flip, "dequantize": config.data.dequantize}
         self.store = data.training()
         self.model = config.model.arguments(channels=self.store.image_shape[0])
         self.bare_generator, self.bare_critic = parts.networks(config, self.model, self.store, session.device)
@@ -131,7 +131,7 @@ class GanTask(ImageTask):
         latents, alphas = normal(keys[:-1, 0], size, latent_dim), uniform(keys[:-1, 1], size)
         if where is not None:
             each = keys[:-1, 2:3].expand(-1, size).flatten()
-            made = augmented(self.images, where.flatten(), each, **self.how)
+            made = augmented(self.images, where.flatten(), each, **self.augment_options)
             streamed = {f"real_{i}": real for i, real in enumerate(made.split(size))}
 
         for i in range(config.training.n_critic):

@@ -38,13 +38,13 @@ class SslTask(OneNetworkTask):
 
     def __init__(self, config: SslConfig, session: Session) -> None:
         self.load(config, session)
-        self.how = {}  # a step draws views of the images
+        self.augment_options = {}  # a step draws views of the images
         self.bank = labelled_bank(config, self.store)
         channels, size, _ = self.store.image_shape
         self.model = config.model.arguments(channels=channels, image_size=size)
         self.bare = self.build(build_encoder)
         self.views, self.loss = Views(**asdict(config.views)), _loss(config)
-        self.prepare(config.coded, config.coded.active, views=2, weight=config.coded.schedule)
+        self.prepare(config.coded, config.coded.active_blocks, views=2, weight=config.coded.schedule)
 
     # -- one step ----------------------------------------------------------------------------------
 

@@ -25,14 +25,14 @@ class ImageTask(Task):
         store: the images to train on.
         model: the arguments that build the network or networks.
         images: the decoded images on the GPU, or None if batches are made in main memory.
-        how: how images are augmented: flip, crop and dequantize of :meth:`ImageStore.batch`.
+        augment_options: how images are augmented: flip, crop and dequantize of :meth:`ImageStore.batch`.
     """
 
     kind: str
     config: Any
     store: ImageStore
     model: dict[str, Any]
-    how: dict[str, Any]
+    augment_options: dict[str, Any]
 
     one_step: Callable[..., dict[str, Tensor]]
     """One update, a function of tensors."""
@@ -66,7 +66,7 @@ class ImageTask(Task):
 
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """The ``draw``-th batch of this process, if the images are in main memory."""
-        return self.store.batch(self.rows(draw), augmentation=(self.config.seed, draw), **self.how)
+        return self.store.batch(self.rows(draw), augmentation=(self.config.seed, draw), **self.augment_options)
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -19,7 +19,9 @@ from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.files import file_sha256
 from cs_gan.training import Snapshot
-from models import PretrainedGenerator
+
+if TYPE_CHECKING:
+    from models import PretrainedGenerator
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -49,6 +51,8 @@ class Job:
     @cached_property
     def generator(self) -> PretrainedGenerator:
         """The generator of the snapshot; CheckpointError if it has none."""
+        from models import PretrainedGenerator  # needs huggingface_hub, which training scripts do without
+
         try:
             return PretrainedGenerator.from_snapshot(self.path, self.device)
         except ValueError as error:

@@ -1,10 +1,10 @@
-"""Files: replace them atomically, lock them, flatten what they hold."""
+"""Replace files atomically, lock them, hash them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -50,15 +50,6 @@ def lock(file: IO[Any]) -> bool:
         except OSError:
             return False
     return True
-
-
-def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``. Empty mappings stay."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return flat
 
 
 def file_sha256(path: Path) -> str:

@@ -47,16 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So each server starts in one worker only, and no worker waits at the end for the other's long test.
     """
 
-    def named(item: pytest.Item, *names: str) -> bool:
+    def has(item: pytest.Item, *names: str) -> bool:
         return any(
             name in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "module", None), name) for name in names
         )
 
     forked, started, rest = [], [], []
     for item in items:
-        if named(item, "run_in_processes", "outcomes_of_two_processes", "Started", "finish"):
+        if has(item, "run_in_processes", "outcomes_of_two_processes", "Started", "finish"):
             forked.append(item)
-        elif named(item, "after_torch", "launch", "executor"):
+        elif has(item, "after_torch", "launch", "executor"):
             started.append(item)
         else:
             rest.append(item)

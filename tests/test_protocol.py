@@ -12,7 +12,7 @@ from PIL import Image
 
 import evaluate
 import train_gan
-from commands.gan_parts import CriticGap
+from commands.critic_gap import CriticGap
 from cs_gan.data import drawn, load_images
 from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts

@@ -33,7 +33,11 @@ def score_panels(tables: Tables) -> list[Panel]:
     panels = []
     for names in families.values():
         kinds = [name.partition(", ")[0] for name in names]
-        title = names[0] if len(names) == 1 else f"{' and '.join(kinds)}, {names[0].partition(', ')[2]}"
+        title = (
+            names[0]
+            if len(names) == 1
+            else f"{' and '.join(filter(None, (', '.join(kinds[:-1]), kinds[-1])))}, {names[0].partition(', ')[2]}"
+        )
         series = [
             line
             for name, kind in zip(names, kinds, strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from cs_gan.errors import DataError
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 
 # A folder with any of these is a run. A report shows those that exist.
 PARTS = ("config.yaml", "log.jsonl", "metrics.jsonl", "grids", "grid.png")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs_gan.errors import ConfigError
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.sweep.read_yaml import read_yaml
 
 KEYS = (

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from cs_gan.errors import ConfigError
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig

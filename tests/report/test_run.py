@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cs_gan.errors import DataError
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.report.run import best, read_evaluations, read_lines, read_run, score_names
 
 from .conftest import FD, IS, evaluation, lines

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cs_gan import CodedSmoothing
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.sweep import read_sweep
 from cs_gan.sweep.plan import plan
 from cs_gan.training import GanConfig, parse_config

@@ -143,7 +143,7 @@ class CodedBlocksConfig:
         self.blocks = names_of(self.blocks)
 
     @property
-    def active(self) -> list[str] | str:
+    def active_blocks(self) -> list[str] | str:
         """The blocks; none without a weight."""
         return self.blocks if self.weight or self.weight_end else []
 

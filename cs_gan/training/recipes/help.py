@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from textwrap import fill, shorten
 
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
 

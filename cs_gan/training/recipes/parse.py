@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
-from cs_gan.files import flatten
+from cs_gan.nested import flatten
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.run_folder import write_whole
