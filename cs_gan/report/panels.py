@@ -33,11 +33,8 @@ def score_panels(tables: Tables) -> list[Panel]:
     panels = []
     for names in families.values():
         kinds = [name.partition(", ")[0] for name in names]
-        title = (
-            names[0]
-            if len(names) == 1
-            else f"{' and '.join(filter(None, (', '.join(kinds[:-1]), kinds[-1])))}, {names[0].partition(', ')[2]}"
-        )
+        listed = " and ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
+        title = names[0] if len(names) == 1 else f"{listed}, {names[0].partition(', ')[2]}"
         series = [
             line
             for name, kind in zip(names, kinds, strict=True)
