@@ -159,7 +159,8 @@ def done(bench):
 
 def running(bench):
     """Process ids of the last starts that are still there."""
-    pids = [int(path.read_text().split()[-1]) for path in bench.folder.glob("runs/*/starts")]
+    starts = [path.read_text().split() for path in bench.folder.glob("runs/*/starts")]
+    pids = [int(words[-1]) for words in starts if words]  # a file is empty until its run writes to it
     return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in _stat(pid)]
 
 
