@@ -5,14 +5,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cs_gan.core import CodedSmoothing, Diagnosis, Linear, RandomizedCodedInference, SplineCode
+    from cs_gan.core import CodedSmoothing, Diagnosis, Linear, RandomizedCodedInference, SplineCode, in_coded_pass
 
 try:
     __version__ = version("cs-gan")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["CodedSmoothing", "Diagnosis", "Linear", "RandomizedCodedInference", "SplineCode", "__version__"]
+__all__ = [
+    "CodedSmoothing",
+    "Diagnosis",
+    "Linear",
+    "RandomizedCodedInference",
+    "SplineCode",
+    "__version__",
+    "in_coded_pass",
+]
 
 
 def __getattr__(name: str) -> Any:

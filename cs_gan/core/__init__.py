@@ -1,6 +1,7 @@
 """The coded core: encode a batch, run a block on it, decode, compare."""
 
 from cs_gan.core.code import SplineCode
+from cs_gan.core.context import in_coded_pass
 from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, Finding
 from cs_gan.core.inference import RandomizedCodedInference
 from cs_gan.core.schedule import Linear
@@ -14,4 +15,5 @@ __all__ = [
     "Linear",
     "RandomizedCodedInference",
     "SplineCode",
+    "in_coded_pass",
 ]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import Axes, batch_along
+from cs_gan.core.axes import batch_along
+from cs_gan.core.known import Axes
 from cs_gan.core.tree import leaves_of
 from cs_gan.errors import BatchError
 
@@ -57,7 +58,7 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
         argument = Argument(block, name, value, _contents(value))
         tensors = [entry for entry, _ in argument.before if isinstance(entry, Tensor) and entry.is_floating_point()]
         inside = {id(leaf) for leaf in leaves_of(value)[0]}  # these are encoded
-        if any(batch_along(tensor, axes.takes[0]) == K for tensor in tensors if id(tensor) not in inside):
+        if any(batch_along(tensor, axes.takes) == K for tensor in tensors if id(tensor) not in inside):
             raise BatchError(
                 f"block {block!r} got the argument {name} ({type(value).__name__}), which holds tensors of the batch: "
                 "they would not be encoded. Call the model without it (a key-value cache of Hugging Face: "

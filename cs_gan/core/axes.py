@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from cs_gan.core.known import Axes, axes_of_torch
 from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BlockError
 
 BatchAxis = int | Mapping[str, int]
-ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-
-
-@dataclass(frozen=True)
-class Axes:
-    """The batch axes of a block's inputs (``takes``) and outputs (``gives``): first tensor, all other tensors."""
-
-    takes: tuple[int, int] = (0, 0)
-    gives: tuple[int, int] = (0, 0)
-    integers: tuple[int, ...] = (0,)  # candidates for integer tensors; the first one as long as the batch is used
-    dims: int | None = None  # required dimensions of the first input; a tensor with fewer has no batch axis
 
 
 def axes_of(block: nn.Module, axis: int) -> Axes:
-    """The user's ``axis``, or for torch's own recurrent and attention modules the axes that torch defines.
-
-    ``batch_first`` does not apply to everything: hidden states are always (layers, batch, features), attention weights
-    and padding masks always (batch, length).
-    """
+    """The user's ``axis``, or for torch's own recurrent and attention modules the axes that torch defines."""
     block = getattr(block, "_orig_mod", block)  # torch.compile's wrapper
-    if isinstance(block, nn.RNNBase):
-        first = 0 if block.batch_first else 1
-        return Axes((first, 1), (first, 1), dims=3)
-    if isinstance(block, ATTENTION):
-        attention = block if isinstance(block, nn.MultiheadAttention) else block.self_attn
-        first = 0 if attention.batch_first else 1
-        return Axes((first, first), (first, 0), dims=3)
-    return Axes((axis, axis), (axis, axis), tuple(dict.fromkeys((axis, 0))))
+    return axes_of_torch(block) or Axes(axis, (axis, axis), tuple(dict.fromkeys((axis, 0))))
 
 
 def batch_axes(blocks: Mapping[str, nn.Module], batch_axis: BatchAxis) -> dict[str, Axes]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
-from cs_gan.core.axes import Axes, batch_along, map_tensors
+from cs_gan.core.axes import batch_along, map_tensors
 from cs_gan.core.code import SplineCode
-from cs_gan.core.tree import leaves_of
+from cs_gan.core.known import Axes, Role
+from cs_gan.core.masks import readable
+from cs_gan.core.roles import Seen, mixable, outputs_left_out
+from cs_gan.core.tree import leaves_of, map_leaves
 from cs_gan.errors import BatchError
 
 Discrepancy = Callable[[Tensor, Tensor], Tensor]
-INTEGERS = ("refuse", "nearest")
 
 
 def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
@@ -68,62 +69,37 @@ class _MeanSquare(torch.autograd.Function):
     generate_vmap_rule = True
 
 
-def batch_size(block: str, inputs: Any, axes: Axes) -> int:
-    """The batch size K: the length of the batch axis of the block's first tensor.
-
-    Raises:
-        BatchError: if there is no tensor with a batch axis, or the batch has one sample.
-    """
-    args, kwargs = inputs
-    if any(isinstance(value, PackedSequence) for value in (*args, *kwargs.values())):
-        raise BatchError(
-            f"block {block!r} got a PackedSequence, whose samples have different lengths and can't be mixed: give the "
-            "padded batch, or choose a block after it."
-        )
-    axis = axes.takes[0]
-    tensors = [leaf for leaf in leaves_of(inputs)[0] if isinstance(leaf, Tensor) and leaf.dim() > 0]
-    sizes = [size for size in (batch_along(tensor, axis) for tensor in tensors) if size is not None]
-    if not sizes:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        found = f"with an axis {axis} (batch_axis={axis}; shapes: {shapes})" if shapes else "that has a batch axis"
-        raise BatchError(f"block {block!r} was called without a tensor {found}: nothing to code.")
-    if axes.dims is not None and tensors[0].dim() != axes.dims:
-        raise BatchError(
-            f"block {block!r} got shape {tuple(tensors[0].shape)}, a single sequence: give it {axes.dims} axes, of "
-            f"which axis {axis} is the batch."
-        )
-    if sizes[0] < 2:
-        raise BatchError(
-            f"block {block!r} got a batch of {sizes[0]}: a spline needs at least 2 samples. Use a larger batch, "
-            "drop the last short one, give RandomizedCodedInference a bank of `reference` inputs, or name the axis "
-            "of the batch with `batch_axis`."
-        )
-    return sizes[0]
-
-
 def encode_inputs(
-    block: str, inputs: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, integers: str
+    block: str, inputs: Any, roles: Sequence[Role], code: SplineCode, permutation: Tensor | None, discrete: str
 ) -> Any:
-    """Encode every tensor whose batch axis has length K. The rest (scales, positions, flags) is unchanged.
+    """Do with every tensor what its role says.
+
+    Args:
+        roles: of the tensors, in the order of ``leaves_of(inputs)`` (cs_gan/core/roles.py).
+        permutation: (K,) int64 on CPU: node k gets sample permutation[k].
+        discrete: ``refuse`` tensors that can't be mixed, or give coded samples those of the ``nearest`` data sample.
 
     Raises:
-        BatchError: for an integer or boolean tensor with a batch axis, unless ``integers`` is ``nearest``; or if no
-            floating-point tensor has a batch axis.
+        BatchError: for a tensor that can't be mixed, unless ``discrete`` is ``nearest``; or if nothing is encoded.
     """
-    coded = 0
+    remaining, coded = iter(roles), 0
 
-    def encode(tensor: Tensor, axis: int) -> Tensor:
+    def code_one(leaf: Any) -> Any:
         nonlocal coded
-        if not tensor.is_floating_point():
-            found = next((each for each in axes.integers if batch_along(tensor, each) == code.K), None)
-            return tensor if found is None else _nearest(block, tensor, found, code, permutation, integers)
-        if batch_along(tensor, axis) != code.K:
-            return tensor
-        coded += 1
-        return _along(axis, tensor, lambda x: code.encode(x, permutation))
+        if not isinstance(leaf, Tensor):
+            return leaf
+        role = next(remaining)
+        if role.kind == "plain":
+            return leaf
+        if role.kind == "nearest":
+            return _nearest(block, leaf, role, code, permutation, discrete)
+        coded += leaf.numel() > 0
+        return _along(role.axis or 0, leaf, lambda x: code.encode(x, permutation))
 
-    result = map_tensors(encode, inputs, axes.takes)
+    result = map_leaves(code_one, inputs)
     if not coded:
+        if any(role.kind == "encode" for role in roles):
+            raise BatchError(f"block {block!r} takes only tensors without features: there is nothing to code.")
         raise BatchError(
             f"block {block!r} takes no floating-point tensor with a batch axis of {code.K}: integers alone can't be "
             "coded. Choose the block after the embedding."
@@ -132,45 +108,49 @@ def encode_inputs(
 
 
 def output_penalty(
-    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy
+    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy, seen: Seen
 ) -> Tensor:
-    """The discrepancy of decoded and plain output, summed over output tensors, in float32 or float64."""
+    """The discrepancy of decoded and plain output, summed over output tensors, in float32 or float64.
+
+    Integers and masked scores among the outputs are left out.
+    """
     leaves, structure = leaves_of(output)
     coded_leaves, coded_structure = leaves_of(coded)
     if structure != coded_structure:
         raise BatchError(f"block {block!r} gave another structure for coded samples than for the batch.")
     pairs = [pair for pair in zip(leaves, coded_leaves, strict=True) if isinstance(pair[0], Tensor)]
-    terms = []
+    terms, left_out = [], outputs_left_out([plain for plain, _ in pairs], seen)
     for index, (plain, other) in enumerate(pairs):
-        if plain.is_floating_point():
+        if index not in left_out and plain.numel() > 0:
             axis = axes.gives[index > 0]
             _check_batch_axis(block, plain, axis, code.K, "K")
             _check_batch_axis(block, other, axis, code.N, "N")
-            dtype = torch.promote_types(plain.dtype, torch.float32)
-            # For the discrepancy the batch is always the first axis.
-            terms.append(discrepancy(code.decode(_front(axis, other.to(dtype))), _front(axis, plain.to(dtype))))
+            # For the discrepancy the batch is always the first axis, and complex numbers are pairs of real ones.
+            output, coded_output = (_real(_front(axis, each)) for each in (plain, other))
+            dtype = torch.promote_types(output.dtype, torch.float32)
+            terms.append(discrepancy(code.decode(coded_output.to(dtype)), output.to(dtype)))
     if not terms:
         raise BatchError(
-            f"block {block!r} gives no floating-point tensor but {_kinds(leaves)}: there is nothing to decode. "
-            "Choose a block before it, or let it give tensors, dataclasses, tuples, lists or dicts."
+            f"block {block!r} gives no floating-point tensor with features but {_kinds(leaves)}: there is nothing to "
+            "decode. Choose a block before it, or let it give tensors, dataclasses, tuples, lists or dicts."
         )
     return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
 
-def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None) -> Any:
+def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, seen: Seen) -> Any:
     """Decode every output tensor and restore the original order of the batch."""
     leaves = leaves_of(coded)[0]
-    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
         raise BatchError(
             f"block {block!r} gives no tensor that can be decoded but {_kinds(leaves)}: give dataclasses, "
             "tuples, lists or dicts of tensors, or register the class with torch.utils._pytree."
         )
+    for number in sorted(outputs_left_out(tensors, seen)):
+        kind = "tensor of masked scores" if mixable(tensors[number]) else f"{tensors[number].dtype} tensor"
+        raise BatchError(f"block {block!r} gives a {kind}, which can't be decoded: choose a block before it.")
 
     def decode(tensor: Tensor, axis: int) -> Tensor:
-        if not tensor.is_floating_point():
-            raise BatchError(
-                f"block {block!r} gives a {tensor.dtype} tensor, which can't be decoded: choose a block before it."
-            )
         _check_batch_axis(block, tensor, axis, code.N, "N")
         return _along(axis, tensor, lambda y: code.decode(y, permutation))
 
@@ -178,19 +158,42 @@ def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutat
 
 
 def _nearest(
-    block: str, leaf: Tensor, axis: int, code: SplineCode, permutation: Tensor | None, integers: str
+    block: str, leaf: Tensor, role: Role, code: SplineCode, permutation: Tensor | None, discrete: str
 ) -> Tensor:
     """Labels or masks for the coded samples: each takes those of the data sample with the nearest node."""
-    if integers != "nearest":
-        raise BatchError(
-            f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)}: integers, labels and masks "
-            'can\'t be mixed. Choose a block after the embedding, or integers="nearest", which gives each coded sample '
-            "the label of the data sample nearest to it."
+    axis = role.axis or 0
+    several = (*leaf.shape[:axis], code.K, role.rows, *leaf.shape[axis + 1 :])
+    entries = leaf.reshape(several) if role.rows > 1 else leaf
+    if role.asked or discrete == "nearest":
+        index = code.nearest()
+        if permutation is not None:  # node k holds sample permutation[k]
+            index = permutation[index]
+        chosen = entries.index_select(axis, index.to(leaf.device))
+    elif _same_for_all(entries, axis):
+        chosen = (
+            entries.narrow(axis, 0, 1).movedim(axis, 0).expand(code.N, *(-1,) * (entries.dim() - 1)).movedim(0, axis)
         )
-    index = code.nearest()
-    if permutation is not None:  # node k holds sample permutation[k]
-        index = permutation[index]
-    return leaf.index_select(axis, index.to(leaf.device))
+    else:
+        raise BatchError(
+            f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)} as argument {role.argument!r}: "
+            "integers, labels and masks can't be mixed. Choose a block after the embedding, or "
+            'discrete="nearest", which gives each coded sample the label or mask of the data sample nearest to it. '
+            f'If it is data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain".'
+        )
+    return chosen.flatten(axis, axis + 1) if role.rows > 1 else chosen
+
+
+def _same_for_all(entries: Tensor, axis: int) -> bool:
+    """Whether an expanded tensor, or a mask of numbers, is the same for all samples. Integers are not looked at."""
+    if entries.stride(axis) == 0:
+        return True
+    if not entries.is_floating_point() or not readable(entries, True):
+        return False
+    return bool((entries == entries.narrow(axis, 0, 1)).all())
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _front(axis: int, x: Tensor) -> Tensor:

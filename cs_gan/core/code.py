@@ -99,12 +99,12 @@ class SplineCode:
         """The coded samples E x, or E x[permutation] at the same cost.
 
         Args:
-            x: (K, *F) floating point. bfloat16 and float16 are multiplied in float32, also under autocast. The result
-                has the dtype of x.
+            x: (K, *F) floating point or complex. bfloat16 and float16 are multiplied in float32, also under autocast.
+                The result has the dtype of x.
             permutation: (K,) int64 on CPU: node k gets sample permutation[k].
 
         Raises:
-            BatchError: if x is not floating point or its first axis is not K.
+            BatchError: if x is not floating point or complex, or its first axis is not K.
         """
         return self._apply("encode", 0, x, permutation)
 
@@ -112,7 +112,7 @@ class SplineCode:
         """The decoded outputs D y, in the order of the batch before ``encode(x, permutation)``.
 
         Raises:
-            BatchError: if y is not floating point or its first axis is not N.
+            BatchError: if y is not floating point or complex, or its first axis is not N.
         """
         return self._apply("decode", 1, y, permutation)
 
@@ -137,8 +137,10 @@ class SplineCode:
 
     def _apply(self, call: str, which: int, x: Tensor, permutation: Tensor | None) -> Tensor:
         rows, name = ((self.K, "K"), (self.N, "N"))[which]
+        if x.is_complex():
+            return torch.view_as_complex(self._apply(call, which, torch.view_as_real(x.resolve_conj()), permutation))
         if not x.is_floating_point():
-            raise BatchError(f"{call} got {x.dtype}: only floating-point tensors can be coded.")
+            raise BatchError(f"{call} got {x.dtype}: only floating-point and complex tensors can be coded.")
         if x.dim() == 0 or x.shape[0] != rows:
             raise BatchError(f"{call} got shape {tuple(x.shape)}: the first axis must be {name} = {rows}.")
         dtype = torch.promote_types(x.dtype, torch.float32)

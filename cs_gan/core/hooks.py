@@ -7,20 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from cs_gan.core.arguments import Argument, objects_among, refuse_filled
-from cs_gan.core.axes import Axes
-from cs_gan.core.batch import Discrepancy, batch_size, decode_output, encode_inputs, output_penalty
+from cs_gan.core.batch import Discrepancy, decode_output, encode_inputs, output_penalty
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
+from cs_gan.core.context import coded_now, entered, is_inside, refuse_collecting, uncollected
+from cs_gan.core.known import Axes, Role
 from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
+from cs_gan.core.roles import Seen, described, roles_of
 from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
 from cs_gan.core.tree import leaves_of
-from cs_gan.errors import BlockError
+from cs_gan.errors import BlockError, CsGanError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -33,12 +35,14 @@ class Call:
     block: nn.Module
     axes: Axes
     code: SplineCode
+    roles: list[Role]
     encoded: Inputs = ((), {})
     given: tuple[list[Any], Any] = ([], None)  # leaves and structure of `encoded` before the call
     permutation: Tensor | None = None
     weights: Weights | None = None
     masks: Masks | None = None
     objects: list[Argument] = field(default_factory=list)
+    handled: BaseException | None = None  # the exception that the caller was handling before the call
     cleanup: ExitStack = field(default_factory=ExitStack)
 
 
@@ -48,9 +52,11 @@ class Coding:
 
     code_for: Callable[[int], SplineCode]
     axes: dict[str, Axes]
-    integers: str
+    said: dict[str, dict[int | str, Role]]
+    discrete: str
     batch_norm: str
     parameters: dict[str, Parameters]
+    seen: dict[str, Seen]
 
     def second_pass(
         self, call: Call, weights: Weights | None = None, masks: Masks | None = None, nearest: Tensor | None = None
@@ -59,9 +65,17 @@ class Coding:
         known = self.parameters[call.name]
         return coded_pass(call.name, call.block, self.batch_norm, known, weights, masks, nearest)
 
+    def call_of(self, name: str, block: nn.Module, inputs: Inputs) -> Call:
+        """The call of a block, with the code for its batch and the roles of its inputs."""
+        axes = self.axes[name]
+        K, roles = roles_of(name, block, inputs, axes, self.said[name], self.seen[name])
+        call = Call(name, block, axes, self.code_for(K), roles, handled=sys.exc_info()[1])
+        call.objects = objects_among(name, inputs, axes, K)
+        return call
+
     def encode(self, call: Call, inputs: Inputs) -> Inputs:
         """Encode the inputs of a call."""
-        encoded: Inputs = encode_inputs(call.name, inputs, call.axes, call.code, call.permutation, self.integers)
+        encoded: Inputs = encode_inputs(call.name, inputs, call.roles, call.code, call.permutation, self.discrete)
         return encoded
 
 
@@ -69,6 +83,25 @@ def untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
     """The hook, excluded from torch.compile, which would trace it down into numpy. That takes minutes."""
     dynamo = sys.modules.get("torch._dynamo")  # its import takes seconds; as long as nobody imported it, none compiles
     return hook if dynamo is None else dynamo.disable(hook)
+
+
+class Hook:
+    """A hook that is excluded from torch.compile and can't be copied.
+
+    A model is copied with its hooks. On the copy they would stay for ever.
+    """
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self._run = untraced(run)
+
+    def __call__(self, *args: Any) -> Any:  # noqa: D102
+        return self._run(*args)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise BlockError(
+            "a model can't be copied or pickled inside observe(), substitute() or diagnose(): its coded blocks have "
+            "hooks there. Copy it (deepcopy, AveragedModel, torch.save of the whole model) outside of the context."
+        )
 
 
 def refuse_replica(name: str, block: nn.Module) -> None:
@@ -92,6 +125,21 @@ def refuse_vmap(block: str) -> None:
         )
 
 
+def raise_with_call(call: Call, error: Exception) -> NoReturn:
+    """Raise the error of a block on coded samples, with what it was called with. Our own errors say enough."""
+    # Callers catch these to try a smaller batch.
+    short_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    if isinstance(error, CsGanError) or short_of_memory:
+        raise error
+    inputs = described(call.block, call.encoded, call.roles)
+    raise BlockError(
+        f"block {call.name!r} fails in its coded pass, at N = {call.code.N} coded samples for K = {call.code.K}: "
+        f"{type(error).__name__}: {error}\nCalled with ({inputs}). If the block needs a batch that can be divided "
+        "by 4, say, give multiple=4, which rounds N, or a ratio with few values, Linear(..., levels=...). If an "
+        'argument has no batch, say arguments={"name": "plain"}.'
+    ) from error
+
+
 class Hooks(ABC):
     """Forward pre-hook and forward hook of each coded block, paired by a stack of calls."""
 
@@ -99,6 +147,7 @@ class Hooks(ABC):
         self.how = coding
         self.ran = False  # whether a coded block was called
         self.coding = False  # inside a coded pass: nested coded blocks then run without coding
+        self.failed: tuple[Call, BaseException | None] | None = None  # a call that raised an exception
         self._calls: list[Call | None] = []
 
     @abstractmethod
@@ -114,12 +163,13 @@ class Hooks(ABC):
         """A context with hooks on every block. They are removed on exit, also after an error."""
         with ExitStack() as stack:
             stack.callback(self._abandon)
+            stack.enter_context(entered(self))
             for name, block in blocks.items():
                 # First of the pre-hooks and last of the hooks, so all other hooks of the block run in the coded pass
                 # as in the plain pass.
-                pre = block.register_forward_pre_hook(untraced(self._pre(name)), prepend=True, with_kwargs=True)
+                pre = block.register_forward_pre_hook(Hook(self._pre(name, block)), prepend=True, with_kwargs=True)
                 stack.callback(pre.remove)
-                post = block.register_forward_hook(untraced(self._post), with_kwargs=True, always_call=True)
+                post = block.register_forward_hook(Hook(self._post(block)), with_kwargs=True, always_call=True)
                 stack.callback(post.remove)
             yield
 
@@ -130,31 +180,41 @@ class Hooks(ABC):
             if call is not None:
                 call.cleanup.close()
 
-    def _pre(self, name: str) -> Callable[..., Inputs | None]:
-        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
-            self._calls.append(None)  # first of all: the forward hook pops one entry, even if this hook raises
-            if self.coding or recomputing():
+    def _pre(self, name: str, block: nn.Module) -> Callable[..., Inputs | None]:
+        def hook(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
+            if mine := self._concerns(called, block):
+                self._calls.append(None)  # first of all: the forward hook pops one entry, even if this hook raises
+            refuse_replica(name, called)
+            if not mine or self.coding or recomputing():
                 return None
             self.ran = True
-            refuse_replica(name, block)
             refuse_vmap(name)
-            inputs, axes = (args, kwargs), self.how.axes[name]
-            call = self._calls[-1] = Call(name, block, axes, self.how.code_for(batch_size(name, inputs, axes)))
-            call.objects = objects_among(name, inputs, axes, call.code.K)
-            return self.before(call, inputs)
+            call = self._calls[-1] = self.how.call_of(name, block, (args, kwargs))
+            return self.before(call, (args, kwargs))
 
         return hook
 
-    def _post(self, _block: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
-        call = self._calls.pop()
-        if call is None:
-            return None
-        with call.cleanup:
-            if output is None:  # with always_call, the hook also runs after an exception
+    def _post(self, block: nn.Module) -> Callable[..., Any]:
+        def hook(called: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
+            if not self._concerns(called, block):
                 return None
-            for argument in call.objects:
-                argument.refuse_change()
-            return self.after(call, output)
+            call = self._calls.pop()
+            if call is None:
+                return None
+            with call.cleanup:
+                error = sys.exc_info()[1]
+                if error is not call.handled:  # with always_call, the hook also runs after an exception
+                    self.failed = (call, error)
+                    return None
+                for argument in call.objects:
+                    argument.refuse_change()
+                return self.after(call, output)
+
+        return hook
+
+    def _concerns(self, called: nn.Module, block: nn.Module) -> bool:
+        """Whether a call is ours: of the block itself, by the thread or task that is inside the context."""
+        return called is block and is_inside(self)
 
 
 class Observing(Hooks):
@@ -181,11 +241,14 @@ class Observing(Hooks):
         with kept(call.name):
             self.coding = True
             try:
-                with self.how.second_pass(call, call.weights, call.masks, nearest):
+                with coded_now(), uncollected(), self.how.second_pass(call, call.weights, call.masks, nearest):
                     coded_output = call.block(*args, **kwargs)
+            except Exception as error:
+                raise_with_call(call, error)
             finally:
                 self.coding = False
-            penalty = output_penalty(call.name, output, coded_output, call.axes, call.code, self.discrepancy)
+            seen = self.how.seen[call.name]
+            penalty = output_penalty(call.name, output, coded_output, call.axes, call.code, self.discrepancy, seen)
         before = self.penalties.get(call.name)
         self.penalties[call.name] = penalty if before is None else before + penalty
 
@@ -200,15 +263,28 @@ class Substituting(Hooks):
     def before(self, call: Call, inputs: Inputs) -> Inputs:
         """Encode the batch in a random order."""
         refuse_checkpoint(call.name)
+        refuse_collecting(call.name)
         call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
         call.encoded = self.how.encode(call, inputs)
         call.given = leaves_of(call.encoded)
         call.cleanup.enter_context(self.how.second_pass(call))
+        call.cleanup.enter_context(coded_now())
         call.cleanup.callback(setattr, self, "coding", False)
         self.coding = True
         return call.encoded
 
+    @contextmanager
+    def installed(self, blocks: dict[str, nn.Module]) -> Iterator[None]:
+        """As for every context. An error of a block, which runs on coded samples here, says so."""
+        try:
+            with super().installed(blocks):
+                yield
+        except Exception as error:
+            if self.failed is None or self.failed[1] is not error:
+                raise
+            raise_with_call(self.failed[0], error)
+
     def after(self, call: Call, output: Any) -> Any:
         """Decode, and restore the order of the batch."""
         refuse_filled(call.name, call.encoded, call.given)
-        return decode_output(call.name, output, call.axes, call.code, call.permutation)
+        return decode_output(call.name, output, call.axes, call.code, call.permutation, self.how.seen[call.name])

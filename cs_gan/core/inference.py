@@ -62,7 +62,7 @@ class RandomizedCodedInference(nn.Module):
         if votes < 1:
             raise CodeError(f"votes={votes}: at least one forward is needed.")
         axes = axes_of(model, batch_axis if isinstance(batch_axis, int) else batch_axis.get("", 0))
-        if reference is not None and not batch_along(reference, axes.takes[0]):
+        if reference is not None and not batch_along(reference, axes.takes):
             raise CodeError("reference is empty: give at least one input, or None.")
         self.model = model
         self.votes = votes
@@ -82,7 +82,7 @@ class RandomizedCodedInference(nn.Module):
                 output = self.model(filled, *args, **kwargs)
             tensors = [leaf for leaf in leaves_of(output)[0] if isinstance(leaf, Tensor)]
             totals = [total + tensor for total, tensor in zip(totals, tensors, strict=True)] if totals else tensors
-        batch, length = (tensor.shape[self._axes.takes[0]] for tensor in (x, filled)) if filled is not x else (0, 0)
+        batch, length = (tensor.shape[self._axes.takes] for tensor in (x, filled)) if filled is not x else (0, 0)
         remaining = iter(totals)
 
         def finish(_last: Tensor, axis: int) -> Tensor:
@@ -114,7 +114,7 @@ class RandomizedCodedInference(nn.Module):
             if self.reference is not None:
                 raise BatchError(f"a reference bank fills a tensor, and this call's first argument is {type(x)}.")
             return x
-        axis = self._axes.takes[0]
+        axis = self._axes.takes
         batch = batch_along(x, axis)
         if batch is None:
             raise BatchError(f"an input of shape {tuple(x.shape)} has no batch axis {axis}: see batch_axis.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,16 +47,56 @@ class Linear:
         return self.start + (self.end - self.start) * fraction
 
 
+LARGEST_RATIO = 1000.0  # N = 1000 K is far beyond any use, and its matrices still fit into memory
+
+
+def checked_ratio(ratio: Any) -> float:
+    """N/K as a number.
+
+    Raises:
+        CodeError: unless it is a number above 0 and not above ``LARGEST_RATIO``.
+    """
+    if not _is_number(ratio) or not 0 < ratio <= LARGEST_RATIO:
+        raise CodeError(
+            f"ratio={ratio!r}: N/K must be a number above 0, at most {LARGEST_RATIO:g}, or a schedule of it."
+        )
+    return float(ratio)
+
+
+def checked_weight(weight: Any) -> float:
+    """A weight as a number.
+
+    Raises:
+        CodeError: unless it is a finite number of at least 0.
+    """
+    if not _is_number(weight) or not 0 <= weight < math.inf:
+        raise CodeError(
+            f"weight={weight!r}: the penalty's weight must be a finite number of at least 0, or a schedule."
+        )
+    return float(weight)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 class Schedules:
     """The current ratio and weight, and which steps observe.
 
     Args:
         ratio, weight: constants or schedules.
         every: observe on every m-th step.
+
+    Raises:
+        CodeError: for values that are no ratio or weight.
     """
 
     def __init__(self, ratio: Schedule, weight: Schedule, every: int) -> None:
-        self._ratio, self._weight, self._every = ratio, weight, every
+        if not _is_number(every) or every != int(every) or every < 1:
+            raise CodeError(f"every={every!r}: observe every m-th step needs a whole m of at least 1.")
+        self._ratio = ratio if callable(ratio) else checked_ratio(ratio)
+        self._weight = weight if callable(weight) else checked_weight(weight)
+        self._every = every
         self.step: tuple[int, int] | None = None
         self._factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -62,10 +104,12 @@ class Schedules:
         """Set the current step and the total number of steps.
 
         Raises:
-            CodeError: for a negative step or a total below 1.
+            CodeError: for a negative step, a total below 1 or a step beyond the total.
         """
-        if total < 1 or step < 0:
-            raise CodeError(f"set_step({step}, {total}): step counts from 0 and total from 1.")
+        if not (_is_number(step) and _is_number(total)) or total < 1 or not 0 <= step <= total:
+            raise CodeError(
+                f"set_step({step!r}, {total!r}): step counts from 0 to the total number of steps, and total from 1."
+            )
         self.step = (step, total)
         for factor in self._factors.values():
             factor.fill_(self.weight * self._every)
@@ -73,12 +117,12 @@ class Schedules:
     @property
     def ratio(self) -> float:
         """N/K now."""
-        return self._now("ratio", self._ratio)
+        return checked_ratio(self._now("ratio", self._ratio))
 
     @property
     def weight(self) -> float:
         """The penalty's weight now, without the factor ``every``."""
-        return self._now("weight", self._weight)
+        return checked_weight(self._now("weight", self._weight))
 
     @property
     def due(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,13 +12,15 @@ from torch import Tensor, nn
 
 from cs_gan.core.attachment import attach, claim, release
 from cs_gan.core.axes import BatchAxis, batch_axes
-from cs_gan.core.batch import INTEGERS, Discrepancy, mean_squared_error
+from cs_gan.core.batch import Discrepancy, mean_squared_error
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
+from cs_gan.core.context import entered, is_inside
 from cs_gan.core.diagnosis.measure import Diagnosing
 from cs_gan.core.diagnosis.report import Diagnosis
 from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.hooks import Coding, Observing, Substituting
+from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
 from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
@@ -41,8 +42,9 @@ class CodedSmoothing:
     same cost, same state dict, and it copies and pickles as before. If a coded block contains other coded blocks, they
     run without coding during its coded pass.
 
-    The batch size K is the length of the batch axis of the first tensor. Every floating-point argument with a batch
-    axis of length K is encoded; other arguments are passed on. Inputs and outputs can be tensors or nestings of tuples,
+    The batch size K is the length of the batch axis of the first tensor. Floating-point and complex arguments with a
+    batch axis of length K are encoded; integers, booleans and masks with one are refused (see ``discrete``); others are
+    passed on. (cs_gan/core/roles.py has the whole rule.) Inputs and outputs can be tensors or nestings of tuples,
     lists, dicts, dataclasses and classes registered with ``torch.utils._pytree``.
 
     Args:
@@ -59,8 +61,12 @@ class CodedSmoothing:
             ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
         batch_axis: batch axis of all inputs and outputs of the blocks: an int, or a mapping from names in ``blocks``
             to ints (0 for the others). It is known for torch's own RNN, GRU, LSTM, attention and transformer layers.
-        integers: what to do with integer and boolean tensors that have a batch axis: ``refuse`` them, or ``nearest``:
-            a coded sample takes the label or mask of the nearest data sample.
+        arguments: roles of arguments that the rule can't know, by name or position: ``encode`` (data), ``nearest``
+            (see ``discrete``) or ``plain`` (no batch axis), as in ``{"table": "plain"}``; for single blocks
+            ``{"blocks.1": {"table": "plain"}}``.
+        discrete: what to do with integers, booleans and masks that have a batch axis: ``refuse`` them, or
+            ``nearest``: a coded sample takes the label or mask of the nearest data sample.
+        multiple: N is rounded to a multiple of it, for blocks that need a batch that can be divided.
         share_dropout: coded sample n gets the dropout masks of the nearest data sample instead of its own
             (dropout modules only, not functional calls).
         replace: first detach any CodedSmoothing that codes one of these blocks, so a notebook cell can run again.
@@ -85,36 +91,39 @@ class CodedSmoothing:
         smoothing: float = 1e-4,
         batch_norm: str = "keep",
         batch_axis: BatchAxis = 0,
-        integers: str = "refuse",
+        arguments: Arguments | None = None,
+        discrete: str = "refuse",
+        multiple: int = 1,
         share_dropout: bool = False,
         replace: bool = False,
         seed: int = 0,
+        integers: str | None = None,  # the old name of ``discrete``
     ) -> None:
-        if every < 1:
-            raise CodeError(f"every={every}: observe every m-th step needs m of at least 1.")
         if batch_norm not in BATCH_NORM_POLICIES:
             raise CodeError(f"batch_norm={batch_norm!r} is unknown: choose one of {', '.join(BATCH_NORM_POLICIES)}.")
-        if integers not in INTEGERS:
-            raise CodeError(f"integers={integers!r} is unknown: choose one of {', '.join(INTEGERS)}.")
-        if not callable(ratio) and not ratio > 0:
-            raise CodeError(f"ratio={ratio}: N/K must be above 0.")
+        discrete = discrete if integers is None else integers
+        if discrete not in DISCRETE:
+            raise CodeError(f"discrete={discrete!r} is unknown: choose one of {', '.join(DISCRETE)}.")
+        if not isinstance(multiple, int) or multiple < 1:
+            raise CodeError(f"multiple={multiple!r}: N is rounded to a multiple of a whole number of at least 1.")
         # An invalid option fails here, not in the first step.
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
         self.discrepancy, self.batch_norm, self.share_dropout = discrepancy, batch_norm, share_dropout
         self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
-        self._inside: tuple[str, int] | None = None  # context and thread
+        self._inside: tuple[str, object] | None = None  # context and its key (cs_gan/core/context.py)
         self._penalties: dict[str, Tensor] | None = None
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks)
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
-        if moved := [name for name in axes if share_dropout and axes[name].takes[0]]:
+        if moved := [name for name in axes if share_dropout and axes[name].takes]:
             raise BlockError(
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
-        self._axes, self._integers = axes, integers
+        self._axes, self._discrete, self._multiple = axes, discrete, multiple
+        self._said, self._seen = said_roles(self.blocks, arguments or {}), {name: Seen() for name in self.blocks}
         claim(model, self.blocks, self, replace)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,7 +158,7 @@ class CodedSmoothing:
 
     def code(self, K: int) -> SplineCode:
         """The current code for a batch of K (without the new draw of ``random`` nodes)."""
-        return SplineCode(K, round(self.ratio * K), *self._code_options)
+        return SplineCode(K, self._multiple * round(self.ratio * K / self._multiple), *self._code_options)
 
     # -- the two contexts --------------------------------------------------------------------------
 
@@ -270,24 +279,25 @@ class CodedSmoothing:
     def _entered(self, context: str) -> Iterator[None]:
         if self._model is None:
             raise BlockError(f"{context}() {self._gone}")
-        thread = threading.get_ident()
-        if self._inside and self._inside[1] == thread:
+        if self._inside and is_inside(self._inside[1]):
             raise BlockError(f"{context}() inside {self._inside[0]}(): leave the first context before the second.")
         if self._inside:
             raise BlockError(
-                f"{context}() while another thread is inside {self._inside[0]}() of this CodedSmoothing: use a lock, "
-                "or give each thread a copy of the model and a CodedSmoothing of its own."
+                f"{context}() while another thread or task is inside {self._inside[0]}() of this CodedSmoothing: use a "
+                "lock, or give each of them a copy of the model and a CodedSmoothing of its own."
             )
-        self._inside = (context, thread)
+        self._inside = (context, object())
         try:
-            yield
+            with entered(self._inside[1]):
+                yield
         finally:
             self._inside = None
 
     def _coding(self) -> Coding:
         # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object
         # that nobody uses any more.
-        return Coding(self._next_code, self._axes, self._integers, self.batch_norm, self._parameters)
+        how = (self._said, self._discrete, self.batch_norm, self._parameters, self._seen)
+        return Coding(self._next_code, self._axes, *how)
 
     def _next_code(self, K: int) -> SplineCode:
         """The code of the next call: that of :meth:`code`, with newly drawn nodes if they are ``random``."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cs_gan.core import in_coded_pass
 from cs_gan.errors import BlockError
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, r1_penalty
 
@@ -125,7 +126,12 @@ class FeatureNorm(Term):
     @contextmanager
     def _recording(self, block: nn.Module) -> Iterator[None]:
         self._outputs.clear()
-        hook = block.register_forward_hook(lambda _module, _args, output: self._outputs.append(output))
+
+        def keep(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            if not in_coded_pass():  # of a coded block around this one
+                self._outputs.append(output)
+
+        hook = block.register_forward_hook(keep)
         try:
             yield
         finally:

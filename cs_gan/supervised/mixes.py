@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.axes import axes_of
+from cs_gan.core.known import Role
+from cs_gan.core.roles import Arguments, Seen, roles_of, said_roles
 from cs_gan.core.selection import select_blocks
+from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BatchError, BlockError, ConfigError
 
 Mixed = tuple[Tensor, Tensor]  # what the model is called with (K, *F), targets (K, C)
@@ -162,14 +165,16 @@ class CutMix(Mix):
 class ManifoldMixUp(Mix):
     """Mixup of the input of one block. For every batch one of ``blocks`` is chosen at random, uniformly.
 
-    The first call of the block in a forward is mixed, in every floating-point argument whose first axis is the batch.
-    Choose blocks that all of the signal passes through: a skip connection around a block stays unmixed, while the
-    labels are mixed. A coded block gets the mixed batch for both its plain and its coded pass. The chosen block must
-    not be inside a coded block, whose coded pass has N samples and not K.
+    The first call of the block in a forward is mixed, in every argument that coding would encode
+    (cs_gan/core/roles.py). Integers and masks stay as they are. Choose blocks that all of the signal passes through: a
+    skip connection around a block stays unmixed, while the labels are mixed. A coded block gets the mixed batch for
+    both its plain and its coded pass. The chosen block must not be inside a coded block, whose coded pass has N samples
+    and not K.
 
     Args:
         alpha: parameter of Beta(alpha, alpha); the source uses 2 on CIFAR-10.
         blocks: names or patterns as in :class:`CodedSmoothing`; ``"input"`` or ``""`` is the input itself.
+        arguments: as in :class:`CodedSmoothing`, for arguments that may or may not have a batch axis.
 
     Raises:
         ConfigError: if blocks is empty, or a string and not a list.
@@ -178,6 +183,7 @@ class ManifoldMixUp(Mix):
     """
 
     blocks: Sequence[str] = ()
+    arguments: Arguments = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,7 +221,7 @@ class ManifoldMixUp(Mix):
             _check_images(self, images)
             yield _mixed_with_the_one_before(images, share), targets
             return
-        hook = _MixOnce(name, len(images), share)
+        hook = _MixOnce(name, said_roles({name: choices[name]}, self.arguments)[name], len(images), share)
         # Before existing hooks, so that a coded block encodes the mixed batch.
         handle = choices[name].register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
         try:
@@ -236,30 +242,30 @@ class ManifoldMixUp(Mix):
 class _MixOnce:
     """A forward pre-hook that mixes only the first call, because the next may be the block's coded pass."""
 
-    def __init__(self, name: str, K: int, share: Tensor) -> None:
-        self.name, self.K, self.share = name, K, share
+    def __init__(self, name: str, said: Mapping[int | str, Role], K: int, share: Tensor) -> None:
+        self.name, self.said, self.K, self.share = name, said, K, share
         self.done = False
 
-    def __call__(self, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.done:
             return None
-        mixed = tree_map(self._mixed, (args, kwargs))
-        if not self.done:
+        K, roles = roles_of(self.name, block, (args, kwargs), axes_of(block, 0), self.said, Seen(), least=1)
+        if K != self.K or not any(role.kind == "encode" for role in roles):
             raise BatchError(
-                f"ManifoldMixUp at {self.name!r}: none of its inputs is a floating-point tensor whose first axis is "
-                f"the batch of {self.K}. Choose a block that takes one."
+                f"ManifoldMixUp at {self.name!r}: none of its inputs is a floating-point tensor whose batch axis has "
+                f"{self.K} samples. Choose a block that takes one."
             )
-        return mixed
+        self.done, remaining = True, iter(roles)
+        return map_leaves(
+            lambda leaf: self._mixed(leaf, next(remaining)) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+        )
 
-    def _mixed(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.shape[:1] != (self.K,):
-            return leaf
-        self.done = True
-        return _mixed_with_the_one_before(leaf, self.share)
+    def _mixed(self, x: Tensor, role: Role) -> Tensor:
+        return _mixed_with_the_one_before(x, self.share, role.axis or 0) if role.kind == "encode" else x
 
 
-def _mixed_with_the_one_before(x: Tensor, share: Tensor) -> Tensor:  # (K, *F), () -> (K, *F)
-    return share * x + (1 - share) * x.roll(1, 0)
+def _mixed_with_the_one_before(x: Tensor, share: Tensor, axis: int = 0) -> Tensor:  # (K, *F), () -> (K, *F)
+    return share * x + (1 - share) * x.roll(1, axis)
 
 
 def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32

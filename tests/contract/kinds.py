@@ -137,7 +137,7 @@ KINDS: dict[str, Kind] = {
         lambda: (*FIRST(), padding(3)),
         (0, "nearest"),
         (0, 0),
-        options={"integers": "nearest"},
+        options={"discrete": "nearest"},
     ),
     "transformer layer, batch first": Kind(
         lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True), FIRST
@@ -156,7 +156,7 @@ KINDS: dict[str, Kind] = {
     ),
     "conditional on a style": Kind(lambda: Conditional(False), lambda: FLAT() + real(K, 2)(), (0, 0)),
     "conditional on labels, nearest": Kind(
-        lambda: Conditional(True), with_labels, (0, "nearest"), options={"integers": "nearest"}
+        lambda: Conditional(True), with_labels, (0, "nearest"), options={"discrete": "nearest"}
     ),
     "member of a ModuleList": Kind(lambda: small(nn.Linear(4, 4), nn.Tanh()), FLAT, holder=Members, name="stages.1"),
     "called three times": Kind(lambda: small(nn.Linear(4, 4), nn.Tanh()), FLAT, holder=Thrice),

@@ -28,9 +28,9 @@ WORKS, TORCH = "yes", "torch"
 # A refusal's mark, what its message must say, and what the table says of it.
 REFUSALS: dict[str, tuple[str, str]] = {
     "a": (
-        r"takes a torch.int64 tensor .*integers=\"nearest\"",
-        'Integers can\'t be mixed. With `integers="nearest"` a coded sample takes the label of the nearest data '
-        "sample. If a block takes only integers, choose the block after the embedding.",
+        r"takes a torch\.\w+ tensor .*discrete=\"nearest\"",
+        'Integers, labels and masks can\'t be mixed. With `discrete="nearest"` a coded sample takes the label or mask '
+        "of the nearest data sample. If a block takes only integers, choose the block after the embedding.",
     ),
     "b": (
         r"batch of 1: a spline needs at least 2 samples.*`reference`",

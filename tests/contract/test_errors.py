@@ -145,12 +145,12 @@ class TestBatchAxis:
 class TestIntegers:
     def test_an_unknown_choice_is_refused(self):
         with pytest.raises(CodeError, match="choose one of refuse, nearest"):
-            CodedSmoothing(mlp(), ["0"], integers="round")
+            CodedSmoothing(mlp(), ["0"], discrete="round")
 
     def test_integers_alone_are_refused_with_nearest_too(self):
         block = nn.Embedding(3, 2)
         with pytest.raises(BatchError, match=r"integers alone can't be coded\. Choose the block after"):
-            observed(CodedSmoothing(block, [""], integers="nearest"), lambda: block(torch.tensor([0, 1, 2])))
+            observed(CodedSmoothing(block, [""], discrete="nearest"), lambda: block(torch.tensor([0, 1, 2])))
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,7 @@ class TestContexts:
             thread.join()
             with pytest.raises(BlockError, match=r"observe\(\) inside observe\(\)"), coded.observe():
                 pass
-        assert "another thread is inside observe()" in errors[0]
+        assert "another thread or task is inside observe()" in errors[0]
 
     @pytest.mark.parametrize("context", ["observe", "substitute"])
     def test_a_block_that_was_replaced_is_named(self, context):

@@ -1,0 +1,28 @@
+"""Additive masks: tensors that remove entries when they are added, such as 0 and -inf before a softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LOW = -1e4  # no additive mask is above; -1e4 was usual in float16
+
+
+def readable(tensor: Tensor, first_call: bool) -> bool:
+    """Whether to look at values. On a GPU only in the first call, because looking waits for the device."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None:
+        return False
+    if tensor.device.type == "cpu":
+        return True
+    capturing = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return first_call and not capturing
+
+
+def additive_mask(tensor: Tensor) -> bool:
+    """Whether adding the tensor removes entries: it holds -inf or the lowest numbers, or only 0 and very low ones."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return False
+    values = tensor.detach()
+    if not (lowest := values.amin().item()) <= _LOW or not values.amax() < torch.inf:
+        return False
+    return lowest <= torch.finfo(tensor.dtype).min / 2 or bool(((values == 0) | (values <= _LOW)).all())
