@@ -79,7 +79,7 @@ def roles_of(
 
     Raises:
         BatchError: if there is no batch of at least ``least`` samples, for a tensor that can't be coded (nested,
-            sparse), for one that may or may not have a batch axis, and for one that was said to be data but isn't K long.
+            sparse), one that may or may not have a batch axis, and one that is said to be data but isn't K long.
     """
     if any(isinstance(value, PackedSequence) for value in (*inputs[0], *inputs[1].values())):
         raise BatchError(

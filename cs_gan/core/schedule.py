@@ -25,7 +25,7 @@ class Linear:
     values needs few codes (and CUDA graphs).
 
     Raises:
-        CodeError: for fewer than 2 levels.
+        CodeError: for values that are no finite numbers, or fewer than 2 levels.
     """
 
     start: float
@@ -34,6 +34,8 @@ class Linear:
     levels: int | None = None
 
     def __post_init__(self) -> None:
+        if not all(_is_number(value) and math.isfinite(value) for value in (self.start, self.end, self.until)):
+            raise CodeError(f"{self}: start, end and until must be finite numbers.")
         if self.levels is not None and self.levels < 2:
             raise CodeError(f"Linear(..., levels={self.levels}): start and end are 2 levels; None is a straight line.")
 

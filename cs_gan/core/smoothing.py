@@ -230,7 +230,7 @@ class CodedSmoothing:
 
     def diagnose(
         self,
-        call: Callable[[], Any],
+        call: Callable[[], Any] | None = None,
         task_loss: TaskLoss | None = None,
         *,
         mu: float | None = None,

@@ -34,6 +34,11 @@ class CloneFirst(Holder):
         return self.block(x.clone())
 
 
+class MadeSparse(Holder):
+    def forward(self, x):
+        return self.block(x.to_sparse())
+
+
 class Thrice(Holder):
     def forward(self, x):
         return self.block(self.block(x)), self.block(x.sin())
@@ -200,3 +205,26 @@ class Recurrent(nn.Module):
 
     def forward(self, x):
         return self.gru(x.tanh())[0]
+
+
+class MaskedScores(nn.Module):
+    """Attention with a mask that is added to the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x, bias):
+        x = self.linear(x)
+        return (x @ x.mT + bias).softmax(-1) @ x
+
+
+class Positioned(nn.Module):
+    """Adds a table of positions, the same for all samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x, table):
+        return self.linear(x + table).tanh()

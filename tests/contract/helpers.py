@@ -17,6 +17,10 @@ class TorchRefuses(Exception):
     """What torch does not do for the bare model either."""
 
 
+class NeedsMathKernel(Exception):
+    """What torch does only with its attention kernel made of plain operations."""
+
+
 def attach(kind, model):
     return CodedSmoothing(model, [kind.name], RATIO, **kind.options)
 

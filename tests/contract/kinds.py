@@ -22,10 +22,13 @@ from tests.contract.blocks import (
     Giving,
     Heads,
     Holder,
+    MadeSparse,
     MaskedAttention,
+    MaskedScores,
     Members,
     Overwriting,
     Pair,
+    Positioned,
     Recurrent,
     Registered,
     Residual,
@@ -96,6 +99,11 @@ def padding(length):
     return torch.arange(length)[None] >= torch.tensor([[length], [2], [1], [length], [2]])
 
 
+def additive(length):
+    """(K, 1, L): 0 and -inf, as attention adds it to its scores."""
+    return torch.zeros(K, 1, length, dtype=torch.float64).masked_fill(padding(length)[:, None], -torch.inf)
+
+
 def hidden():
     return (*real(3, K, 4)(), (*real(2, K, 3)(), *real(2, K, 3)()))
 
@@ -139,11 +147,23 @@ KINDS: dict[str, Kind] = {
         (0, 0),
         options={"discrete": "nearest"},
     ),
+    "attention, additive mask": Kind(
+        MaskedScores, lambda: (*FIRST(), additive(3)), (0, "nearest"), options={"discrete": "nearest"}
+    ),
+    "table of positions, as long as the batch": Kind(
+        Positioned, lambda: (*real(K, K, 4)(), *real(K, 4)()), (0, "kept"), options={"arguments": {"table": "plain"}}
+    ),
     "transformer layer, batch first": Kind(
         lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True), FIRST
     ),
     "transformer layer, batch second": Kind(
         lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0), SECOND, (1,), (1,)
+    ),
+    "transformer stack, batch second": Kind(
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0), 2, enable_nested_tensor=False),
+        SECOND,
+        (1,),
+        (1,),
     ),
     "GRU, batch first": Kind(lambda: nn.GRU(4, 3, batch_first=True), FIRST, (0,), (0, 1)),
     "GRU, batch second": Kind(lambda: nn.GRU(4, 3), SECOND, (1,), (1, 1)),
@@ -180,6 +200,9 @@ KINDS: dict[str, Kind] = {
     "changes its weight in forward": Kind(Renormalised, FLAT),
     "Embedding itself": Kind(lambda: nn.Embedding(3, 4), lambda: with_labels()[1:]),
     "conditional on labels": Kind(lambda: Conditional(True), with_labels),
+    "additive mask": Kind(MaskedScores, lambda: (*FIRST(), additive(3))),
+    "perhaps a table of positions": Kind(Positioned, lambda: (*real(K, K, 4)(), *real(K, 4)())),
+    "sparse tensor": Kind(lambda: nn.Linear(4, 3), FLAT, holder=MadeSparse),
     "one sample": Kind(lambda: nn.Linear(4, 3), real(1, 4)),
     "no such axis": Kind(lambda: nn.Linear(4, 3), real(4), options={"batch_axis": 1}),
     "GRU, one sequence without a batch": Kind(lambda: nn.GRU(4, 3), real(3, 4)),

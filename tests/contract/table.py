@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cs_gan.errors import CsGanError
-from tests.contract.helpers import TorchRefuses
+from tests.contract.helpers import NeedsMathKernel, TorchRefuses
 from tests.contract.kinds import KINDS
 from tests.contract.properties import PROPERTIES
 from tests.processes import run_in_processes
@@ -23,7 +23,7 @@ from tests.processes import run_in_processes
 PATH = Path(__file__).parents[2] / "docs" / "contract.md"
 DDP = "DDP"
 COLUMNS = (*PROPERTIES, DDP)
-WORKS, TORCH = "yes", "torch"
+WORKS, TORCH, MATH = "yes", "torch", "math"
 
 # A refusal's mark, what its message must say, and what the table says of it.
 REFUSALS: dict[str, tuple[str, str]] = {
@@ -49,11 +49,11 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "attention modules may use different ones.",
     ),
     "f": (
-        r"gives no floating-point tensor but torch.int64|gives a torch.int64 tensor, which can't be decoded",
+        r"gives (no floating-point tensor with features but|a) torch.int64",
         "The output is integers, which can't be decoded. Choose an earlier block.",
     ),
     "g": (
-        r"gives no (floating-point )?tensor (that can be decoded )?but set",
+        r"gives no (floating-point )?tensor (with features )?(that can be decoded )?but set",
         "The output holds nothing that can be decoded. Return tensors, tuples, lists, dicts or dataclasses, or "
         "register the class with `torch.utils._pytree`.",
     ),
@@ -77,6 +77,15 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Inside `substitute()` a block gets copies of lists and dicts, with coded tensors. What it puts there would "
         "be lost.",
     ),
+    "l": (
+        r"may be one entry for each sample, or a part of one sample",
+        "The argument is as long as the batch, but it could be a table or a mask without a batch. Say which with "
+        '`arguments={"table": "plain"}` (or `"encode"`, `"nearest"`). A call with another batch size before tells too.',
+    ),
+    "m": (
+        r"got a (nested tensor|tensor of layout)",
+        "Samples of different lengths and sparse numbers can't be mixed. Give the padded or the dense tensor.",
+    ),
 }
 
 HEAD = f"""# Which blocks can be coded
@@ -90,6 +99,8 @@ matrices in float64, along the batch axes that the kind states.
 - **a letter**: refused with an error that says what to do ([below](#what-is-refused))
 - **{TORCH}**: does not work in torch for the bare model either (torch cannot pickle a parametrized module, and a
   checkpoint's input must not be overwritten)
+- **{MATH}**: torch's fused attention kernels have no second derivative, coded or not. It works inside
+  `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`. Our `gradient_penalty`, `r1_penalty` and `critic_step` set it
 """
 
 AHEAD_OF_TIME = """\
@@ -108,11 +119,13 @@ WRAPPED = """\
 
 
 def outcome(check, kind) -> str:
-    """``yes``, ``torch``, or the mark of the refusal; any other error is one."""
+    """``yes``, ``torch``, ``math``, or the mark of the refusal; any other error is one."""
     try:
         check(kind)
     except TorchRefuses:
         return TORCH
+    except NeedsMathKernel:
+        return MATH
     except CsGanError as error:
         marks = [mark for mark, (message, _) in REFUSALS.items() if re.search(message, str(error))]
         if len(marks) != 1:

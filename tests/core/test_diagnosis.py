@@ -202,11 +202,20 @@ class TestWarnings:
 
 
 class TestErrors:
+    @pytest.mark.filterwarnings("error")  # torch warns if a tensor with a graph becomes a number
+    def test_a_loss_with_a_graph_is_a_number(self):
+        block, x = mlp(), torch.randn(16, 3)
+        loss = block(x).square().mean()
+        assert loss.requires_grad
+        assert CodedSmoothing(block, [""]).diagnose(lambda: block(x), loss).task_loss == loss.item()
+
     def test_say_what_to_do(self):
         block, x = mlp(), torch.randn(16, 3)
         coded = CodedSmoothing(block, [""])
         with pytest.raises(CodeError, match="lambda: model"):
             coded.diagnose(block(x))
+        with pytest.raises(CodeError, match=r"diagnose\(\): give a function that runs the model"):
+            coded.diagnose()
         with pytest.raises(BlockError, match=r"diagnose\(\) was given. Run the model inside it"):
             coded.diagnose(lambda: None)
         with pytest.raises(CodeError, match=r"reduce it to one number"):

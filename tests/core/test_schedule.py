@@ -107,7 +107,7 @@ def test_impossible_options_are_refused_when_attached(options):
     CodedSmoothing(block, [""])  # and nothing was attached
 
 
-@pytest.mark.parametrize("arguments", [(-1, 10), (0, 0)])
+@pytest.mark.parametrize("arguments", [(-1, 10), (0, 0), (100, 3), ("1", 3), (None, 3)])
 def test_impossible_steps_are_refused(arguments):
     block, _ = network()
     with pytest.raises(CodeError, match="set_step"):
@@ -145,3 +145,36 @@ class TestRandomNodes:
         before = torch.get_rng_state()
         observed(CodedSmoothing(block, [""], 1.5, nodes="random"), lambda: block(x))
         assert torch.equal(torch.get_rng_state(), before)
+
+
+NUMBERLESS = [float("nan"), float("inf"), -1.0, "1.5", None, True, torch.tensor(1.5)]
+
+
+@pytest.mark.parametrize("value", [*NUMBERLESS, 0, 1e12])
+def test_a_ratio_that_is_none_is_refused_at_once_and_in_a_schedule_when_it_comes(value):
+    with pytest.raises(CodeError, match=r"ratio=.*: N/K must be a number above 0, at most 1000"):
+        CodedSmoothing(nn.Linear(3, 3), [""], value)
+    coded = CodedSmoothing(nn.Linear(3, 3), [""], lambda progress: value if progress else 1.0)
+    coded.set_step(0, 2)
+    assert coded.code(8).N == 8
+    coded.set_step(1, 2)
+    with pytest.raises(CodeError, match="ratio="):
+        coded.code(8)
+
+
+@pytest.mark.parametrize("value", NUMBERLESS)
+def test_a_weight_that_is_none_is_refused_at_once_and_in_a_schedule_when_it_comes(value):
+    with pytest.raises(CodeError, match=r"weight=.*: the penalty's weight must be a finite number of at least 0"):
+        CodedSmoothing(nn.Linear(3, 3), [""], weight=value)
+    coded = CodedSmoothing(block := nn.Linear(3, 3), [""], weight=lambda progress: value if progress else 1.0)
+    coded.set_step(0, 2)
+    observed(coded, lambda: block(torch.randn(6, 3)))
+    with pytest.raises(CodeError, match="weight="):
+        coded.set_step(1, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None])
+def test_the_ends_of_a_line_are_numbers(value):
+    for ends in ((value, 1.0), (1.0, value), (1.0, 1.5, value)):
+        with pytest.raises(CodeError, match="start, end and until must be finite numbers"):
+            Linear(*ends)

@@ -21,16 +21,15 @@ def diagnose(
     model: nn.Module,
     blocks: dict[str, nn.Module],
     hooks: Diagnosing,
-    call: Callable[[], Any],
+    call: Callable[[], Any] | None,
     task_loss: TaskLoss | None,
     weights: tuple[float, float],
     earlier: Diagnosis | None,
 ) -> Diagnosis:
     """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
     if not callable(call):
-        raise CodeError(
-            f"diagnose({type(call).__name__}): give a function that runs the model, as in lambda: model(x)."
-        )
+        given = "" if call is None else type(call).__name__
+        raise CodeError(f"diagnose({given}): give a function that runs the model, as in lambda: model(x).")
     with untouched(model), hooks.installed(blocks):
         call()
     if not hooks.parts:
@@ -81,7 +80,7 @@ def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None)
     if isinstance(value, Tensor) and value.numel() != 1:
         raise CodeError(f"diagnose: task_loss has shape {tuple(value.shape)}; reduce it to one number, as by .mean().")
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value.detach() if isinstance(value, Tensor) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise CodeError(
             f"diagnose: task_loss is a {type(value).__name__}; give a number, or a function from what the model call "

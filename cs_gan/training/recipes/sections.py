@@ -118,6 +118,7 @@ class CodeConfig:
     Args:
         ratio_start, ratio_end: N/K at the first and at the last step; it changes linearly.
         levels: number of values that N/K takes, including both ends; null changes it at every step.
+        multiple: N is rounded to a multiple of it, for blocks that need a batch that can be divided.
         every: code only every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
@@ -128,6 +129,7 @@ class CodeConfig:
     ratio_start: float = 1.0
     ratio_end: float = 1.5
     levels: int | None = at_least(2, None)
+    multiple: int = at_least(1, 1)
     every: int = 1
     nodes: str = "chebyshev"
     spline: str = "natural"
@@ -162,7 +164,7 @@ class CodeConfig:
         if not blocks:
             return None
         ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
-        names = ("every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
+        names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
         given = {name: getattr(self, name) for name in names} | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
         smoothing = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **given)
         for step in (0, training.horizon):
