@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -110,10 +111,17 @@ def axes_of_torch(module: nn.Module) -> Axes | None:
 def parameters_of(module: nn.Module) -> dict[str, inspect.Parameter]:
     """The parameters of a module's forward, in order; empty if Python can't tell."""
     module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
+    forward = module.forward
+    return _parameters(getattr(forward, "__func__", forward), inspect.ismethod(forward))
+
+
+@lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any], bound: bool) -> dict[str, inspect.Parameter]:
     try:
-        return dict(inspect.signature(module.forward).parameters)
+        named = list(inspect.signature(function).parameters.items())
     except (TypeError, ValueError):
         return {}
+    return dict(named[1:] if bound else named)
 
 
 # -- names -----------------------------------------------------------------------------------------
