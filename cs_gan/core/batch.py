@@ -10,63 +10,12 @@ from torch import Tensor
 
 from cs_gan.core.axes import batch_along, map_tensors
 from cs_gan.core.code import SplineCode
+from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.known import Axes, Role
 from cs_gan.core.masks import readable
 from cs_gan.core.roles import Seen, mixable, outputs_left_out
 from cs_gan.core.tree import leaves_of, map_leaves
 from cs_gan.errors import BatchError
-
-Discrepancy = Callable[[Tensor, Tensor], Tensor]
-
-
-def mean_squared_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """The default discrepancy. The gradient goes through both sides (docs/method.md says why)."""
-    mean: Tensor = _MeanSquare.apply(decoded - output)
-    return mean
-
-
-def held_outputs(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """Experimental: no gradient through the outputs. They then chase their own decoded values and may grow forever."""
-    return mean_squared_error(decoded, output.detach())
-
-
-def held_decoded(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K, *F) -> ()
-    """Experimental: no gradient through the decoded outputs."""
-    return mean_squared_error(decoded.detach(), output)
-
-
-STOP_GRADIENT = {"none": mean_squared_error, "outputs": held_outputs, "decoded": held_decoded}
-"""The discrepancies by the side without gradient. All except ``none`` are experimental."""
-
-
-class _MeanSquare(torch.autograd.Function):
-    """``x.square().mean()`` with a backward of one product in the memory layout of x.
-
-    torch's own backward makes three passes and uses another memory layout, which makes earlier operations copy.
-    """
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.square().mean()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        slope: Tensor = x * (grads[0] * (2 / x.numel()))
-        return slope
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        change: Tensor = (x * tangents[0]).mean() * 2
-        return change
-
-    generate_vmap_rule = True
 
 
 def encode_inputs(

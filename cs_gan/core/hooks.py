@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.arguments import Argument, objects_among, refuse_filled
-from cs_gan.core.batch import Discrepancy, decode_output, encode_inputs, output_penalty
+from cs_gan.core.batch import decode_output, encode_inputs, output_penalty
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.context import coded_now, entered, is_inside, refuse_collecting, uncollected
+from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.known import Axes, Role
 from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
 from cs_gan.core.roles import Seen, described, roles_of

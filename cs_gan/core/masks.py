@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ def additive_mask(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return False
     values = tensor.detach()
-    if not (lowest := values.amin().item()) <= _LOW or not values.amax() < torch.inf:
+    if not (lowest := values.amin().item()) <= _LOW or not (highest := values.amax().item()) < math.inf:
         return False
-    return lowest <= torch.finfo(tensor.dtype).min / 2 or bool(((values == 0) | (values <= _LOW)).all())
+    if lowest <= torch.finfo(tensor.dtype).min / 2:
+        return True
+    return highest == 0 and bool(((values == 0) | (values <= _LOW)).all())

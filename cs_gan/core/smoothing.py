@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cs_gan.core.attachment import attach, claim, release
 from cs_gan.core.axes import BatchAxis, batch_axes
-from cs_gan.core.batch import Discrepancy, mean_squared_error
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.context import entered, is_inside
 from cs_gan.core.diagnosis.measure import Diagnosing
 from cs_gan.core.diagnosis.report import Diagnosis
 from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
+from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
 from cs_gan.core.schedule import Schedule, Schedules
@@ -54,7 +54,9 @@ class CodedSmoothing:
         weight: factor of :meth:`penalty`, a number or a schedule.
         every: observe only on every m-th step, with the penalty times m (lazy regularisation as in
             StyleGAN2); needs :meth:`set_step`.
-        discrepancy: (decoded, output) -> scalar; default: mean squared error.
+        discrepancy: ``squared`` (mean squared error), ``scale_free`` (divided by the outputs' variance over the
+            batch), ``shrink_proof`` (with the gradient of the variance), or a function (decoded, output) -> scalar.
+            Both have the batch as first axis; complex outputs come as pairs of real numbers.
         nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`. ``random`` nodes are drawn for every call
             from ``seed``, the step and the number of calls since :meth:`set_step`.
         batch_norm: ``keep`` (coded samples change no state of the block: no running statistics and no other buffer),
@@ -84,7 +86,7 @@ class CodedSmoothing:
         *,
         weight: Schedule = 1.0,
         every: int = 1,
-        discrepancy: Discrepancy = mean_squared_error,
+        discrepancy: str | Discrepancy = "squared",
         nodes: str = "chebyshev",
         spline: str = "natural",
         decoder_kind: str = "spline",
@@ -110,7 +112,7 @@ class CodedSmoothing:
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
-        self.discrepancy, self.batch_norm, self.share_dropout = discrepancy, batch_norm, share_dropout
+        self.discrepancy, self.batch_norm, self.share_dropout = discrepancy_of(discrepancy), batch_norm, share_dropout
         self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
         self._inside: tuple[str, object] | None = None  # context and its key (cs_gan/core/context.py)
         self._penalties: dict[str, Tensor] | None = None
@@ -163,7 +165,7 @@ class CodedSmoothing:
     # -- the two contexts --------------------------------------------------------------------------
 
     @contextmanager
-    def observe(self, discrepancy: Discrepancy | None = None) -> Iterator[None]:
+    def observe(self, discrepancy: str | Discrepancy | None = None) -> Iterator[None]:
         """A context in which each coded block also runs on coded samples, and its penalty is stored.
 
         Outputs are bit-identical to those outside. (A block with dropout also draws masks for its coded pass, so later
@@ -176,7 +178,8 @@ class CodedSmoothing:
             if not self.due:
                 yield
                 return
-            hooks = Observing(self._coding(), discrepancy or self.discrepancy, self.share_dropout, self._penalties)
+            chosen = self.discrepancy if discrepancy is None else discrepancy_of(discrepancy)
+            hooks = Observing(self._coding(), chosen, self.share_dropout, self._penalties)
             try:
                 with hooks.installed(self.blocks):
                     yield

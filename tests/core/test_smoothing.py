@@ -4,7 +4,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.core.batch import mean_squared_error
 from cs_gan.errors import BlockError
 from tests.core.helpers import Function, mlp, observed
 from tests.core.oracles import DECODERS, NODES, SPLINES, naive_penalty
@@ -108,16 +107,3 @@ def test_a_batch_of_two_is_enough(nodes):
     penalty.backward()
     assert penalty.isfinite()
     assert block[0].weight.grad.isfinite().all()
-
-
-class TestMeanSquaredError:
-    def test_it_is_what_its_name_says_in_value_and_all_derivatives(self):
-        pair = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-        assert torch.equal(mean_squared_error(*pair), (pair[0] - pair[1]).square().mean())
-        assert torch.autograd.gradcheck(mean_squared_error, pair, check_forward_ad=True, check_batched_grad=True)
-        assert torch.autograd.gradgradcheck(mean_squared_error, pair)
-
-    def test_its_gradient_keeps_the_memory_layout(self):
-        pair = [torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last).requires_grad_() for _ in range(2)]
-        for grad in torch.autograd.grad(mean_squared_error(*pair), pair):
-            assert grad.is_contiguous(memory_format=torch.channels_last)

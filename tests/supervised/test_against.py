@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.core.batch import STOP_GRADIENT
+from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.errors import ConfigError
 from cs_gan.supervised import MixUp
 from cs_gan.training import ClassifierConfig, parse_config

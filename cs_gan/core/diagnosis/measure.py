@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.axes import batch_along, map_tensors
-from cs_gan.core.batch import Discrepancy
 from cs_gan.core.code import SplineCode
+from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.hooks import Call, Coding, Observing
 from cs_gan.core.known import Axes
 

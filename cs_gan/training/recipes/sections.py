@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from cs_gan.core import CodedSmoothing, Linear
-from cs_gan.core.batch import STOP_GRADIENT
+from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
 from cs_gan.training.recipes.keys import above_0, at_least, check, checked, names_of, require
 
