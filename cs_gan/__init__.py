@@ -5,7 +5,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cs_gan.core import CodedSmoothing, Diagnosis, Linear, RandomizedCodedInference, SplineCode, in_coded_pass
+    from cs_gan.core import (
+        CodedSmoothing,
+        Diagnosis,
+        HeldShare,
+        Linear,
+        RandomizedCodedInference,
+        SplineCode,
+        in_coded_pass,
+    )
 
 try:
     __version__ = version("cs-gan")
@@ -15,6 +23,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 __all__ = [
     "CodedSmoothing",
     "Diagnosis",
+    "HeldShare",
     "Linear",
     "RandomizedCodedInference",
     "SplineCode",

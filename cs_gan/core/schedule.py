@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cs_gan.core.share import HeldShare
 from cs_gan.errors import CodeError
 
 Schedule = float | Callable[[float], float]
@@ -86,14 +87,15 @@ class Schedules:
     """The current ratio and weight, and which steps observe.
 
     Args:
-        ratio, weight: constants or schedules.
+        ratio: a constant or a schedule.
+        weight: a constant, a schedule or a :class:`HeldShare`.
         every: observe on every m-th step.
 
     Raises:
         CodeError: for values that are no ratio or weight.
     """
 
-    def __init__(self, ratio: Schedule, weight: Schedule, every: int) -> None:
+    def __init__(self, ratio: Schedule, weight: Schedule | HeldShare, every: int) -> None:
         if not _is_number(every) or every != int(every) or every < 1:
             raise CodeError(f"every={every!r}: observe every m-th step needs a whole m of at least 1.")
         self._ratio = ratio if callable(ratio) else checked_ratio(ratio)
@@ -124,6 +126,8 @@ class Schedules:
     @property
     def weight(self) -> float:
         """The penalty's weight now, without the factor ``every``."""
+        if isinstance(self._weight, HeldShare):
+            return self._weight.weight.item()
         return checked_weight(self._now("weight", self._weight))
 
     @property
@@ -139,8 +143,10 @@ class Schedules:
         """The factor of a penalty: weight times ``every``.
 
         For a schedule it is a tensor on the device of ``total``, so a captured CUDA graph reads the value that
-        :meth:`set_step` writes.
+        :meth:`set_step` writes. A :class:`HeldShare` has such a tensor itself.
         """
+        if isinstance(self._weight, HeldShare):
+            return self._weight.weight * self._every
         if not callable(self._weight):
             return self._weight * self._every
         where = total.device, total.dtype

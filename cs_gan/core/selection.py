@@ -12,30 +12,26 @@ from torch import nn
 
 from cs_gan.errors import BlockError
 
+Choice = str | nn.Module | type[nn.Module]
 
-def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[str, nn.Module]:
+
+def select_blocks(model: nn.Module, chosen: Iterable[Choice], exclude: Iterable[Choice] = ()) -> dict[str, nn.Module]:
     """The chosen blocks by name, each module once, in the order of ``model.named_modules()``.
 
     A name is one of ``model.named_modules()``; ``""`` is the model itself. In a pattern ``*``, ``?`` and ``[...]``
-    match within one part of a dotted name: ``blocks.*`` finds ``blocks.0`` but not ``blocks.0.conv``.
+    match within one part of a dotted name: ``blocks.*`` finds ``blocks.0`` but not ``blocks.0.conv``. A class finds all
+    modules of it and of its subclasses.
 
     Raises:
-        BlockError: if nothing is chosen, the model doesn't have a chosen block (the message suggests similar names),
-            or a block can't have hooks.
+        BlockError: if nothing is chosen or all of it is excluded, the model doesn't have a chosen block (the message
+            suggests similar names), or a block can't have hooks.
     """
-    if isinstance(chosen, str | nn.Module):
-        raise BlockError(f"blocks={chosen!r}: give a list, such as blocks=[{chosen!r}].")
-    named = dict(model.named_modules(remove_duplicate=False))
-    wanted: set[int] = set()
-    for choice in chosen:
-        if not isinstance(choice, str | nn.Module):
-            raise BlockError(f"blocks holds a {type(choice).__name__}: give names, patterns or modules.")
-        found = [name for name, module in named.items() if _matches(choice, name, module)]
-        if not found:
-            raise BlockError(_not_found(choice, model, list(named)))
-        wanted.update(id(named[name]) for name in found)
+    wanted = _found(model, chosen, "blocks")
     if not wanted:
         raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
+    wanted -= _found(model, exclude, "exclude")
+    if not wanted:
+        raise BlockError("exclude leaves no block: choose more in blocks, or exclude fewer.")
     # named_modules() without duplicates: a module with two names is one block.
     found_blocks = {name: module for name, module in model.named_modules() if id(module) in wanted}
     for name, module in found_blocks.items():
@@ -47,7 +43,25 @@ def select_blocks(model: nn.Module, chosen: Iterable[str | nn.Module]) -> dict[s
     return found_blocks
 
 
-def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:
+def _found(model: nn.Module, chosen: Iterable[Choice], argument: str) -> set[int]:
+    """The ids of the modules that an argument chooses."""
+    if isinstance(chosen, str | nn.Module | type):
+        raise BlockError(f"{argument}={chosen!r}: give a list, such as {argument}=[{chosen!r}].")
+    named, ids = dict(model.named_modules(remove_duplicate=False)), set[int]()
+    for choice in chosen:
+        if not isinstance(choice, str | nn.Module) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
+            given = choice.__name__ if isinstance(choice, type) else type(choice).__name__
+            raise BlockError(f"{argument} holds a {given}: give names, patterns or modules, or classes of modules.")
+        found = [name for name, module in named.items() if _matches(choice, name, module)]
+        if not found:
+            raise BlockError(_not_found(choice, model, list(named)))
+        ids.update(id(named[name]) for name in found)
+    return ids
+
+
+def _matches(choice: Choice, name: str, module: nn.Module) -> bool:
+    if isinstance(choice, type):
+        return isinstance(module, choice)
     if isinstance(choice, nn.Module):
         return module is choice
     parts, patterns = name.split("."), choice.split(".")
@@ -58,8 +72,11 @@ def _matches(choice: str | nn.Module, name: str, module: nn.Module) -> bool:
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
-def _not_found(choice: str | nn.Module, model: nn.Module, names: list[str]) -> str:
+def _not_found(choice: Choice, model: nn.Module, names: list[str]) -> str:
     kind = type(model).__name__
+    if isinstance(choice, type):
+        held = ", ".join(sorted({type(module).__name__ for module in model.modules()}))
+        return f"{kind} holds no {choice.__name__}. It has modules of the classes {held}."
     if isinstance(choice, nn.Module):
         return f"this {type(choice).__name__} is not a module of the {kind}: choose from model.named_modules()."
     # Suggest names with as many dots as the misspelt one, if there are any.

@@ -24,6 +24,7 @@ from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
 from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
+from cs_gan.core.share import HeldShare
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
 
@@ -49,9 +50,11 @@ class CodedSmoothing:
 
     Args:
         model: any module.
-        blocks: names, patterns (``blocks.*``) or modules; ``""`` is the model itself.
+        blocks: names, patterns (``blocks.*``), modules or classes of modules (``nn.Conv2d``); ``""`` is the model
+            itself. ``[name for name, _ in model.named_modules()]`` lists the names.
+        exclude: blocks to leave out of these, chosen in the same ways.
         ratio: N/K, a number or a schedule over progress such as ``Linear(1.0, 1.5)``.
-        weight: factor of :meth:`penalty`, a number or a schedule.
+        weight: factor of :meth:`penalty`: a number, a schedule, or a :class:`HeldShare`, which follows the gradient.
         every: observe only on every m-th step, with the penalty times m (lazy regularisation as in
             StyleGAN2); needs :meth:`set_step`.
         discrepancy: ``squared`` (mean squared error), ``scale_free`` (divided by the outputs' variance over the
@@ -81,10 +84,11 @@ class CodedSmoothing:
     def __init__(
         self,
         model: nn.Module,
-        blocks: Iterable[str | nn.Module],
+        blocks: Iterable[str | nn.Module | type[nn.Module]],
         ratio: Schedule = 1.5,
         *,
-        weight: Schedule = 1.0,
+        exclude: Iterable[str | nn.Module | type[nn.Module]] = (),
+        weight: Schedule | HeldShare = 1.0,
         every: int = 1,
         discrepancy: str | Discrepancy = "squared",
         nodes: str = "chebyshev",
@@ -111,13 +115,14 @@ class CodedSmoothing:
         # An invalid option fails here, not in the first step.
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
-        self._ratio, self.every, self._schedules = ratio, every, Schedules(ratio, weight, every)
+        self._ratio, self._weight, self.every = ratio, weight, every
+        self._schedules = Schedules(ratio, weight, every)
         self.discrepancy, self.batch_norm, self.share_dropout = discrepancy_of(discrepancy), batch_norm, share_dropout
         self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
         self._inside: tuple[str, object] | None = None  # context and its key (cs_gan/core/context.py)
         self._penalties: dict[str, Tensor] | None = None
         self._model: nn.Module | None = model
-        self.blocks = select_blocks(model, blocks)
+        self.blocks = select_blocks(model, blocks, exclude)
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
         if moved := [name for name in axes if share_dropout and axes[name].takes]:
@@ -209,15 +214,20 @@ class CodedSmoothing:
             raise BlockError("no penalty was measured: run the model inside `with coded.observe():` first.")
         return dict(self._penalties)
 
+    @property
+    def unweighted(self) -> Tensor:  # ()
+        """The sum of :attr:`penalties`, without weight; 0 in steps that ``every`` skips."""
+        terms = list(self.penalties.values())
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
     def penalty(self) -> Tensor:  # ()
         """``weight`` times ``every`` times the sum of :attr:`penalties`; 0 in steps that ``every`` skips.
 
         Raises:
             BlockError: if no coded block ran inside the last :meth:`observe`.
         """
-        terms = list(self.penalties.values())
-        if terms:
-            total = torch.stack(terms).sum()
+        if self.penalties:
+            total = self.unweighted
             return total * self._schedules.factor(total)
         if not self.due:
             parameters = (p for block in self.blocks.values() for p in block.parameters())
@@ -246,14 +256,16 @@ class CodedSmoothing:
 
             print(coded.diagnose(lambda: model(x), lambda logits: F.cross_entropy(logits, y), mu=0.5))
 
-        No gradient is computed. On exit the buffers and attributes of the model's modules and torch's random state are
-        restored. (Not restored: other networks that ``call`` runs, and in-place changes to objects other than buffers.)
+        The report shows how strong the penalty is: its gradient as a share of the task loss's, and the weights that
+        would make it 1, 5 and 10 %. The parameters' ``grad`` isn't touched. On exit the buffers and attributes of the
+        model's modules and torch's random state are restored. (Not restored: other networks that ``call`` runs, and
+        in-place changes to objects other than buffers.)
 
         Args:
-            call: a function that runs the model once on a training batch, as in training. It is called once. If
+            call: a function that runs the model once on a training batch, as in training. It is called twice. If
                 ``task_loss`` is a function, it is called once more, and twice for each block.
-            task_loss: the number, or a function from the result of ``call`` to the number. The function must be
-                bounded below by 0, such as cross-entropy. Give a critic's loss as a number.
+            task_loss: a function from the result of ``call`` to the loss; or the loss, a tensor with its graph, such as
+                a critic's with its gradient penalty. A number shows no share of the gradient.
             mu: the objective is (1 - mu) task loss + mu weight penalty; without mu, task loss + weight penalty.
             weight: of the penalty; default: :attr:`weight`. ``every`` doesn't change it on average.
             earlier: an earlier report of the same model, to detect outputs that shrink.
@@ -269,14 +281,15 @@ class CodedSmoothing:
             hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
             drawn = self._drawn
             try:
-                return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, earlier)
+                return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, mu, earlier)
             finally:
                 self._drawn = drawn
 
     def __repr__(self) -> str:
         nodes, spline, decoder, _ = self._code_options
         names = ", ".join(repr(name) for name in self.blocks) or "detached"
-        return f"CodedSmoothing({names}; ratio={self._ratio}, nodes={nodes}, spline={spline}, decoder={decoder})"
+        code = f"ratio={self._ratio}, nodes={nodes}, spline={spline}, decoder={decoder}"
+        return f"CodedSmoothing({names}; weight={self._weight}, {code})"
 
     @contextmanager
     def _entered(self, context: str) -> Iterator[None]:

@@ -14,6 +14,17 @@ from tests.core.helpers import Function, hook_count, mlp, observed
 from tests.core.oracles import naive_decode, naive_encode
 
 
+class Scaled(nn.Module):
+    """Its input, by a trained factor of 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x * self.factor
+
+
 def signatures(report):
     return {finding.signature for finding in report.findings}
 
@@ -32,6 +43,40 @@ class TestFigures:
         expected += [(Y - Y.mean(0)).square().mean(), Y.square().mean()]
         # Two ways to fit one spline in float64: norms below 2.1 leave a few dozen roundings of 1e-16.
         torch.testing.assert_close(ours, [value.item() for value in expected], rtol=1e-9, atol=1e-13)
+
+    def test_shares_are_those_of_gradients_computed_apart_and_proposed_weights_give_them(self):
+        model, x, y = mlp().double(), torch.randn(32, 3).double(), torch.randint(2, (32,))
+        coded = CodedSmoothing(model, ["0", "2", ""], 1.25)
+        loss = lambda logits: F.cross_entropy(logits, y)
+
+        def norm(scalar):
+            slopes = torch.autograd.grad(scalar, list(model.parameters()), retain_graph=True, allow_unused=True)
+            return slopes
+
+        def share(factor, penalty, task):
+            both = [(p, t) for p, t in zip(norm(penalty), norm(task), strict=True) if p is not None]
+            over, under = (sum(each.square().sum() for each in side).sqrt() for side in zip(*both, strict=True))
+            return (factor * over / under).item()
+
+        with coded.observe():
+            task = loss(model(x))
+        for mu in (None, 0.3):
+            report = coded.diagnose(lambda: model(x), loss, mu=mu, weight=0.7)
+            graph = coded.diagnose(lambda: model(x), task, mu=mu, weight=0.7)
+            factor = 0.7 if mu is None else 0.7 * 0.3 / 0.7
+            terms = coded.penalties | {"all blocks": sum(coded.penalties.values())}
+            for name, penalty in terms.items():
+                if name in report.blocks:
+                    expected = pytest.approx(share(factor, penalty, task), rel=1e-6)  # ours are summed in float32
+                    assert report.blocks[name].gradient_share == expected
+                    assert graph.blocks[name].gradient_share == expected
+                for wanted, value in report.proposals()[name].items():
+                    factor_then = value if mu is None else 0.7 * value / (1 - value)
+                    assert share(factor_then, penalty, task) == pytest.approx(wanted, rel=1e-5)
+            key = "weight" if mu is None else "mu"
+            assert f"all blocks: {key} " in str(report)
+            assert " for 1%, 5%, 10% of the gradient" in str(report)
+        (task + coded.penalty()).backward()  # the graph is still there
 
     def test_an_affine_block_with_more_features_than_samples_is_all_affine_part(self):
         block = nn.Linear(50, 40).double()
@@ -78,6 +123,7 @@ class TestFigures:
 
     def test_figures_follow_the_batch_wherever_the_block_has_it(self):
         front, back = mlp().double(), Function(lambda x: front(x.movedim(1, 0)).movedim(0, 1))
+        back.front = front  # its parameters are the model's
         x = torch.randn(16, 3).double()
         loss = lambda y: y.square().mean()
         one = CodedSmoothing(front, [""]).diagnose(lambda: front(x), loss)
@@ -159,7 +205,8 @@ class TestWarnings:
 
     def report(self, block, K=32, ratio=1.0, loss=1.0, **options):
         x = torch.linspace(-1, 1, K)[torch.randperm(K)][:, None]
-        return CodedSmoothing(block, [""], ratio).diagnose(lambda: block(x), loss, **options)
+        model = nn.Sequential(Scaled(), block)  # something to train, else that is a signature too
+        return CodedSmoothing(model, ["1"], ratio).diagnose(lambda: model(x), loss, **options)
 
     def test_a_healthy_block_shows_nothing_and_says_so(self):
         report = self.report(Function(lambda x: x.tanh()))
@@ -177,20 +224,60 @@ class TestWarnings:
     )
     def test_over_smoothing(self, block, loss, options):
         report = self.report(Function(block), loss=loss, **options)
-        assert signatures(report) == {"over-smoothing"}
+        assert signatures(report) - {"only shrinks"} == {"over-smoothing"}
         assert "Lower mu or the weight" in str(report)
 
     def test_over_smoothing_by_outputs_that_shrink(self):
         before = self.report(Function(lambda x: x))
-        assert signatures(self.report(Function(lambda x: 0.6 * x), loss=0.1, earlier=before)) == {"over-smoothing"}
-        assert signatures(self.report(Function(lambda x: 0.9 * x), loss=0.1, earlier=before)) == set()
+        assert signatures(self.report(Function(lambda x: 0.6 * x), loss=0.1, earlier=before)) == {
+            "over-smoothing",
+            "only shrinks",
+        }
+        assert signatures(self.report(Function(lambda x: 0.9 * x), loss=0.1, earlier=before)) == {"only shrinks"}
 
     def test_collapse_to_erm(self):
         for ratio, loss in [(4.0, 1e-6), (1.0, 1e3), (4.0, None)]:
-            assert signatures(self.report(Function(lambda x: x), ratio=ratio, loss=loss)) == {"collapse to ERM"}
+            report = self.report(Function(lambda x: x), ratio=ratio, loss=loss)
+            assert signatures(report) == {"collapse to ERM", "only shrinks"}
 
     def test_small_batch(self):
         assert signatures(self.report(Function(lambda x: x.tanh()), K=8, loss=0.1)) == {"small batch"}
+
+    def test_a_block_with_nothing_to_train_has_no_effect(self):
+        x = torch.linspace(-1, 1, 32)[:, None]
+        block, frozen = Function(torch.tanh), mlp().requires_grad_(False)
+        for model, loss in (
+            (block, None),
+            (block, 1.0),
+            (nn.Sequential(block, nn.Linear(1, 2)), lambda y: y.square().mean()),
+        ):
+            name = "0" if isinstance(model, nn.Sequential) else ""
+            report = CodedSmoothing(model, [name], 1.0, replace=True).diagnose(lambda m=model: m(x), loss)
+            assert "no effect" in signatures(report)
+            assert "nothing in the block or before it is trained" in str(report)
+        report = CodedSmoothing(frozen, [""], 1.0).diagnose(lambda: frozen(torch.randn(32, 3)))
+        assert signatures(report) == {"no effect"}
+
+    def test_an_affine_block_only_shrinks(self):
+        for block in (nn.Linear(3, 5), nn.Conv1d(3, 5, 3), nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))):
+            x = torch.randn(32, 3, *[4] * isinstance(block, nn.Conv1d))
+            report = CodedSmoothing(block, [""], 1.25).diagnose(lambda block=block, x=x: block(x))
+            assert signatures(report) == {"only shrinks"}
+            assert "Take a block that contains its activation" in str(report)
+        block = nn.Sequential(nn.Linear(3, 5), nn.LeakyReLU(0.9))
+        assert signatures(CodedSmoothing(block, [""], 1.0).diagnose(lambda: block(torch.randn(32, 3)))) == set()
+
+    @pytest.mark.parametrize(
+        ("share", "message"), [(5e-4, "this is plain training"), (2.0, "is 200% of the task loss")]
+    )
+    def test_a_share_of_the_gradient_that_is_tiny_or_above_all(self, share, message):
+        model, x = mlp(), torch.randn(32, 3)
+        coded, loss = CodedSmoothing(model, [""], 1.0), lambda y: (y - 1).square().mean()
+        at_10 = coded.diagnose(lambda: model(x), loss).proposals()[""][0.1]
+        report = coded.diagnose(lambda: model(x), loss, weight=10 * share * at_10)
+        assert report.blocks[""].gradient_share == pytest.approx(share, rel=1e-4)
+        assert message in str(report)
+        assert signatures(report) == {"no effect" if share < 1 else "over-smoothing"}
 
     def test_not_finite(self):
         assert signatures(self.report(Function(lambda x: x / 0))) == {"not finite"}

@@ -75,3 +75,19 @@ def test_a_refused_choice_attaches_nothing():
     with pytest.raises(BlockError):
         CodedSmoothing(network, ["head", "nowhere"])
     CodedSmoothing(network, ["head"])
+
+
+def test_classes_choose_all_their_modules_and_exclude_leaves_some_out():
+    model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Sequential(nn.Conv1d(2, 2, 1), nn.ReLU()), nn.Linear(3, 2))
+    chosen = lambda *blocks, **options: list(CodedSmoothing(model, blocks, replace=True, **options).blocks)
+    assert chosen(nn.Conv1d) == ["0", "1.0"]
+    assert chosen(nn.Conv1d, "2", exclude=["1.*"]) == ["0", "2"]
+    assert chosen("*", exclude=[nn.Sequential, model[2]]) == ["0"]
+    with pytest.raises(BlockError, match=r"Sequential holds no Conv2d\. It has modules of the classes Conv1d, Linear"):
+        chosen(nn.Conv2d)
+    with pytest.raises(BlockError, match="exclude leaves no block"):
+        chosen(nn.Conv1d, exclude=["0", "1.0"])
+    with pytest.raises(BlockError, match=r"exclude='0': give a list"):
+        chosen(nn.Conv1d, exclude="0")
+    with pytest.raises(BlockError, match=r"blocks holds a int: give names"):
+        chosen(int)

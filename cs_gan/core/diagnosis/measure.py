@@ -103,7 +103,7 @@ class Diagnosing(Observing):
 
     def __init__(self, coding: Coding, discrepancy: Discrepancy, share_dropout: bool) -> None:
         super().__init__(coding, self._split, share_dropout, {})
-        self._of_training = discrepancy
+        self.of_training = discrepancy
         self._call: Call | None = None
         self.parts: dict[str, Parts] = {}
         self.codes: dict[str, list[SplineCode]] = {}
@@ -118,12 +118,14 @@ class Diagnosing(Observing):
         assert self._call is not None
         name = self._call.name
         self.parts[name] = self.parts.get(name, Parts()) + split_error(decoded, output, self._call.code)
-        return self._of_training(decoded, output)
+        return self.of_training(decoded, output)
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, grad: bool = False) -> Iterator[None]:
     """A context in which the model may run. On exit its buffers, attributes and torch's random state are as before.
+
+    With ``grad``, gradients can be computed inside.
 
     Inside, copies replace the buffers. Writing old values back could break a pending backward that has saved them.
     """
@@ -137,7 +139,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
     try:
-        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(grad):
             yield
     finally:
         for module, own in attributes:

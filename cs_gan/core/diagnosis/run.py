@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cs_gan.core.diagnosis.measure import Diagnosing, code_condition, ratio, stretched, untouched
 from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, findings
+from cs_gan.core.diagnosis.strength import ALL, strengths
+from cs_gan.core.hooks import Observing
 from cs_gan.core.selection import nothing_ran
 from cs_gan.errors import CodeError
 
@@ -24,6 +26,7 @@ def diagnose(
     call: Callable[[], Any] | None,
     task_loss: TaskLoss | None,
     weights: tuple[float, float],
+    mu: float | None,
     earlier: Diagnosis | None,
 ) -> Diagnosis:
     """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
@@ -34,7 +37,8 @@ def diagnose(
         call()
     if not hooks.parts:
         raise nothing_ran(model, blocks, "the call that diagnose() was given")
-    loss = _loss(model, call, task_loss)
+    observing = Observing(hooks.how, hooks.of_training, hooks.share_dropout, {})
+    loss, found_strengths = _loss(model, call, task_loss), strengths(model, blocks, observing, call, task_loss)
     diagnosed: dict[str, BlockDiagnosis] = {}
     for name, parts in hooks.parts.items():
         penalty = hooks.penalties[name].item()
@@ -49,9 +53,12 @@ def diagnose(
             code_condition(min(hooks.codes[name], key=lambda code: code.K)),
             _headroom(model, widened, call, task_loss, loss) if callable(task_loss) else None,
             before.parts.variance if before else None,
+            found_strengths.get(name),
+            None if name not in found_strengths else found_strengths[name].share(weights),
         )
     found = tuple(finding for block in diagnosed.values() for finding in findings(block))
-    return Diagnosis(diagnosed, loss, *weights, found)
+    together = found_strengths.get(ALL) if len(diagnosed) > 1 else None
+    return Diagnosis(diagnosed, loss, *weights, found, mu, together)
 
 
 def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:

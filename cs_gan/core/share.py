@@ -1,0 +1,131 @@
+"""The strength of coding as a share of the gradient: measured, and held by a weight that follows it.
+
+A weight says nothing by itself: the same one can be a thousandth of the gradient in one network and most of it in
+another. The share is the norm of the weighted penalty's gradient divided by the norm of the other loss's gradient, on
+the parameters that both touch. Ours. VQGAN (Esser et al. 2021, equation 7) sets the weight of its adversarial loss by
+such a ratio of norms, on one layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from cs_gan.errors import CodeError
+
+
+def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # (), () -> (2,)
+    """The norms of the gradients of penalty and loss, on the parameters that both touch; float32.
+
+    Both graphs stay, for the backward of the training step. If they share no parameters, both norms are 0.
+
+    Args:
+        penalty, loss: scalars with a graph. ``loss`` is without the penalty.
+        parameters: those to train.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not (trained and penalty.requires_grad and loss.requires_grad):
+        return torch.zeros(2, device=loss.device)
+    each = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
+    pairs = [(own, other) for own, other in zip(*each, strict=True) if own is not None and other is not None]
+    if not pairs:
+        return torch.zeros(2, device=loss.device)
+    squares = [
+        torch.stack([slope.float().square().sum() for slope in slopes]).sum() for slopes in zip(*pairs, strict=True)
+    ]
+    return torch.stack(squares).sqrt()
+
+
+class HeldShare(nn.Module):
+    """A weight that holds the penalty at a share of the gradient.
+
+    ::
+
+        held = HeldShare(0.1)
+        coded = CodedSmoothing(critic, ["blocks.1"], weight=held)
+        for step, real in enumerate(loader):
+            with coded.observe():
+                loss = critic_loss(critic(real))
+            penalty = coded.penalty()
+            if step % 10 == 0:
+                held.follow(penalty, loss, critic.parameters())
+            (loss + penalty).backward()
+
+    :meth:`follow` moves the logarithm of the weight towards the one that would give the share now: by the fraction
+    ``1 - decay``, and by at most a factor of ``change``. So a gradient of the loss that vanishes for a step can't blow
+    the weight up. It applies from the next penalty on. The first call jumps to the measured weight.
+
+    The state is in buffers: save the module in your checkpoints. With several processes the norms are averaged.
+
+    Args:
+        share: the share to hold, above 0; 0.1 is 10 %.
+        start: the weight before the first measurement.
+        decay: how slowly the weight follows, in [0, 1).
+        change: the largest factor of one change.
+        bounds: smallest and largest weight.
+
+    Raises:
+        CodeError: for values that can't be used.
+    """
+
+    weight: Tensor  # ()
+    measured: Tensor  # (): the share at the last measurement
+    count: Tensor  # () int64
+
+    def __init__(
+        self,
+        share: float,
+        *,
+        start: float = 1e-3,
+        decay: float = 0.5,
+        change: float = 2.0,
+        bounds: tuple[float, float] = (1e-8, 1e8),
+    ) -> None:
+        super().__init__()
+        if not 0 < share < math.inf:
+            raise CodeError(f"HeldShare({share}): give a share of the gradient above 0, such as 0.1 for 10 %.")
+        if not (0 <= decay < 1 and change > 1 and 0 < bounds[0] <= start <= bounds[1] < math.inf):
+            raise CodeError(
+                f"HeldShare(start={start}, decay={decay}, change={change}, bounds={bounds}): decay must be in [0, 1), "
+                "change above 1, and start within bounds, which are above 0."
+            )
+        self.share, self.decay, self.change, self.bounds = share, decay, change, bounds
+        self.register_buffer("weight", torch.tensor(float(start)))
+        self.register_buffer("measured", torch.tensor(0.0))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def follow(self, penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # -> ()
+        """Measure the share of the weighted ``penalty``, and adjust the weight. Gives the measured share.
+
+        Args:
+            penalty, loss, parameters: as in :func:`gradient_norms`; ``penalty`` already has this weight.
+        """
+        with torch.enable_grad():
+            norms = gradient_norms(penalty, loss, parameters)
+        return self.adjust(norms)
+
+    @torch.no_grad()
+    def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()
+        """The same from norms that were measured already."""
+        norms = norms.detach().to(self.weight)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(norms)
+            norms /= torch.distributed.get_world_size()
+        self.measured.copy_(norms[0] / norms[1])
+        usable = (norms > 0).all() & norms.isfinite().all()
+        first = self.count == 0
+        change = (self.share * norms[1] / norms[0]).log() * torch.where(first, 1.0, 1 - self.decay)
+        limit = torch.where(first, math.inf, math.log(self.change))
+        moved = (self.weight.log() + change.clamp(-limit, limit)).exp().clamp(*self.bounds)
+        self.weight.copy_(torch.where(usable, moved, self.weight))
+        self.count += usable
+        return self.measured.clone()
+
+    def extra_repr(self) -> str:
+        """Share and weight."""
+        return f"share={self.share}, weight={self.weight.item():.3g}"
