@@ -46,6 +46,11 @@ class _Pinned:
                 "version also drops samples elsewhere. Install pyautoattack 0.2."
             )
         x = self.scaled(unit)
+        if not x.isfinite().all():
+            raise AttackError(
+                "the attack moved images to NaN, because its gradient is NaN or infinite: check for overflow, or a "
+                "root or logarithm at 0 in the network. An attack with such gradients is meaningless."
+            )
         logits = sum(checked_logits(self.forward, x, self.labels) for _ in range(self.eot))
         assert isinstance(logits, Tensor)
         return (logits / self.eot).float()  # a new tensor: Square writes into it
@@ -155,6 +160,8 @@ def square(
 
         def never_fooled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             margin, loss = measure(x, y)
+            # Logits of NaN are no class, so the sample is as wrong as it can be. Square would drop it.
+            margin, loss = (each.nan_to_num(torch.finfo(each.dtype).min) for each in (margin, loss))
             return margin.clamp_min(torch.finfo(margin.dtype).tiny), loss
 
         attack.margin_and_loss = never_fooled
@@ -203,13 +210,13 @@ def _attacking(
     generator: torch.Generator | None,
     eot: int = 1,
 ) -> Iterator[_Pinned]:
-    check_batch(images, labels)
+    labels = check_batch(images, labels)
     ball.check(images)
     if not (-torch.inf < ball.low and ball.high < torch.inf):
         raise AttackError(f"low={ball.low}, high={ball.high}: AutoAttack needs inputs in a finite range.")
     generator = stream("attacks") if generator is None else generator
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(images.device, generator, forward):
-        yield _Pinned(forward, ball, images.detach().clone(), labels.clone().long(), eot)
+        yield _Pinned(forward, ball, images.detach().clone(), labels.clone(), eot)
 
 
 def _worst(pinned: _Pinned, points: list[Tensor], eot: int) -> Tensor:
