@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import BatchAxis, axes_of, batch_along, map_tensors
+from cs_gan.core.axes import Axes, BatchAxis, axes_of, batch_along, map_tensors
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
 from cs_gan.core.tree import leaves_of
@@ -51,7 +51,12 @@ class RandomizedCodedInference(nn.Module):
             joined over the votes.
     """
 
+    model: nn.Module
+    votes: int
+    coded: CodedSmoothing
+    generator: torch.Generator
     reference: Tensor | None
+    _axes: Axes
 
     def __init__(
         self,
