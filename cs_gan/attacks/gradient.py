@@ -74,6 +74,16 @@ def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor: 
     return logits
 
 
+def check_gradient(gradient: Tensor) -> None:  # (K, *F)
+    """Raise AttackError if the gradient of a sample isn't finite."""
+    bad = (~gradient.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        raise AttackError(
+            f"the gradient of {len(bad)} of {len(gradient)} samples is NaN or infinite (first at {bad[:8]}): check for "
+            "overflow, or a root or logarithm at 0 in the network. An attack with such gradients is meaningless."
+        )
+
+
 @dataclass(frozen=True)
 class Objective:
     """The objective of the attack: the sum of the batch's losses, averaged over ``eot`` draws of the forward."""
@@ -105,12 +115,7 @@ class Objective:
             if gradient is None:
                 raise AttackError("the logits don't depend on the images: the forward detaches them.")
             total += gradient
-        bad = (~total.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
-        if bad:
-            raise AttackError(
-                f"the gradient of {len(bad)} of {len(x)} samples is NaN or infinite (first at {bad[:8]}): check for "
-                "overflow, or a root or logarithm at 0 in the network. An attack with such gradients is meaningless."
-            )
+        check_gradient(total)
         return total / self.eot
 
     @torch.no_grad()

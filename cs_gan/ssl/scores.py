@@ -58,6 +58,7 @@ def knn_accuracy(
     return 100 * right / len(test)
 
 
+@torch.inference_mode(False)
 def linear_probe(
     train: Tensor,
     train_labels: Tensor,
@@ -87,7 +88,8 @@ def linear_probe(
     train, train_labels, test, test_labels = _checked("linear_probe", train, train_labels, test, test_labels)
     if not len(train):
         return 0.0
-    train, test = train.double(), test.double()
+    # Copies, because tensors of inference mode can't be used for a gradient.
+    train, test, train_labels = train.double(), test.double(), train_labels.clone()
     # One sample alone has no deviation, and features without one stay as they are.
     mean, deviation = train.mean(0), train.std(0, correction=min(1, len(train) - 1)).clamp(min=FLOOR)
     train, test = (train - mean) / deviation, (test - mean) / deviation
