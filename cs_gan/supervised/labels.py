@@ -9,7 +9,7 @@ from cs_gan.errors import BatchError
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raise BatchError unless labels are class numbers (K,) of any integer dtype, on the CPU also if one is no class."""
+    """Raise BatchError unless labels are integers (K,), on the CPU also if one of them is no class."""
     if labels.dim() != 1 or labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise BatchError(
             f"a mix got labels of {labels.dtype} {tuple(labels.shape)}: give class numbers (K,). One-hot labels need "

@@ -143,7 +143,13 @@ class TestLabels:
         images, labels = batch()
         rows = [
             evaluate_threat(
-                threat, RandomizedCodedInference(mlp()), images, each, Budget(0.1, steps=2, eot=1), group_size=4, draws=2
+                threat,
+                RandomizedCodedInference(mlp()),
+                images,
+                each,
+                Budget(0.1, steps=2, eot=1),
+                group_size=4,
+                draws=2,
             )
             for each in (labels, labels.to(dtype))
         ]

@@ -116,7 +116,9 @@ class TestPrecision:
 
     def test_features_with_gradients(self, digits, score):
         bank, labels, test, test_labels = digits
-        assert score(bank.clone().requires_grad_(), labels, test.clone().requires_grad_(), test_labels) == score(*digits)
+        assert score(bank.clone().requires_grad_(), labels, test.clone().requires_grad_(), test_labels) == score(
+            *digits
+        )
 
 
 def test_neighbours_in_float64_are_not_rounded():
