@@ -47,7 +47,8 @@ class _Pinned:
             )
         x = self.scaled(unit)
         if x.requires_grad:
-            x.register_hook(check_gradient)  # type: ignore[no-untyped-call]  # the sign of NaN is 0, so APGD would leave such an image alone
+            # The sign of NaN is 0: APGD would leave such an image alone, and find the network robust.
+            x.register_hook(check_gradient)  # type: ignore[no-untyped-call]
         logits = sum(checked_logits(self.forward, x, self.labels) for _ in range(self.eot))
         assert isinstance(logits, Tensor)
         return (logits / self.eot).float()  # a new tensor: Square writes into it

@@ -322,6 +322,7 @@ class TestVotes:
 
     def test_one_vote_leaves_integers_as_they_are(self):
         number = torch.tensor([1, 2**53 + 1])  # a division would give a float, and lose the last bit
+        assert joined(number).dtype == torch.int64
         assert torch.equal(joined(number), number)
 
     def test_classes_from_logits_outside_the_block_are_voted_for(self):
