@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import eps_from_pixels, fgsm
 from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
 from cs_gan.data.labelled import labels_of
-from cs_gan.errors import ConfigError
+from cs_gan.errors import AttackError, ConfigError
 from cs_gan.supervised import accuracy
 from cs_gan.supervised.accuracy import Group
 from cs_gan.training import ClassifierConfig, parse_config
@@ -116,10 +117,19 @@ def accuracies(
 
 
 def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: torch.device) -> Iterator[Group]:
-    """The groups with all images attacked by FGSM; eps is for pixels in [0, 1]."""
+    """The groups with all images attacked by FGSM; eps is for pixels in [0, 1].
+
+    A network that diverged has no gradient at some images. Their group becomes NaN and so counts as wrong: the other
+    scores of the run are kept, and no process waits for one that failed.
+    """
     for number, images, labels in groups:
         images, labels = images.to(device), labels.to(device)
-        yield number, fgsm(network, images, labels, eps=eps_from_pixels(eps)), labels
+        try:
+            moved = fgsm(network, images, labels, eps=eps_from_pixels(eps))
+        except AttackError as error:
+            warnings.warn(f"FGSM {eps:g}: group {number} counts as wrong: {error}", stacklevel=2)
+            moved = torch.full_like(images, math.nan)
+        yield number, moved, labels
 
 
 def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[Group]:

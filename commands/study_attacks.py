@@ -22,6 +22,7 @@ from cs_gan.data import train_and_test
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.files import file_sha256
+from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 from cs_gan.training import ClassifierConfig, append_line, parse_config, read_lines, read_snapshot
 from cs_gan.training.run_folder import Row, RunFolder
@@ -66,7 +67,7 @@ def attack_unit(
     for name, attack in attacks.items():
         moved[name] = attack(network, images, labels, eps=eps, generator=stream(0, "study attacks", name, unit))
     with torch.no_grad():
-        return {name: (network(x).argmax(1) == labels).cpu() for name, x in moved.items()}
+        return {name: (predicted_classes(network(x)) == labels).cpu() for name, x in moved.items()}
 
 
 def main(words: Sequence[str] | None = None) -> int:

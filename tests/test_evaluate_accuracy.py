@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import evaluate
 import train_classifier
 from cs_gan.data import load_images, shifted
 from cs_gan.data.shifted import CIFAR10_CLASSES
-from cs_gan.training import read_lines, read_snapshot
+from cs_gan.training import read_lines, read_snapshot, save_snapshot
 from models import build_classifier
 from tests.test_evaluate import refused
 
@@ -109,6 +110,23 @@ def test_fgsm_is_that_of_the_sign_of_the_gradient(folders, tmp_path):
     harmed = (x + 0.2 * x.grad.sign()).clamp(-1, 1)  # 0.1 of pixels in [0, 1]
     right = (network(harmed).argmax(1) == test.labels).double().mean().item()
     assert scores["accuracy, FGSM 0.1 (%)"] == pytest.approx(100 * right)
+
+
+def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
+    snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
+    network = build_classifier(**snapshot.model)
+    network.load_state_dict({name: 1e30 * tensor for name, tensor in snapshot.tensors.items()})  # finite weights
+    about = {"kind": snapshot.kind, "model": snapshot.model, "config": snapshot.config}
+    scores = {"accuracy (%)": 0.0, "cross-entropy": math.nan}
+    save_snapshot(tmp_path / "snapshot.safetensors", network, step=3, scores=scores, **about)
+    assert math.isnan(read_snapshot(tmp_path / "snapshot.safetensors").scores["cross-entropy"])
+    with pytest.warns(UserWarning, match=r"FGSM 0.1: group 0 counts as wrong: the gradient of"):
+        code = run(tmp_path / "snapshot.safetensors", "--metrics.fgsm=[0.1]", "--json", tmp_path / "found.json")
+    assert code == 0
+    found = json.loads((tmp_path / "found.json").read_text())["scores"]
+    assert {found[name] for name in found if name.startswith("accuracy")} == {0.0}
+    assert len([name for name in found if name.startswith("accuracy")]) == 3  # plain, RCI, FGSM
+    assert math.isnan(found["cross-entropy"])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cs_gan.attacks.gradient import Objective, check_batch, checked_logits, worst_of
+from cs_gan.attacks.gradient import Objective, check_batch, check_gradient, checked_logits, worst_of
 from cs_gan.attacks.norms import Ball
 from cs_gan.attacks.state import Forward, undisturbed
 from cs_gan.errors import AttackError
@@ -46,6 +46,9 @@ class _Pinned:
                 "version also drops samples elsewhere. Install pyautoattack 0.2."
             )
         x = self.scaled(unit)
+        if x.requires_grad:
+            # The sign of NaN is 0: APGD would leave such an image alone, and find the network robust.
+            x.register_hook(check_gradient)  # type: ignore[no-untyped-call]
         logits = sum(checked_logits(self.forward, x, self.labels) for _ in range(self.eot))
         assert isinstance(logits, Tensor)
         return (logits / self.eot).float()  # a new tensor: Square writes into it
@@ -155,6 +158,8 @@ def square(
 
         def never_fooled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             margin, loss = measure(x, y)
+            # Logits of NaN are no class, so the sample is as wrong as it can be. Square would drop it.
+            margin, loss = (each.nan_to_num(torch.finfo(each.dtype).min) for each in (margin, loss))
             return margin.clamp_min(torch.finfo(margin.dtype).tiny), loss
 
         attack.margin_and_loss = never_fooled
@@ -203,13 +208,13 @@ def _attacking(
     generator: torch.Generator | None,
     eot: int = 1,
 ) -> Iterator[_Pinned]:
-    check_batch(images, labels)
+    labels = check_batch(images, labels)
     ball.check(images)
     if not (-torch.inf < ball.low and ball.high < torch.inf):
         raise AttackError(f"low={ball.low}, high={ball.high}: AutoAttack needs inputs in a finite range.")
     generator = stream("attacks") if generator is None else generator
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(images.device, generator, forward):
-        yield _Pinned(forward, ball, images.detach().clone(), labels.clone().long(), eot)
+        yield _Pinned(forward, ball, images.detach().clone(), labels.clone(), eot)
 
 
 def _worst(pinned: _Pinned, points: list[Tensor], eot: int) -> Tensor:

@@ -12,6 +12,7 @@ from cs_gan.attacks.gradient import checked_logits
 from cs_gan.attacks.scoring import Interval, Score, groups, predict, score_predictions, wilson
 from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.core import RandomizedCodedInference
+from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import derive_seed, stream
 
 
@@ -82,7 +83,7 @@ def _measured(
     draws: int,
     seed: int,
 ) -> DefenceReport:
-    slices = list(groups(defence, images, labels, group_size))
+    slices, labels = list(groups(defence, images, labels, group_size)), labels.long()
     defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
     blocks = list(defence.coded.blocks.values())
     right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
@@ -91,7 +92,7 @@ def _measured(
         predict(defence, lambda _: images[slices[0]], [0], labels)
         for part in slices:
             start = clock(images.device)
-            right.append(network(images[part]).argmax(1) == labels[part])
+            right.append(predicted_classes(network(images[part])) == labels[part])
             spent["plain"] += clock(images.device) - start
         with PassCounter(*blocks) as counted:
             for index, part in enumerate(slices):

@@ -16,6 +16,7 @@ from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.attacks.threats import SQUARE, ThreatModel, find_threat
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import AttackError
+from cs_gan.predictions import NO_CLASS
 from cs_gan.randomness import stream
 
 
@@ -25,7 +26,8 @@ class ResultRow:
 
     ``n`` is the number of samples counted (the targets, for threats against one sample at a time). ``batch_sizes`` are
     the sizes of the groups coded together, in order of appearance. ``seconds`` and ``forward_passes`` (calls of the
-    attacked networks) cover only the attack, not the scoring.
+    attacked networks) cover only the attack, not the scoring. ``without_class`` is the number of predictions from
+    logits of NaN or +inf, over all draws. They count as wrong, and a gate fails.
     """
 
     threat: str
@@ -46,6 +48,7 @@ class ResultRow:
     batch_sizes: tuple[int, ...]
     seconds: float
     forward_passes: int
+    without_class: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Flat, for CSV and JSON: intervals as mean, mean_low, mean_high and so on."""
@@ -61,7 +64,7 @@ class ResultRow:
     @classmethod
     def from_dict(cls, flat: Mapping[str, Any]) -> ResultRow:
         """The row from the result of :meth:`as_dict`; other keys are ignored."""
-        values = {field.name: flat[field.name] for field in fields(cls)}
+        values = {field.name: flat[field.name] for field in fields(cls) if field.name in flat}
         for name in ("mean", "worst", "majority"):
             values[name] = Interval(flat[name], flat[f"{name}_low"], flat[f"{name}_high"])
         return cls(**values | {"batch_sizes": tuple(flat["batch_sizes"])})
@@ -102,7 +105,7 @@ def evaluate_threat(
     threat = find_threat(threat) if isinstance(threat, str) else threat
     if draws < 1 or targets < 1:
         raise AttackError(f"draws={draws}, targets={targets}: give at least one of each.")
-    slices = list(groups(defence, images, labels, group_size))
+    slices, labels = list(groups(defence, images, labels, group_size)), labels.long()
     chosen = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
     networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
     predicted, truth, seconds, passes = [], [], 0.0, 0
@@ -120,15 +123,17 @@ def evaluate_threat(
                 seconds += clock(images.device) - start
             passes += counted.calls
             for trial in trials:
-                classes = predict(defence, trial.batch, trial.seeds, trial.labels)
-                predicted.append(classes[:, trial.counted])
+                predictions = predict(defence, trial.batch, trial.seeds, trial.labels)
+                predicted.append(predictions[:, trial.counted])
                 truth.append(trial.labels[trial.counted])
-    score = score_predictions(torch.cat(predicted, 1), torch.cat(truth))
+    classes = torch.cat(predicted, 1)
+    score = score_predictions(classes, torch.cat(truth))
     attack, loss, steps, restarts, eot = _used(threat, budget)
     return ResultRow(
         threat=threat.name, kind=threat.kind, eps=budget.eps, norm=budget.norm, attack=attack, loss=loss, steps=steps,
         restarts=restarts, eot=eot, mean=score.mean, worst=score.worst, majority=score.majority, n=score.n,
         draws=score.draws, group_size=group_size, seconds=seconds, forward_passes=passes,
+        without_class=int((classes == NO_CLASS).sum()),
         batch_sizes=tuple(dict.fromkeys(part.stop - part.start for part in slices)),
     )  # fmt: skip
 

@@ -47,6 +47,7 @@ def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
         _monotone_in_eps(rows),
         _eot_reaches_a_plateau(rows),
         _batch_sizes_run(rows),
+        _every_prediction_is_a_class(rows),
     ]
 
 
@@ -138,6 +139,17 @@ def _batch_sizes_run(rows: Sequence[ResultRow]) -> Gate:
     if missing:
         return _not_judged(name, f"no row with {', '.join(missing)} (exercise_batch_sizes makes them).")
     return Gate(name, True, f"groups of 1, 2 and {K} ran, and short last ones of {', '.join(map(str, short))}.")
+
+
+def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> Gate:
+    name = "every prediction is a class"
+    if not rows:
+        return _not_judged(name, "there are no rows.")
+    worst = max(rows, key=lambda row: row.without_class)
+    if worst.without_class:
+        lost = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
+        return Gate(name, False, f"{lost} at {_where(worst)}: {_says(worst)}. Such a network is broken, not attacked.")
+    return Gate(name, True, f"logits are finite in all {len(rows)} rows.")
 
 
 # -- comparing rows ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 from cs_gan.attacks.norms import Ball, per_sample
 from cs_gan.attacks.state import Forward, undisturbed
 from cs_gan.errors import AttackError
+from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 
 
@@ -34,19 +35,26 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin}
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise AttackError unless the input is a non-empty batch of floating-point inputs with one class index each."""
+def check_batch(images: Tensor, labels: Tensor) -> Tensor:
+    """The labels in int64.
+
+    Raises:
+        AttackError: unless the input is a non-empty batch of floating-point inputs with one class index each.
+    """
     if images.dim() < 2 or len(images) == 0 or not images.is_floating_point():
         raise AttackError(
             f"images are {images.dtype} of shape {tuple(images.shape)}: give floating-point (K, C, H, W) or (K, d)."
         )
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+    numbers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != images.shape[:1] or not numbers:
         raise AttackError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)}: give one class index for each of the "
             f"{len(images)} images."
         )
+    labels = labels.long()  # torch has no cross-entropy, gather or (for some) minimum of the shorter integers
     if labels.min() < 0:
         raise AttackError(f"the smallest label is {int(labels.min())}: classes count from 0.")
+    return labels
 
 
 def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:  # (K, *F), (K,) -> (K, classes)
@@ -64,6 +72,16 @@ def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor: 
             f"(0 to {logits.shape[1] - 1})."
         )
     return logits
+
+
+def check_gradient(gradient: Tensor) -> None:  # (K, *F)
+    """Raise AttackError if the gradient of a sample isn't finite."""
+    bad = (~gradient.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        raise AttackError(
+            f"the gradient of {len(bad)} of {len(gradient)} samples is NaN or infinite (first at {bad[:8]}): check for "
+            "overflow, or a root or logarithm at 0 in the network. An attack with such gradients is meaningless."
+        )
 
 
 @dataclass(frozen=True)
@@ -97,21 +115,19 @@ class Objective:
             if gradient is None:
                 raise AttackError("the logits don't depend on the images: the forward detaches them.")
             total += gradient
-        bad = (~total.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
-        if bad:
-            raise AttackError(
-                f"the gradient of {len(bad)} of {len(x)} samples is NaN or infinite (first at {bad[:8]}): check for "
-                "overflow, or a root or logarithm at 0 in the network. An attack with such gradients is meaningless."
-            )
+        check_gradient(total)
         return total / self.eot
 
     @torch.no_grad()
     def harm(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (K, *F) -> (K,), (K,)
-        """For each sample, the share of ``eot`` draws that misclassify it, and its mean loss."""
+        """For each sample, the share of ``eot`` draws that misclassify it, and its mean loss.
+
+        Logits of NaN are no class, so they misclassify the sample.
+        """
         fooled = loss = torch.zeros(len(x), device=x.device)
         for _ in range(self.eot):
             logits = checked_logits(self.forward, x, self.labels)
-            fooled = fooled + (logits.argmax(1) != self.labels) / self.eot
+            fooled = fooled + (predicted_classes(logits) != self.labels) / self.eot
             loss = loss + LOSSES[self.loss](logits, self.labels) / self.eot
         return fooled, loss
 
@@ -175,7 +191,7 @@ def pgd(
         AttackError: for an unusable budget, labels or logits of wrong shape, or a gradient that isn't finite.
     """
     ball = Ball(norm, eps, low, high)
-    check_batch(images, labels)
+    labels = check_batch(images, labels)
     ball.check(images)
     if steps < 1 or restarts < 1 or (step is not None and not step > 0):
         raise AttackError(f"step={step}, steps={steps}, restarts={restarts}: all must be above 0.")

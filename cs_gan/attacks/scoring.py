@@ -13,6 +13,7 @@ from cs_gan.attacks.gradient import check_batch, checked_logits
 from cs_gan.attacks.state import Forward
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import AttackError, BatchError
+from cs_gan.predictions import predicted_classes
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
@@ -58,8 +59,19 @@ class Score:
 
 
 def score_predictions(predictions: Tensor, labels: Tensor) -> Score:  # (k, n), (n,)
-    """Mean, worst of k and majority of predicted classes over k draws."""
+    """Mean, worst of k and majority of predicted classes over k draws. A prediction of -1 is no class, so it is wrong.
+
+    Raises:
+        AttackError: for no draws, labels of another number, or labels below 0.
+    """
+    if predictions.dim() != 2 or not len(predictions) or labels.shape != predictions.shape[1:]:
+        raise AttackError(
+            f"score_predictions got predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)}: give "
+            "(draws, n) with at least one draw, and (n,)."
+        )
     draws, n = predictions.shape
+    if n and labels.min() < 0:
+        raise AttackError(f"the smallest label is {int(labels.min())}: classes count from 0.")
     right = predictions == labels
     votes = (predictions[:, :, None] == predictions.T[None]).sum(0)  # (n, k): how often the class of each draw occurs
     mine = right.sum(0)
@@ -100,9 +112,12 @@ def fixed(defence: nn.Module, seed: int) -> Forward:
 def predict(
     defence: nn.Module, batches: Callable[[int], Tensor], seeds: list[int], labels: Tensor
 ) -> Tensor:  # draw -> (K, *F), k seeds, (K,) -> (k, K) classes
-    """The predicted class of each sample in the batch of each draw, with the permutations of its seed."""
+    """The predicted class of each sample in the batch of each draw, with the permutations of its seed.
+
+    -1 for logits of NaN or +inf, which are no class.
+    """
     draws = [checked_logits(fixed(defence, seed), batches(draw), labels) for draw, seed in enumerate(seeds)]
-    return torch.stack([logits.argmax(1) for logits in draws])
+    return torch.stack([predicted_classes(logits) for logits in draws])
 
 
 def groups(defence: nn.Module, images: Tensor, labels: Tensor, group_size: int) -> Iterator[slice]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import BatchAxis, axes_of, batch_along, map_tensors
+from cs_gan.core.axes import Axes, BatchAxis, axes_of, batch_along, map_tensors
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
 from cs_gan.core.tree import leaves_of
@@ -25,11 +27,15 @@ class RandomizedCodedInference(nn.Module):
     ``reference`` is a bank of R inputs. A batch of fewer than 1 + R samples is filled up with the first inputs of the
     bank, and their outputs are dropped. Without a bank a batch of one is an error, because a spline needs two samples.
 
+    :attr:`training` is always that of the model, so the wrapper of a model in eval mode is in eval mode too.
+
     Args:
         model: any module; called as before.
         ratio: N/K.
         blocks: which blocks are coded; ``""``, the default, is the whole model.
-        votes: number of forward passes per call; their outputs are averaged.
+        votes: number of forward passes per call. Real and complex outputs are averaged, in float32 or better, and keep
+            their dtype. Integers and booleans get the value of most votes, and in a tie that of the earliest vote among
+            them. Numbers, strings and arrays that are no tensors must be the same in all votes.
         reference: (R, *F) inputs of the same kind as the model's, R >= 1 along the batch axis.
         batch_axis: as for :class:`CodedSmoothing`. An int is also the model's own batch axis; in a mapping the model's
             is the entry ``""``.
@@ -41,10 +47,16 @@ class RandomizedCodedInference(nn.Module):
     Raises:
         CodeError: for fewer than one vote or an empty bank.
         BlockError: for unknown or already attached blocks.
-        BatchError: in a call with one sample and no bank, or with a bank of another shape.
+        BatchError: in a call with one sample and no bank, with a bank of another shape, or with outputs that can't be
+            joined over the votes.
     """
 
+    model: nn.Module
+    votes: int
+    coded: CodedSmoothing
+    generator: torch.Generator
     reference: Tensor | None
+    _axes: Axes
 
     def __init__(
         self,
@@ -59,8 +71,8 @@ class RandomizedCodedInference(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if votes < 1:
-            raise CodeError(f"votes={votes}: at least one forward is needed.")
+        if not isinstance(votes, Integral) or votes < 1:
+            raise CodeError(f"votes={votes}: give a whole number of forwards, at least one.")
         axes = axes_of(model, batch_axis if isinstance(batch_axis, int) else batch_axis.get("", 0))
         if reference is not None and not batch_along(reference, axes.takes):
             raise CodeError("reference is empty: give at least one input, or None.")
@@ -73,22 +85,32 @@ class RandomizedCodedInference(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
         self.register_buffer("reference", reference, persistent=False)
 
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode. torchattacks and others read it here to restore it later."""
+        model = self._modules.get("model")
+        return True if model is None else model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "model" in self.__dict__.get("_modules", ()):  # nn.Module sets it before there is a model
+            self.model.training = mode
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
-        """The mean of ``votes`` outputs of the model, each with its own permutations."""
+        """``votes`` outputs of the model, each with its own permutations, joined into one."""
         filled = self._filled(x, bool(args or kwargs))
-        totals: list[Tensor] = []
+        joined = _Votes()
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):
                 output = self.model(filled, *args, **kwargs)
-            tensors = [leaf for leaf in leaves_of(output)[0] if isinstance(leaf, Tensor)]
-            totals = [total + tensor for total, tensor in zip(totals, tensors, strict=True)] if totals else tensors
+            joined.add(output)
         batch, length = (tensor.shape[self._axes.takes] for tensor in (x, filled)) if filled is not x else (0, 0)
-        remaining = iter(totals)
+        remaining = iter(joined.results())
 
         def finish(_last: Tensor, axis: int) -> Tensor:
-            total = next(remaining)
-            has_fill = length != batch and batch_along(total, axis) == length
-            return (total.narrow(axis, 0, batch) if has_fill else total) / self.votes
+            result = next(remaining)
+            has_fill = length != batch and batch_along(result, axis) == length
+            return result.narrow(axis, 0, batch) if has_fill else result
 
         return map_tensors(finish, output, self._axes.gives)
 
@@ -137,3 +159,85 @@ class RandomizedCodedInference(nn.Module):
                 f"{tuple(x.movedim(axis, 0).shape[1:])}: give a bank of the same kind of input."
             )
         return torch.cat([x, bank], axis)
+
+
+class _Votes:
+    """The outputs of all votes, joined tensor by tensor."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: tuple[list[Any], Any] = ([], None)
+        self._sums: list[Tensor | list[Tensor]] = []  # of real and complex tensors; all votes of integers
+
+    def add(self, output: Any) -> None:
+        """Count one vote.
+
+        Raises:
+            BatchError: if it has another structure, shape or dtype than the first, or another number or string.
+        """
+        leaves, structure = leaves_of(output)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._count += 1
+        if self._count == 1:
+            self._first = leaves, structure
+            self._sums = [_wide(tensor) if _averages(tensor) else [tensor] for tensor in tensors]
+            return
+        if structure != self._first[1]:
+            raise BatchError("the votes gave outputs of different structure: use votes=1 for this model.")
+        for before, now in zip(self._first[0], leaves, strict=True):
+            _check_alike(before, now)
+        for place, tensor in enumerate(tensors):
+            found = self._sums[place]
+            if isinstance(found, list):
+                found.append(tensor)
+            else:
+                self._sums[place] = found + tensor
+
+    def results(self) -> list[Tensor]:
+        """One tensor for each in the model's output, of the same shape and dtype."""
+        tensors = [leaf for leaf in self._first[0] if isinstance(leaf, Tensor)]
+        return [
+            _majority(found) if isinstance(found, list) else (found / self._count).to(tensor.dtype)
+            for found, tensor in zip(self._sums, tensors, strict=True)
+        ]
+
+
+def _averages(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Sums of many votes in half precision would lose the last ones."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _majority(votes: list[Tensor]) -> Tensor:  # (*F) each -> (*F)
+    """The value of most votes; in a tie that of the earliest vote among them."""
+    if len(votes) == 1:
+        return votes[0]
+    stacked = torch.stack(votes)
+    counts = torch.stack([(stacked == vote).sum(0) for vote in votes])
+    return stacked.gather(0, counts.argmax(0, keepdim=True))[0]  # argmax gives the first of equal counts
+
+
+def _check_alike(before: Any, now: Any) -> None:
+    """Raise BatchError for leaves of two votes that can't be joined. Objects of unknown kind are not compared."""
+    if isinstance(before, Tensor) and isinstance(now, Tensor):
+        if (before.shape, before.dtype) != (now.shape, now.dtype):
+            raise BatchError(
+                f"the votes gave tensors of {before.dtype} {tuple(before.shape)} and {now.dtype} {tuple(now.shape)}: "
+                "the shape of this output depends on the permutation. Use votes=1 for this model."
+            )
+    elif not _same(before, now):
+        raise BatchError(
+            f"the votes gave {before!r} and {now!r} in the same place, which can't be averaged. Let the model give "
+            "tensors, or use votes=1."
+        )
+
+
+def _same(before: Any, now: Any) -> bool:
+    if type(before) is not type(now):
+        return False
+    if isinstance(now, float | complex | np.ndarray | np.generic):  # two NaN are the same too
+        return bool(np.array_equal(before, now, equal_nan=np.asarray(now).dtype.kind in "fc"))
+    return not isinstance(now, int | str | bytes) or bool(before == now)

@@ -80,7 +80,7 @@ def consistency_penalty(scores: Tensor, view_scores: Tensor) -> Tensor:  # (B,),
 
     Source: Zhang et al. 2020 (CR), equation 3 for the scores; Zhao et al. 2021 (bCR), algorithm 1.
     """
-    return (scores - view_scores).square().mean()
+    return (_wide(scores) - _wide(view_scores)).square().mean()
 
 
 def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
@@ -89,7 +89,7 @@ def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
     Ours: the control for coding that block. The coded penalty also shrinks the linear part of a block. This penalty
     only shrinks.
     """
-    return features.square().mean()
+    return _wide(features).square().mean()
 
 
 class LeCam(nn.Module):
@@ -121,6 +121,7 @@ class LeCam(nn.Module):
 
     def forward(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
         """Update the averages with the scores and return the penalty."""
+        real_scores, fake_scores = _wide(real_scores), _wide(fake_scores)
         with torch.no_grad():
             means = torch.stack([real_scores.mean(), fake_scores.mean()]).to(self.anchors)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -131,3 +132,8 @@ class LeCam(nn.Module):
         real, fake = self.anchors.clone()  # the next call changes them, possibly before the backward
         penalty: Tensor = (real_scores - fake).square().mean() + (fake_scores - real).square().mean()
         return penalty
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Squares and means of half-precision scores would keep only two or three digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -26,6 +26,7 @@ from cs_gan.metrics.scores import (
     MIN_SAMPLES,
     NEIGHBOURS,
     Scores,
+    check_subsets,
     density_coverage,
     feature_statistics,
     frechet_distance,
@@ -131,6 +132,7 @@ class Evaluator:
         start = time.perf_counter()
         count = self.num_samples if num_samples is None else num_samples
         _check_count("num_samples", count)
+        check_subsets(kid_subsets)
         processes = Processes(self.device)
         provenance = self._provenance(count, kid_subsets) | {"seed": seed, "processes": processes.size, "seconds": 0.0}
         described = _json_values("about", about or {})

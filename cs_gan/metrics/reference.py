@@ -20,6 +20,8 @@ from cs_gan.randomness import stream
 
 # Covariances use all images. For KID, precision and recall the features of this many images are kept.
 FEATURES_KEPT = 10_000
+# Part of the cache keys: a file of another version is not read. Since 3 the means of a reference are in float64.
+VERSIONS = {"reference": 3, "features": 2}
 
 
 class Reference:
@@ -98,7 +100,7 @@ class Reference:
         # The caller's description is trusted. Hashing some of the images catches equal descriptions of different data.
         some = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
         key = {
-            "version": 2,
+            "version": VERSIONS[what],
             "extractor": extractor.spec.name,
             "weights": extractor.weights_sha256,
             "torch_fidelity": version("torch-fidelity"),

@@ -1,8 +1,14 @@
-"""The scores as pure functions of features. The arithmetic is torch-fidelity's; the checks are ours."""
+"""The scores as pure functions of features.
+
+Fréchet and kernel distance and the Inception Score are torch-fidelity's arithmetic. Checks, precision for large or
+short numbers, and the manifolds are ours. Features may be on any device, of any real dtype, with gradients: all is
+computed on the CPU, in float32 or float64.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from cs_gan.errors import MetricError
+from cs_gan.metrics.distances import TIE, clouds, squared_distances, squared_radii
 
 Statistics = dict[str, npt.NDArray[Any]]
 
@@ -24,6 +30,9 @@ MIN_SAMPLES_PER_SPLIT = 50
 MAX_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
+# Above this largest value of the kernel, float32 leaves fewer than four digits of a distance, and far from the origin
+# none. Then the kernel is in float64, which takes twice the time.
+KERNEL_LIMIT = 1000.0
 # Precision and recall use the distance to the third neighbour and n x n distances.
 NEIGHBOURS = 3
 MIN_SAMPLES = NEIGHBOURS + 1
@@ -55,27 +64,33 @@ class Scores:
 
 
 def feature_statistics(features: Tensor) -> Statistics:  # (n, d) -> mu (d,), sigma (d, d)
-    """Mean and unbiased covariance of features (Heusel et al. 2017, arXiv:1706.08500).
+    """Mean and unbiased covariance of features in float64 (Heusel et al. 2017, arXiv:1706.08500).
 
     Raises:
-        MetricError: fewer than two samples, or a feature that isn't finite.
+        MetricError: fewer than two samples, complex features, or one that isn't finite.
     """
-    _check_features("a covariance", features, minimum=2)
-    statistics: Statistics = fid_features_to_statistics(features.cpu())
-    return statistics
+    array = _checked("a covariance", features, minimum=2).numpy()
+    sigma = np.asarray(np.cov(array, rowvar=False, dtype=np.float64))
+    # For one feature numpy's covariance is a number.
+    return {"mu": np.asarray(np.mean(array, axis=0, dtype=np.float64)), "sigma": sigma.reshape(2 * array.shape[1:])}
 
 
-def frechet_distance(first: Statistics, second: Statistics) -> float:
-    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), Heusel et al. 2017, eq. 6.
+def frechet_distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), Heusel et al. 2017, eq. 6, in float64.
+
+    Takes statistics of any real dtype, also those of other packages, such as an ``.npz`` file of pytorch-fid.
 
     Raises:
-        MetricError: statistics or a result that aren't finite.
+        MetricError: statistics that lack an array, have other shapes or aren't finite, or a result that isn't.
     """
-    for statistics in (first, second):
-        if not all(bool(np.isfinite(array).all()) for array in statistics.values()):
-            raise MetricError("the Fréchet distance can't be computed from statistics that aren't finite")
+    pair = [_moments(statistics) for statistics in (first, second)]
+    if pair[0]["mu"].shape != pair[1]["mu"].shape:
+        raise MetricError(
+            f"the Fréchet distance compares statistics of {len(pair[0]['mu'])} and of {len(pair[1]['mu'])} features: "
+            "both must come from the same layer of the same extractor"
+        )
     try:
-        distance = float(fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID])
+        distance = float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
     except np.linalg.LinAlgError as error:
         raise MetricError(f"the Fréchet distance can't be computed: {error}") from error
     return _finite("the Fréchet distance", distance)
@@ -90,8 +105,12 @@ def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:  # (n, 
     """exp(E KL(p(y|x) || p(y))), its mean and standard deviation over splits (arXiv:1606.03498, section 4).
 
     Raises:
-        MetricError: a result that isn't finite.
+        MetricError: logits of another shape, splits below 1 or above n, or a result that isn't finite.
     """
+    if logits.dim() != 2 or logits.is_complex():
+        raise MetricError(f"the Inception Score needs real logits (n, classes), got {_named(logits)}")
+    if not 1 <= splits <= len(logits):
+        raise MetricError(f"splits = {splits} of {len(logits)} samples: each split of the Inception Score needs one")
     result = isc_features_to_metric(logits.cpu(), splits=splits, shuffle=True, rng_seed=SHUFFLE_SEED)
     mean = _finite("the Inception Score", float(result[KEY_METRIC_ISC_MEAN]))
     return mean, _finite("the Inception Score's deviation", float(result[KEY_METRIC_ISC_STD]))
@@ -110,13 +129,16 @@ def kernel_distance(
     Bińkowski et al. 2018 (arXiv:1801.01401), section 4. The subsets are the same for the same counts.
 
     Raises:
-        MetricError: fewer than two samples, or a feature or result that isn't finite.
+        MetricError: fewer than two samples, features of different width, no subsets, or a feature or result that
+            isn't finite.
     """
-    for features in (generated, real):
-        _check_features("the kernel distance", features, minimum=2)
+    check_subsets(subsets)
+    generated, real = _pair("the kernel distance", generated, real, minimum=2, minimum_real=2)
+    largest = max(float(each.square().mean(1, dtype=torch.float64).max()) for each in (generated, real))  # of x.x / d
+    dtype = torch.float64 if (largest + 1) ** 3 > KERNEL_LIMIT else generated.dtype
     result = kid_features_to_metric(
-        generated.cpu(),
-        real.cpu(),
+        generated.to(dtype),
+        real.to(dtype),
         kid_subsets=subsets,
         kid_subset_size=kid_subset_size(len(generated), len(real)),
         kid_kernel="poly",
@@ -137,19 +159,17 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
     et al. 2019 (arXiv:1904.06991), eq. 1 and 2. At most the first 10,000 of each side are used.
 
     Raises:
-        MetricError: fewer than four samples, or a feature that isn't finite.
+        MetricError: fewer than four samples, features of different width, or one that isn't finite.
     """
-    for features in (generated, real):
-        _check_features("precision and recall", features, minimum=MIN_SAMPLES)
-    result = prc_features_to_metric(
-        generated[:MANIFOLD_LIMIT].cpu(),
-        real[:MANIFOLD_LIMIT].cpu(),
-        prc_neighborhood=NEIGHBOURS,
-        prc_batch_size=1000,  # 40 MB of distances at a time
-        save_cpu_ram=True,
-        verbose=False,
-    )
-    return float(result[KEY_METRIC_PRECISION]), float(result[KEY_METRIC_RECALL])
+    generated, real = _pair("precision and recall", generated, real, minimum=MIN_SAMPLES, minimum_real=MIN_SAMPLES)
+    fake, true = clouds(generated[:MANIFOLD_LIMIT], real[:MANIFOLD_LIMIT])
+    fake_radii, true_radii = (squared_radii(cloud, NEIGHBOURS) for cloud in (fake, true))
+    precise, recalled = 0, torch.zeros(len(true_radii), dtype=torch.bool)
+    for place, part in fake.parts():
+        squares = squared_distances(part, true, -TIE)  # the balls are closed: a tie is inside
+        precise += int((squares <= true_radii).any(1).sum())
+        recalled |= (squares <= fake_radii[place, None]).any(0)
+    return precise / len(fake_radii), int(recalled.sum()) / len(recalled)
 
 
 def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (m, d), (n, d)
@@ -161,26 +181,66 @@ def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
     the first 10,000 of each side are used.
 
     Raises:
-        MetricError: fewer than six real samples, no generated ones, or a feature that isn't finite.
+        MetricError: fewer than six real samples, no generated ones, features of different width, or one that isn't
+            finite.
     """
-    _check_features("density and coverage", generated, minimum=1)
-    _check_features("density and coverage", real, minimum=MIN_REAL)
-    generated, real = generated[:MANIFOLD_LIMIT].cpu(), real[:MANIFOLD_LIMIT].cpu()
-    inside = covered = 0
-    for start in range(0, len(real), 1000):  # 40 MB of distances at a time
-        some = real[start : start + 1000]
-        radii = torch.cdist(some, real).kthvalue(DENSITY_NEIGHBOURS + 1).values  # the first is the sample itself
-        within = torch.cdist(some, generated) < radii[:, None]
+    generated, real = _pair("density and coverage", generated, real, minimum=1, minimum_real=MIN_REAL)
+    fake, true = clouds(generated[:MANIFOLD_LIMIT], real[:MANIFOLD_LIMIT])
+    radii, inside, covered = squared_radii(true, DENSITY_NEIGHBOURS), 0, 0
+    for place, part in true.parts():
+        within = squared_distances(part, fake, TIE) < radii[place, None]  # a tie is outside
         inside += int(within.sum())
         covered += int(within.any(dim=1).sum())
-    return inside / (DENSITY_NEIGHBOURS * len(generated)), covered / len(real)
+    return inside / (DENSITY_NEIGHBOURS * len(fake.points)), covered / len(radii)
 
 
-def _check_features(what: str, features: Tensor, minimum: int) -> None:
-    if features.dim() != 2 or len(features) < minimum:
-        raise MetricError(f"{what} needs features (n, d) with n >= {minimum}, got {tuple(features.shape)}")
+def check_subsets(subsets: int) -> None:
+    """Raise MetricError for no subsets, before anything is computed."""
+    if subsets < 1:
+        raise MetricError(f"subsets = {subsets}: the kernel distance is a mean over subsets, at least 1")
+
+
+def _checked(what: str, features: Tensor, minimum: int) -> Tensor:  # (n, d) -> (n, d)
+    """The features on the CPU, in float32 or float64, without their graph."""
+    if features.dim() != 2 or len(features) < minimum or not features.shape[1] or features.is_complex():
+        raise MetricError(f"{what} needs real features (n, d) with n >= {minimum}, got {_named(features)}")
     if not bool(torch.isfinite(features).all()):
         raise MetricError("the extractor returned features that aren't finite; no score can be computed from them")
+    wide = torch.promote_types(features.dtype, torch.float32) if features.is_floating_point() else torch.float64
+    return features.detach().cpu().to(wide)
+
+
+def _pair(
+    what: str, generated: Tensor, real: Tensor, minimum: int, minimum_real: int
+) -> tuple[Tensor, Tensor]:  # (n, d), (m, d) -> the same in one dtype
+    first, second = _checked(what, generated, minimum), _checked(what, real, minimum_real)
+    if first.shape[1] != second.shape[1]:
+        raise MetricError(
+            f"{what} compares generated features of {_named(generated)} with real ones of {_named(real)}: both must "
+            "come from the same layer of the same extractor"
+        )
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)
+
+
+def _moments(statistics: Mapping[str, Any]) -> Statistics:
+    """mu (d,) and sigma (d, d) in float64."""
+    try:
+        found = {name: np.asarray(statistics[name]) for name in ("mu", "sigma")}
+    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+        raise MetricError(f"statistics need arrays mu (d,) and sigma (d, d): {error!r}") from error
+    mu, sigma = found["mu"], found["sigma"]
+    if any(array.dtype.kind not in "fiu" for array in found.values()) or mu.ndim != 1 or sigma.shape != 2 * mu.shape:
+        raise MetricError(
+            f"statistics need real mu (d,) and sigma (d, d), got {mu.dtype} {mu.shape} and {sigma.dtype} {sigma.shape}"
+        )
+    if not all(bool(np.isfinite(array).all()) for array in found.values()):
+        raise MetricError("the Fréchet distance can't be computed from statistics that aren't finite")
+    return {name: array.astype(np.float64) for name, array in found.items()}
+
+
+def _named(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
 def _finite(what: str, value: float) -> float:

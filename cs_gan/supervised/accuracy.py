@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cs_gan.core import RandomizedCodedInference
+from cs_gan.errors import MetricError
+from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 
 Group = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
@@ -25,11 +28,17 @@ def accuracy(
     (seed, group number), so the result doesn't depend on which process has the group. With torch.distributed, every
     process calls this with its own groups, and all return the same figures for all groups.
 
+    A network that diverged has no class for some images: those with logits of NaN or +inf count as wrong, and the
+    cross-entropy is then NaN or infinite.
+
     Args:
-        network: (K, C, H, W) -> logits (K, classes); it runs in evaluation mode, in float32.
-        groups: (number, images, labels).
+        network: (K, C, H, W) -> logits (K, classes); it runs in evaluation mode, without autocast.
+        groups: (number, images, labels); labels of any integer dtype.
         device: where to compute.
         seed: of the permutations.
+
+    Raises:
+        MetricError: for no images at all, logits of another shape, or labels that aren't among the classes.
     """
     network.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # read once, at the end
@@ -39,9 +48,10 @@ def accuracy(
         else:
             drawing = nullcontext()
         with drawing, torch.autocast(torch.device(device).type, enabled=False):
-            logits = network(images.to(device)).float()
-        targets = labels.to(device)
-        right = (logits.argmax(1) == targets).sum()
+            logits = network(images.to(device))
+        targets = _checked(logits, labels).to(device)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        right = (predicted_classes(logits) == targets).sum()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         sums[0] += right
         sums[1] += loss
@@ -49,4 +59,26 @@ def accuracy(
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
     right, loss, count = sums.tolist()
+    if not count:
+        raise MetricError("accuracy(groups=...) got no images: give at least one group.")
     return 100 * right / count, loss / count
+
+
+def _checked(logits: Any, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,) int64
+    """The labels of a group, on their own device: reading them on a GPU would wait for the network."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[:1] != labels.shape:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise MetricError(
+            f"accuracy: the network gave {given} for labels of shape {tuple(labels.shape)}. It must give logits "
+            "(K, classes), for labels (K,)."
+        )
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise MetricError(f"accuracy got labels of {labels.dtype}: give class numbers (labels.long()).")
+    labels = labels.long()
+    outside = labels[(labels < 0) | (labels >= logits.shape[1])]
+    if len(outside):
+        raise MetricError(
+            f"accuracy: label {int(outside[0])} is not a class. The network has the classes 0 to "
+            f"{logits.shape[1] - 1}: number the labels from 0, or leave out unlabelled images."
+        )
+    return labels

@@ -23,6 +23,7 @@ from cs_gan.core.roles import Arguments, Seen, roles_of, said_roles
 from cs_gan.core.selection import select_blocks
 from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BatchError, BlockError, ConfigError
+from cs_gan.supervised.labels import check_labels
 
 Mixed = tuple[Tensor, Tensor]  # what the model is called with (K, *F), targets (K, C)
 INPUT = "input"
@@ -96,7 +97,7 @@ class Mix(ABC):
         Args:
             model: the bare module.
             images: (K, *F), floating-point.
-            labels: (K,), int64.
+            labels: (K,), class numbers of any integer dtype.
             draw: the result of :meth:`draw`.
         """
 
@@ -269,6 +270,7 @@ def _mixed_with_the_one_before(x: Tensor, share: Tensor, axis: int = 0) -> Tenso
 
 
 def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
+    check_labels(labels, num_classes)
     # one_hot would read the labels on the host
     hot = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return _mixed_with_the_one_before(hot.float(), share)

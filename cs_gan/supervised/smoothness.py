@@ -1,12 +1,14 @@
 """How smooth a trained network is, in numbers: what a picture of its decision boundary shows.
 
-All are measured in evaluation mode, in the dtype of the points. They leave no gradients on parameters.
+All are measured in evaluation mode, in the dtype of the points, under any autocast. They leave no gradients on
+parameters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ def jacobian_norm(model: nn.Module, x: Tensor) -> float:  # (K, *F)
         BatchError: for integer samples, or logits that aren't (K, classes).
     """
     _check_samples("jacobian_norm", x)
-    with evaluation_mode(model), torch.enable_grad():
+    with _measuring(model, x.device), torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = _logits(model, x)
         squares = torch.zeros(len(x), dtype=logits.dtype, device=x.device)
@@ -70,7 +72,7 @@ def segment_energy(
     ends = torch.stack([torch.randperm(len(x), generator=generator)[:2] for _ in range(segments)]).to(x.device)
     shares = torch.linspace(0, 1, points, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.dim() - 1))
     total = 0.0
-    with evaluation_mode(model), torch.no_grad():
+    with _measuring(model, x.device), torch.no_grad():
         for start, end in ends.tolist():
             logits = _logits(model, torch.lerp(x[start], x[end], shares))
             bend = logits.diff(n=2, dim=0) * (points - 1) ** 2  # f'' at the inner points
@@ -86,7 +88,7 @@ def decision_field(model: nn.Module, extent: float, resolution: int) -> Array:  
     """
     axis = torch.linspace(-extent, extent, resolution)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
-    with evaluation_mode(model), torch.no_grad():
+    with _measuring(model, grid.device), torch.no_grad():
         logits = torch.cat([_logits(model, part) for part in torch.split(grid, 8192)])
     if logits.shape[1] != 2:
         raise BatchError(f"the model gave {logits.shape[1]} logits: a field in the plane needs two classes.")
@@ -123,6 +125,13 @@ def _even(line: Array, step: float) -> Array:  # (n, 2) -> (m, 2)
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     at = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
     return np.stack([np.interp(at, along, line[:, 0]), np.interp(at, along, line[:, 1])], 1)
+
+
+@contextmanager
+def _measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without autocast: differences of logits rounded to bfloat16 would be mostly rounding."""
+    with evaluation_mode(model), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ GATES = [
     "accuracy falls monotonically with eps",
     "more EOT doesn't weaken, up to a plateau",
     "batch sizes 1, 2, K and a short last batch run",
+    "every prediction is a class",
 ]
 # Accuracy per eps of an honest defence: every attack as strong as its knowledge.
 HONEST = {

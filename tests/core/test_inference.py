@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -239,3 +240,149 @@ class TestRandomizedCodedInference:
     def test_unusable_options_are_refused(self, options, error):
         with pytest.raises(error):
             RandomizedCodedInference(network(), **options)
+
+
+class TestMode:
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_the_wrapper_has_the_mode_of_its_model_at_any_time(self, mode):
+        model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).train(mode)
+        served = RandomizedCodedInference(model)
+        assert served.training is mode
+        model.train(not mode)  # the model's own switch
+        assert served.training is not mode
+        served.train(mode)  # the wrapper's: for all modules inside
+        assert all(module.training is mode for module in served.modules())
+        twin = copy.deepcopy(served.eval())
+        assert not twin.training
+        assert twin.train().model.training
+        assert not served.training
+
+    def test_a_frozen_part_keeps_its_mode(self):
+        model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).train()
+        model[1].eval()
+        served = RandomizedCodedInference(model)
+        assert (served.training, model.training, model[1].training) == (True, True, False)
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_an_attack_library_that_restores_the_mode_restores_the_right_one(self, mode):
+        model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).train(mode)
+        served = RandomizedCodedInference(model)
+        given = served.training  # torchattacks 3.5.1, attack.py, __call__ and _recover_model_mode
+        served.eval()
+        served(torch.randn(4, 3))
+        if given:
+            served.train()
+        assert all(module.training is mode for module in served.modules())
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_torchattacks_leaves_the_network_in_its_mode(self, mode):
+        torchattacks = pytest.importorskip("torchattacks")
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).train(mode)
+        served = RandomizedCodedInference(model)
+        attack = torchattacks.PGD(served, eps=0.1, alpha=0.05, steps=2)
+        attack(torch.rand(6, 3, 2, 2), torch.randint(4, (6,)))
+        assert all(module.training is mode for module in served.modules())
+
+    def test_foolbox_does_not_warn_of_a_network_in_eval_mode(self, recwarn):
+        foolbox = pytest.importorskip("foolbox")
+        served = RandomizedCodedInference(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).eval())
+        foolbox.PyTorchModel(served, bounds=(0, 1))
+        assert not [warning for warning in recwarn if "training mode" in str(warning.message)]
+
+
+class Beside(nn.Module):
+    """A network with a coded block, and further outputs that are given one by one, a set for each forward."""
+
+    def __init__(self, *outputs):
+        super().__init__()
+        self.body, self.outputs, self.calls = nn.Linear(3, 4), outputs, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.body(x), self.outputs[(self.calls - 1) % len(self.outputs)]
+
+
+def joined(*outputs, votes=None, **options):
+    """The further output after as many votes as there are sets."""
+    served = RandomizedCodedInference(Beside(*outputs), blocks=["body"], votes=votes or len(outputs), **options)
+    return served(torch.randn(4, 3))[1]
+
+
+class TestVotes:
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+    def test_integers_get_the_value_of_most_votes_and_ties_that_of_the_earliest(self, dtype):
+        votes = torch.tensor([[4, 7, 3, 1], [5, 7, 9, 2], [5, 2, 9, 3], [4, 7, 9, 4]], dtype=dtype)
+        result = joined(*votes)
+        assert result.dtype == dtype
+        assert result.tolist() == [4, 7, 9, 1]  # two against two, three against one, three against one, all differ
+
+    def test_booleans_stay_booleans(self):
+        votes = torch.tensor([[True, False, True], [False, False, True], [False, True, True]])
+        assert torch.equal(joined(*votes), torch.tensor([False, False, True]))
+
+    def test_one_vote_leaves_integers_as_they_are(self):
+        number = torch.tensor([1, 2**53 + 1])  # a division would give a float, and lose the last bit
+        assert joined(number).dtype == torch.int64
+        assert torch.equal(joined(number), number)
+
+    def test_classes_from_logits_outside_the_block_are_voted_for(self):
+        class Labelling(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4))
+
+            def forward(self, x):
+                logits = self.body(x)
+                return {"logits": logits, "label": logits.argmax(1), "sure": logits.amax(1) > 0.5}
+
+        torch.manual_seed(0)
+        model, x = Labelling(), 3 * torch.randn(60, 3)
+        single = RandomizedCodedInference(copy.deepcopy(model), 1.0, blocks=["body"], seed=3)
+        runs = [single(x) for _ in range(5)]
+        output = RandomizedCodedInference(model, 1.0, blocks=["body"], seed=3, votes=5)(x)
+        for row, label in zip(torch.stack([run["label"] for run in runs], 1).tolist(), output["label"], strict=True):
+            most = max(map(row.count, row))
+            assert label == next(each for each in row if row.count(each) == most)
+        assert torch.equal(output["sure"], torch.stack([run["sure"] for run in runs]).sum(0) > 2)
+        assert len({tuple(run["label"].tolist()) for run in runs}) > 1  # the votes do differ
+
+    def test_a_bank_is_cut_off_integers_too(self):
+        labels = torch.arange(7)
+        result = joined(labels, labels, reference=torch.randn(6, 3), votes=2)
+        assert torch.equal(result, torch.arange(4))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_is_summed_in_float32(self, dtype):
+        # In bfloat16, 256 + 1 is 256, so a sum of 512 ones stays at 256 and their mean would be 0.5.
+        ones = torch.ones(2, dtype=dtype)
+        assert torch.equal(joined(ones, votes=4096 if dtype == torch.float16 else 512), ones)
+
+    def test_complex_outputs_are_averaged(self):
+        result = joined(torch.tensor([1 + 2j]), torch.tensor([3 - 4j]))
+        assert torch.equal(result, torch.tensor([2 - 1j]))
+
+    @pytest.mark.parametrize(
+        ("outputs", "message"),
+        [
+            ((0.25, 0.5), "0.25 and 0.5"),
+            (("cat", "dog"), "'cat' and 'dog'"),
+            ((3, None), "3 and None"),
+            ((np.ones(2), np.zeros(2)), "array"),
+            ((torch.zeros(4, 1), torch.zeros(4, 5)), r"\(4, 1\) and .* \(4, 5\)"),
+            ((torch.zeros(4), torch.zeros(4).long()), "int64"),
+            ((torch.zeros(4), [torch.zeros(4)]), "structure"),
+        ],
+    )
+    def test_votes_that_can_not_be_joined_are_refused(self, outputs, message):
+        with pytest.raises(BatchError, match=message):
+            joined(*outputs)
+
+    def test_equal_numbers_words_and_unknown_objects_pass(self):
+        cache = [object(), object()]
+        for index, outputs in enumerate([(2.5, 2.5), (float("nan"),) * 2, ("cat", "cat"), (None, None), cache]):
+            assert joined(*outputs) is outputs[1], index
+
+    @pytest.mark.parametrize("votes", [0, -1, 1.5])
+    def test_votes_are_a_number_of_forwards(self, votes):
+        with pytest.raises(CodeError, match=f"votes={votes}"):
+            RandomizedCodedInference(network(), votes=votes)

@@ -18,6 +18,7 @@ from cs_gan.gan import (
     ZeroCentred,
     consistency_penalty,
     critic_step,
+    feature_norm_penalty,
     generator_step,
     r1_penalty,
     spectrally_normalised,
@@ -66,6 +67,28 @@ class TestR1:
 
 def test_consistency_is_the_mean_squared_difference():
     assert consistency_penalty(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0])).item() == (1 + 9) / 2
+
+
+PENALTIES = {
+    "consistency": consistency_penalty,
+    "feature norm": lambda first, second: feature_norm_penalty(first) + feature_norm_penalty(second),
+    "LeCam": lambda first, second: LeCam()(first, second),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_half_precision_are_squared_in_float32(name, dtype):
+    """As a critic gives them inside a user's autocast. 300 squared is infinite in float16."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (300 + torch.randn(50, generator=generator).to(dtype) for _ in range(2))
+    found = PENALTIES[name](first, second)
+    assert found.dtype == torch.float32
+    assert_same([found], [PENALTIES[name](first.float(), second.float())])
+    wide = PENALTIES[name](first.double(), second.double())
+    assert found.item() == pytest.approx(wide.item(), rel=1e-4)  # LeCam's averages are float32, 300 (1 + 6e-8)
+    if name != "LeCam":
+        assert wide.dtype == torch.float64
 
 
 class TestLeCam:

@@ -187,6 +187,8 @@ def test_wrong_inputs_are_refused(evaluator: Evaluator, real_digits: Tensor, cac
         evaluator(Replay(real_digits), num_samples=1)
     with pytest.raises(MetricError, match="replace the provenance's own seed, weights"):
         evaluator(Replay(real_digits), about={"weights": "EMA", "seed": 1})
+    with pytest.raises(MetricError, match="subsets = 0"):  # before an image is generated
+        evaluator(nn.Identity(), kid_subsets=0)
     with pytest.raises(MetricError, match="k = 901"):
         evaluator.nearest(real_digits[:2], k=901)
 

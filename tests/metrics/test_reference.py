@@ -83,6 +83,30 @@ def test_everything_that_changes_the_result_changes_the_key(  # type: ignore[no-
     assert len(_files(tmp_path)) == len(changes)
 
 
+def test_statistics_of_an_older_version_are_not_read(  # type: ignore[no-untyped-def]
+    build, real_digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 had the mean in float32. Its file stays for older installations, features of all images are reused."""
+    monkeypatch.setattr(reference, "FEATURES_KEPT", 500)
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "VERSIONS", {"reference": 2, "features": 2})
+        patch.setattr(reference, "feature_statistics", _in_float32)
+        _score(build(), real_digits)
+        build().nearest(real_digits[:2], k=1)
+    kept = {what: _files(tmp_path, what) for what in ("reference", "features")}
+    again = build()
+    _score(again, real_digits)
+    again.nearest(real_digits[:2], k=1)
+    assert again._reference._known["mu"].dtype == np.float64
+    assert kept["reference"] < _files(tmp_path)
+    assert kept["features"] == _files(tmp_path, "features")
+
+
+def _in_float32(features: Tensor) -> dict[str, object]:
+    statistics = feature_statistics(features)
+    return statistics | {"mu": statistics["mu"].astype(np.float32)}
+
+
 def test_statistics_take_all_images_and_features_a_fixed_subset(  # type: ignore[no-untyped-def]
     build, real_digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

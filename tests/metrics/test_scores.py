@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from cs_gan.errors import MetricError
 from cs_gan.metrics import scores
@@ -33,7 +37,8 @@ def test_frechet_distance_matches_scipy_sqrtm() -> None:
     a = torch.randn(400, 6, generator=rng) @ torch.randn(6, 6, generator=rng)
     b = torch.randn(300, 6, generator=rng) @ torch.randn(6, 6, generator=rng) + 1
     distance = frechet_distance(feature_statistics(a), feature_statistics(b))
-    assert distance == pytest.approx(_oracle(a, b), rel=1e-5)  # features and their mean are float32
+    # Float64 throughout. The root has half the digits in the small eigenvalues, here above 1e-3.
+    assert distance == pytest.approx(_oracle(a, b), rel=1e-9)
 
 
 def test_inception_score_at_its_bounds() -> None:
@@ -148,3 +153,142 @@ def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: py
 
 def test_kid_subsets_never_exceed_the_counts() -> None:
     assert [kid_subset_size(n, m) for n, m in ((50_000, 10_000), (200, 900), (900, 200))] == [1000, 200, 200]
+
+
+# -- precision ---------------------------------------------------------------------------------------
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_statistics_are_those_of_float64(dtype: torch.dtype, offset: float) -> None:
+    """As pytorch-fid computes them: np.mean and np.cov of float64 features."""
+    features = (torch.randn(2000, 5, generator=torch.Generator().manual_seed(0)) + offset).to(dtype)
+    statistics, exact = feature_statistics(features), features.double().numpy()
+    assert all(array.dtype == np.float64 for array in statistics.values())
+    # 2,000 sums of float64, each rounded by 1e-16 of at most 2,000 * 300
+    np.testing.assert_allclose(statistics["mu"], np.mean(exact, axis=0), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(statistics["sigma"], np.cov(exact, rowvar=False), rtol=1e-9, atol=1e-12)
+
+
+def test_statistics_of_other_packages_are_taken() -> None:
+    a, b = _clouds(60, 50, 4)
+    ours = feature_statistics(a), feature_statistics(b)
+    expected = frechet_distance(*ours)
+    assert frechet_distance(ours[0], {"mu": b.double().numpy().mean(0), "sigma": np.cov(b.numpy().T)}) == pytest.approx(
+        expected, rel=1e-12
+    )
+    # torch-fidelity's own, with a mean in float32
+    theirs = fid_features_to_statistics(b)
+    assert theirs["mu"].dtype == np.float32
+    assert frechet_distance(ours[0], theirs) == pytest.approx(expected, rel=1e-6)
+    tensors = {name: torch.from_numpy(array) for name, array in ours[1].items()}
+    assert frechet_distance(ours[0], tensors) == expected
+
+
+def test_an_npz_file_of_pytorch_fid_is_taken(tmp_path: Path) -> None:
+    a, b = (feature_statistics(each) for each in _clouds(60, 50, 4))
+    np.savez_compressed(tmp_path / "b.npz", mu=b["mu"], sigma=b["sigma"])
+    with np.load(tmp_path / "b.npz") as file:
+        assert frechet_distance(a, file) == frechet_distance(a, b)
+
+
+def test_a_single_feature_has_a_distance_too() -> None:
+    a, b = _clouds(60, 50, 1)
+    statistics = feature_statistics(a)
+    assert (statistics["mu"].shape, statistics["sigma"].shape) == ((1,), (1, 1))
+    x, y = a.double(), b.double()
+    by_hand = (x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2  # of two normal distributions on a line
+    assert frechet_distance(statistics, feature_statistics(b)) == pytest.approx(by_hand.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        ({"mu": np.zeros(3)}, "sigma"),
+        ((np.zeros(3), np.eye(3)), "mu"),
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"\(3,\).*\(4, 4\)"),
+        ({"mu": np.zeros((1, 3)), "sigma": np.eye(3)}, r"\(1, 3\)"),
+        ({"mu": np.zeros(3, complex), "sigma": np.eye(3)}, "complex128"),
+        ({"mu": np.zeros(3), "sigma": np.array([["a"] * 3] * 3)}, "U1"),
+        ({"mu": np.zeros(4), "sigma": np.eye(4)}, "3 and of 4 features"),
+    ],
+)
+def test_statistics_that_can_not_be_compared(statistics: Any, message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        frechet_distance({"mu": np.zeros(3), "sigma": np.eye(3)}, statistics)
+
+
+def _mmd(generated: torch.Tensor, real: torch.Tensor) -> float:
+    """The unbiased squared MMD of all samples, in float64."""
+    x, y = generated.double(), real.double()
+    xx, yy, xy = ((a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    n, m = len(x), len(y)
+    within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))
+    return float(within - 2 * xy.mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+@pytest.mark.parametrize("offset", [0.0, 10.0, 300.0])
+def test_the_kernel_distance_is_that_of_float64_wherever_the_features_are(dtype: torch.dtype, offset: float) -> None:
+    # As many samples as a subset has, so every subset is all of them.
+    generated, real = ((3 * each + offset).to(dtype) for each in _clouds(200, 200, 64))
+    mean, _ = kernel_distance(generated, real, subsets=2)
+    # Near the origin float32 keeps 6e-8 of kernel values up to 1,000; else float64 1e-16 of up to 1e15.
+    assert mean == pytest.approx(_mmd(generated, real), rel=1e-5, abs=1e-4 if offset == 0 else 1)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_precision_features_score_as_the_same_numbers_in_float32(dtype: torch.dtype) -> None:
+    generated, real = (each.to(dtype) for each in _clouds(220, 210, 32))
+    wide = generated.float(), real.float()
+    for score in (kernel_distance, precision_recall, density_coverage):
+        assert score(generated, real) == score(*wide)
+    assert inception_score(generated, 2) == inception_score(wide[0], 2)
+
+
+@pytest.mark.parametrize("score", [kernel_distance, precision_recall, density_coverage])
+def test_features_of_mixed_dtype_with_gradients_and_whole_numbers(score: Callable[..., tuple[float, float]]) -> None:
+    generated, real = _clouds(60, 70, 4)
+    expected = score(generated.double(), real.double())
+    assert score(generated.requires_grad_(), real.double()) == expected
+    whole = [(each * 20).round() for each in (generated.detach(), real)]
+    assert score(*(each.to(torch.int8) for each in whole)) == score(*(each.double() for each in whole))
+
+
+def test_autocast_around_scores_changes_nothing() -> None:
+    generated, real = _clouds(60, 70, 4)
+    scores_of = lambda: [score(generated, real) for score in (kernel_distance, precision_recall, density_coverage)]
+    expected = scores_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert scores_of() == expected
+
+
+@pytest.mark.parametrize("score", [kernel_distance, precision_recall, density_coverage])
+def test_features_that_can_not_be_compared(score: Callable[..., tuple[float, float]]) -> None:
+    with pytest.raises(MetricError, match=r"float32 \(9, 4\) .*float64 \(8, 5\)"):
+        score(torch.zeros(9, 4), torch.zeros(8, 5).double())
+    with pytest.raises(MetricError, match=r"complex64 \(9, 4\)"):
+        score(torch.zeros(9, 4, dtype=torch.complex64), torch.zeros(9, 4))
+    with pytest.raises(MetricError, match=r"\(9, 0\)"):
+        score(torch.zeros(9, 0), torch.zeros(9, 0))
+    with pytest.raises(MetricError, match=r"\(9, 4, 1\)"):
+        score(torch.zeros(9, 4), torch.zeros(9, 4, 1))
+
+
+@pytest.mark.parametrize("splits", [0, -1, 21])
+def test_splits_that_can_not_be_made(splits: int) -> None:
+    with pytest.raises(MetricError, match=f"splits = {splits} of 20 samples"):
+        inception_score(torch.zeros(20, 3), splits)
+
+
+@pytest.mark.parametrize("subsets", [0, -3])
+def test_no_subsets(subsets: int) -> None:
+    with pytest.raises(MetricError, match=f"subsets = {subsets}"):
+        kernel_distance(*_clouds(20, 20, 3), subsets=subsets)
+
+
+def test_logits_of_another_shape() -> None:
+    with pytest.raises(MetricError, match=r"\(20,\)"):
+        inception_score(torch.zeros(20), 2)

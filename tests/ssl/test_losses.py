@@ -85,3 +85,53 @@ def test_a_unit_that_gives_one_value_has_a_finite_gradient():
     first.requires_grad_()
     barlow_twins(first, second).backward()
     assert torch.isfinite(first.grad).all()
+
+
+LOSSES = [nt_xent, barlow_twins, lambda first, second: cross_correlation(first, second).square().sum()]
+
+
+def measured(loss, first, second):
+    """The loss and its gradients."""
+    first, second = (each.clone().requires_grad_() for each in (first, second))
+    value = loss(first, second)
+    return [value.detach(), *torch.autograd.grad(value, [first, second])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_autocast_around_a_loss_and_its_backward_changes_nothing(loss, dtype):
+    views = [each.to(dtype) for each in pair(32, 16)]
+    expected = measured(loss, *views)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = measured(loss, *views)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == dtype
+        # The same products, perhaps summed in another order: rounding of sums of 32 terms.
+        torch.testing.assert_close(ours, theirs, rtol=2e-5 if dtype is torch.float32 else 1e-12, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float64_stays(loss):
+    # A float32 anywhere inside would leave 1e-8 of the value.
+    first, second = (each.double() for each in pair())
+    tiny = 1e-6 * torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    slope = measured(loss, first, second)[1]
+    change = (loss(first + tiny, second) - loss(first - tiny, second)) / 2
+    assert change.item() == pytest.approx((slope * tiny).sum().item(), rel=1e-5)  # cancellation: 1e-16 / 1e-6 relative
+    assert nt_xent(first, second).item() == pytest.approx(nt_xent_by_loop(first, second, 0.5), rel=1e-14)
+
+
+def test_derivatives_taken_inside_autocast_are_of_all_kinds():
+    first, second = (each.double() for each in pair())
+
+    def slope(x):
+        return torch.func.grad(barlow_twins)(x, second)
+
+    expected = torch.func.jvp(slope, (first,), (second,))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.func.jvp(slope, (first,), (second,))
+        x = first.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(barlow_twins(x, second), x, create_graph=True)
+        (twice,) = torch.autograd.grad((gradient * second).sum(), x)  # the Hessian is symmetric
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(twice, expected[1], rtol=1e-10, atol=1e-12)

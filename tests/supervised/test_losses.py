@@ -81,3 +81,16 @@ class TestJacobianPenalty:
             jacobian_penalty(mlp(), torch.zeros(4, 12, dtype=torch.int64), stream(1))
         with pytest.raises(BatchError, match=r"\(4, 3, 2, 2\).*must be \(K, C\)"):
             jacobian_penalty(nn.Identity(), torch.zeros(4, 3, 2, 2), stream(1))
+
+
+@pytest.mark.parametrize("loss", [lambda x: cross_entropy(x, torch.tensor([0, 1, 2, 0])), logit_norm_penalty])
+def test_autocast_around_a_loss_and_its_backward_changes_nothing(loss):
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(4, 3, dtype=dtype, requires_grad=True)
+        expected = loss(x)
+        (gradient,) = torch.autograd.grad(expected, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(x)
+            assert torch.equal(torch.autograd.grad(found, x)[0], gradient)
+        assert torch.equal(found, expected)
+        assert found.dtype == dtype

@@ -172,3 +172,27 @@ def test_a_block_that_does_not_run_or_takes_no_batch_is_refused():
         mixed(ManifoldMixUp(1.0, ["0"]), tokens, labels, model=embedding)
     assert not embedding[0]._forward_pre_hooks
     mixed(ManifoldMixUp(1.0, ["2"]), tokens, labels, model=embedding)
+
+
+@pytest.mark.parametrize("mix", [MixUp(), CutMix(), ManifoldMixUp(blocks=["input"])])
+class TestLabels:
+    def mixed(self, mix, labels, num_classes=5):
+        images, model = torch.rand(4, 3, 8, 8), nn.Identity()
+        draw = mix.draw(model, images.shape, torch.Generator().manual_seed(0))
+        with mix.mixing(model, images, labels, num_classes, draw) as (_, targets):
+            return targets
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+    def test_of_any_integer_dtype(self, mix, dtype):
+        labels = torch.tensor([0, 4, 2, 2])
+        assert torch.equal(self.mixed(mix, labels.to(dtype)), self.mixed(mix, labels))
+
+    @pytest.mark.parametrize("label", [-100, -1, 5])
+    def test_that_are_no_class_are_refused(self, mix, label):
+        with pytest.raises(BatchError, match=f"label {label} is not a class"):
+            self.mixed(mix, torch.tensor([0, 1, label, 2]))
+
+    @pytest.mark.parametrize("labels", [torch.zeros(4), torch.zeros(4, 5).long(), torch.zeros(4, dtype=torch.bool)])
+    def test_of_another_kind_are_refused(self, mix, labels):
+        with pytest.raises(BatchError, match=r"class numbers \(K,\)"):
+            self.mixed(mix, labels)

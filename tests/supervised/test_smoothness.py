@@ -91,3 +91,19 @@ def test_impossible_segments_are_refused(options):
         segment_energy(nn.Identity(), torch.randn(4, 2), stream(0), **options)
     with pytest.raises(ConfigError, match="1 samples"):
         segment_energy(nn.Identity(), torch.randn(1, 2), stream(0))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        jacobian_norm,
+        lambda model, x: segment_energy(model, x, torch.Generator().manual_seed(0), segments=8),
+        lambda model, x: decision_field(model, 1.0, 9).sum(),
+    ],
+)
+def test_autocast_around_a_measure_changes_nothing(measure):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)), torch.randn(6, 2)
+    expected = measure(model, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert measure(model, x) == expected
