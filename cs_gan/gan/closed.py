@@ -18,8 +18,6 @@ aten = torch.ops.aten
 BY_X, BY_WEIGHT = 0, 1  # positions among the results of aten::convolution_backward
 
 
-
-
 # Private API. Where it is missing, a backward with is_grads_batched raises torch's own error.
 _batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
 
@@ -164,7 +162,7 @@ class LeakyReLU(Closed):
 
 
 class Slope(Closed):
-    """dy where x (or y, of the same sign) is positive, else slope dy: linear in dy, constant in x except at the kink."""
+    """dy where x (or y, of the same sign) is positive, else slope dy. Linear in dy, constant in x but for the kink."""
 
     @staticmethod
     def value(grad: Tensor, x: Tensor, slope: float) -> Tensor:
