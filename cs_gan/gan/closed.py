@@ -1,4 +1,8 @@
-"""Operations whose derivatives are again operations of this kind, to any order. double_backward.py uses them."""
+"""Operations whose derivatives are again operations of this kind, to any order. double_backward.py uses them.
+
+What an operation saves, torch's own saves too. So whatever may be overwritten in place after torch's operation may be
+overwritten after this one.
+"""
 
 # ruff: noqa: D102 (forward and backward are autograd.Function's own)
 
@@ -12,6 +16,34 @@ from torch.autograd import Function
 
 aten = torch.ops.aten
 BY_X, BY_WEIGHT = 0, 1  # positions among the results of aten::convolution_backward
+
+
+# Private API. Where it is missing, a backward with is_grads_batched raises torch's own error.
+_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)
+
+
+def transformed(*args: Any) -> bool:
+    """Whether vmap, torch.func or forward-mode differentiation is active, which these Functions have no rules for."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or any(isinstance(x, Tensor) and _batched(x) for x in args)
+    )
+
+
+class Closed(Function):
+    """A Function of which :meth:`value` computes the values."""
+
+    @staticmethod
+    def value(*args: Any) -> Tensor:
+        """The values, by torch's own operation."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, *args: Any) -> Tensor:
+        """The operation, differentiable to any order. Inside a backward with ``is_grads_batched`` it is torch's own."""
+        result: Tensor = cls.value(*args) if transformed(*args) else cls.apply(*args)
+        return result
 
 
 # -- convolution -----------------------------------------------------------------------------------
@@ -28,16 +60,20 @@ class Geometry(NamedTuple):
     groups: int
 
 
-class Convolution(Function):
+class Convolution(Closed):
     """y = w * x + b, transposed or not."""
+
+    @staticmethod
+    def value(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = aten.convolution(x, weight, bias, *geometry)
+        return y
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = aten.convolution(x, weight, bias, *geometry)
-        return y
+        return Convolution.value(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -45,25 +81,29 @@ class Convolution(Function):
         by_x, by_weight, by_bias, _ = ctx.needs_input_grad
         (grad,) = grads
         return (
-            ConvolutionGradient.apply(BY_X, grad, weight, x.detach(), ctx.geometry) if by_x else None,
-            ConvolutionGradient.apply(BY_WEIGHT, grad, x, weight.detach(), ctx.geometry) if by_weight else None,
+            ConvolutionGradient.of(BY_X, grad, weight, x.detach(), ctx.geometry) if by_x else None,
+            ConvolutionGradient.of(BY_WEIGHT, grad, x, weight.detach(), ctx.geometry) if by_weight else None,
             grad.sum([0, *range(2, grad.dim())]) if by_bias else None,
             None,
         )
 
 
-class ConvolutionGradient(Function):
+class ConvolutionGradient(Closed):
     """The gradient by x or by w, bilinear in dy and the other of the two. ``like`` gives the shape of the result."""
 
     @staticmethod
-    def forward(ctx: Any, by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(grad, other)
-        ctx.by, ctx.geometry = by, geometry
+    def value(by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
         x, weight = (like, other) if by == BY_X else (other, like)
         wanted = [by == BY_X, by == BY_WEIGHT, False]
         with torch.autocast(grad.device.type, enabled=False):
             found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[by]
         return found
+
+    @staticmethod
+    def forward(ctx: Any, by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(grad, other)
+        ctx.by, ctx.geometry = by, geometry
+        return ConvolutionGradient.value(by, grad, other, like, geometry)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,8 +113,8 @@ class ConvolutionGradient(Function):
         x, weight = (change, other) if ctx.by == BY_X else (other, change)
         return (
             None,
-            Convolution.apply(x, weight, None, ctx.geometry) if by_grad else None,
-            ConvolutionGradient.apply(1 - ctx.by, grad, change, other.detach(), ctx.geometry) if by_other else None,
+            Convolution.of(x, weight, None, ctx.geometry) if by_grad else None,
+            ConvolutionGradient.of(1 - ctx.by, grad, change, other.detach(), ctx.geometry) if by_other else None,
             None,
             None,
         )
@@ -83,60 +123,95 @@ class ConvolutionGradient(Function):
 # -- activations and pooling: the second derivative is 0 -------------------------------------------
 
 
-class LeakyReLU(Function):
-    """max(x, slope x) for 0 <= slope <= 1."""
+class ReLU(Closed):
+    """max(x, 0). As in torch, the backward needs the output, which the next layer usually saves too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        y: Tensor = aten.leaky_relu(x, slope) if slope else aten.relu(x)
-        ctx.save_for_backward(y)
-        ctx.slope = slope
+    def value(x: Tensor) -> Tensor:
+        y: Tensor = aten.relu(x)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return Slope.apply(grads[0], ctx.saved_tensors[0].detach(), ctx.slope), None
-
-
-class Slope(Function):
-    """dy where y is positive, else slope dy: linear in dy, and constant in y except at the kink."""
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = ReLU.value(x)
+        ctx.save_for_backward(y)
+        return y
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, y: Tensor, slope: float) -> Tensor:
-        ctx.save_for_backward(y)
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return Slope.of(grads[0], ctx.saved_tensors[0].detach(), 0.0)
+
+
+class LeakyReLU(Closed):
+    """max(x, slope x) for 0 <= slope <= 1. As in torch, the backward needs the input."""
+
+    @staticmethod
+    def value(x: Tensor, slope: float) -> Tensor:
+        y: Tensor = aten.leaky_relu(x, slope)
+        return y
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
         ctx.slope = slope
-        dx: Tensor = aten.leaky_relu_backward(grad, y, slope, True) if slope else aten.threshold_backward(grad, y, 0)
+        return LeakyReLU.value(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return Slope.of(grads[0], ctx.saved_tensors[0].detach(), ctx.slope), None
+
+
+class Slope(Closed):
+    """dy where x (or y, of the same sign) is positive, else slope dy. Linear in dy, constant in x but for the kink."""
+
+    @staticmethod
+    def value(grad: Tensor, x: Tensor, slope: float) -> Tensor:
+        dx: Tensor = aten.leaky_relu_backward(grad, x, slope, False) if slope else aten.threshold_backward(grad, x, 0)
         return dx
 
     @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return Slope.value(grad, x, slope)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return Slope.apply(grads[0], ctx.saved_tensors[0], ctx.slope), None, None
+        return Slope.of(grads[0], ctx.saved_tensors[0], ctx.slope), None, None
 
 
-class AveragePool(Function):
+class AveragePool(Closed):
     """Average pooling, linear in x."""
+
+    @staticmethod
+    def value(x: Tensor, options: tuple[Any, ...]) -> Tensor:
+        y: Tensor = aten.avg_pool2d(x, *options)
+        return y
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, options: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.options = options
-        y: Tensor = aten.avg_pool2d(x, *options)
-        return y
+        return AveragePool.value(x, options)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return AveragePoolGradient.apply(grads[0], ctx.saved_tensors[0].detach(), ctx.options), None
+        return AveragePoolGradient.of(grads[0], ctx.saved_tensors[0].detach(), ctx.options), None
 
 
-class AveragePoolGradient(Function):
+class AveragePoolGradient(Closed):
     """The transpose of average pooling. ``like`` stands for x; only its shape matters."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, like: Tensor, options: tuple[Any, ...]) -> Tensor:
-        ctx.options = options
+    def value(grad: Tensor, like: Tensor, options: tuple[Any, ...]) -> Tensor:
         dx: Tensor = aten.avg_pool2d_backward(grad, like, *options)
         return dx
 
     @staticmethod
+    def forward(ctx: Any, grad: Tensor, like: Tensor, options: tuple[Any, ...]) -> Tensor:
+        ctx.options = options
+        return AveragePoolGradient.value(grad, like, options)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return AveragePool.apply(grads[0], ctx.options), None, None
+        return AveragePool.of(grads[0], ctx.options), None, None

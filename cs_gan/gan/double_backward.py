@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cs_gan.core.recompute import checkpointed
-from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU
+from cs_gan.core.second_derivative import twice_differentiable
+from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
 
 CPU_CROSSOVER = 2**24
 """On a CPU, convolutions with fewer multiply-adds use torch's own: Python's overhead would be larger than the gain."""
@@ -31,7 +32,10 @@ CPU_CROSSOVER = 2**24
 
 @contextmanager
 def fast_double_backward() -> Iterator[None]:
-    """A context in which convolutions, ReLU, leaky ReLU and average pooling are closed under differentiation.
+    """A context for the forward pass of a network that will be differentiated twice.
+
+    Convolutions, ReLU, leaky ReLU and average pooling are closed under differentiation in it. Attention uses the kernel
+    that has a second derivative.
 
     ::
 
@@ -42,11 +46,16 @@ def fast_double_backward() -> Iterator[None]:
 
     Put only the forward pass inside. :func:`gradient_penalty` does this itself. The model is not changed: all calls
     are intercepted, inside or outside of modules. Calls without a case here run as usual in torch: inputs that need
-    no gradient, in-place activations, asymmetric padding, ``torch.func``, forward-mode differentiation,
-    non-reentrant checkpoints, and on a CPU convolutions too small to gain (:data:`CPU_CROSSOVER`).
+    no gradient, subclasses of Tensor, in-place activations, asymmetric padding, ``torch.func``, forward-mode
+    differentiation, non-reentrant checkpoints, and on a CPU convolutions too small to gain (:data:`CPU_CROSSOVER`).
+    Parameters that the slope does not depend on, such as the biases of a piecewise linear critic, get no gradient from
+    it, where torch's own gives zeros.
     """
-    with _Closing():
+    with twice_differentiable(), _Closing():
         yield
+
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 class _Closing(TorchFunctionMode):
@@ -64,14 +73,13 @@ class _Closing(TorchFunctionMode):
 def _applies(x: Any) -> bool:
     """Whether second derivatives by x may follow, of a kind that the Functions here support."""
     return (
-        isinstance(x, Tensor)
+        type(x) in _PLAIN  # a subclass may give operations another meaning
         and x.requires_grad
         and torch.is_grad_enabled()
         and x.is_floating_point()
         and x.layout is torch.strided
         and x.device.type in ("cpu", "cuda")
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
+        and not transformed(x)
         and not checkpointed()  # its recomputation, outside our context, would save other tensors
     )
 
@@ -80,17 +88,24 @@ def _applies(x: Any) -> bool:
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor | None:
-    if not _applies(x) or not isinstance(weight, Tensor) or x.dim() != weight.dim():
+    if not _applies(x) or type(weight) not in _PLAIN or not (bias is None or type(bias) in _PLAIN):
+        return None
+    if x.dim() != weight.dim() or x.dim() != 2 + len(geometry.stride) or not weight.numel() or geometry.groups < 1:
         return None  # among them a single image without a batch axis
-    kernel = weight[:, 0].numel()  # multiply-adds for each input pixel of a stride-1 convolution
-    if x.device.type == "cpu" and x[:, 0].numel() * kernel * x.shape[1] // geometry.groups < CPU_CROSSOVER:
+    kernel = weight.numel() // weight.shape[1]  # multiply-adds for each input pixel of a stride-1 convolution
+    if x.device.type == "cpu" and x.numel() * kernel // geometry.groups < CPU_CROSSOVER:
         return None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+        x, weight = _cast(x, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
     y: Tensor = Convolution.apply(x, weight, bias, geometry)
     return y
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast does, which leaves float64."""
+    return x if x.dtype == torch.float64 else x.to(dtype)
 
 
 def _convolution(dims: int) -> Callable[..., Tensor | None]:
@@ -106,11 +121,15 @@ def _convolution(dims: int) -> Callable[..., Tensor | None]:
         groups: int = 1,
     ) -> Tensor | None:
         spread = _each(dilation, dims)
-        if isinstance(padding, str):
-            around = [d * (size - 1) for d, size in zip(spread, weight.shape[2:], strict=True)]
-            if padding == "same" and any(total % 2 for total in around):
-                return None  # asymmetric
-            padding = [total // 2 for total in around] if padding == "same" else 0
+        if padding == "same":
+            around = [d * (size - 1) for d, size in zip(spread, weight.shape[2:], strict=False)]
+            if any(total % 2 for total in around) or any(step != 1 for step in _each(stride, dims)):
+                return None  # asymmetric, or refused by torch
+            padding = [total // 2 for total in around]
+        elif isinstance(padding, str):
+            if padding != "valid":
+                return None
+            padding = 0
         geometry = Geometry(_each(stride, dims), _each(padding, dims), spread, False, [0] * dims, groups)
         return _convolved(input, weight, bias, geometry)
 
@@ -137,16 +156,16 @@ def _transposed(dims: int) -> Callable[..., Tensor | None]:
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
+    values = [int(size) for size in value] if isinstance(value, Sequence) else [int(value)]  # numpy's integers too
     return values * dims if len(values) == 1 else values
 
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
-    return None if inplace or not _applies(input) else LeakyReLU.apply(input, 0.0)
+    return None if inplace or not _applies(input) else ReLU.apply(input)
 
 
 def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor | None:
-    if inplace or not 0 <= negative_slope <= 1 or not _applies(input):
+    if inplace or not isinstance(negative_slope, int | float) or not 0 <= negative_slope <= 1 or not _applies(input):
         return None
     y: Tensor = LeakyReLU.apply(input, negative_slope)
     return y

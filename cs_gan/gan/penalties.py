@@ -7,6 +7,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from cs_gan.core.compiled import require_second_derivative
+from cs_gan.gan import outputs
 from cs_gan.gan.double_backward import fast_double_backward
 
 
@@ -14,19 +15,22 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
     """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
 
     Computed in float32 (float64 stays) under any autocast, because second derivatives in half precision
-    overflow.
+    overflow. Attention uses the kernel that has second derivatives.
 
     Args:
-        critic: (B, *F) -> (B,) scores, without batch norm (the norm is per sample).
+        critic: (B, *F) -> (B,) scores, without batch norm (the norm is per sample). Scores of patches are summed.
         real, fake: (B, *F), the same shape; no gradient flows into them.
         alpha: (B,) in [0, 1], one for each sample.
 
     Raises:
         ValueError: if the shapes differ.
+        BatchError, ConfigError: for images that are no tensors, or a critic that returns anything but
+            scores.
         BlockError: if the critic has parts that torch.compile compiled ahead of time.
 
     Source: Gulrajani et al. 2017, equation 3 and algorithm 1.
     """
+    outputs.require_tensors("gradient_penalty", real=real, fake=fake, alpha=alpha)
     if real.shape != fake.shape or alpha.shape != real.shape[:1]:
         raise ValueError(
             f"gradient_penalty got real {tuple(real.shape)}, fake {tuple(fake.shape)} and alpha "
@@ -50,10 +54,12 @@ def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
         images: (B, *F); no gradient flows into them.
 
     Raises:
+        BatchError, ConfigError: as :func:`gradient_penalty`.
         BlockError: if the critic has parts that torch.compile compiled ahead of time.
 
     Source: Mescheder et al. 2018, equation 9 (R1) and its appendix (R2).
     """
+    outputs.require_tensors("r1_penalty", images=images)
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
         slopes = _input_gradient("r1_penalty", critic, images)
@@ -64,7 +70,7 @@ def _input_gradient(caller: str, critic: nn.Module, images: Tensor) -> Tensor:  
     """The gradient of each score by its image, differentiable in the critic's parameters."""
     images = images.requires_grad_() if images.is_leaf and not images.requires_grad else images
     with fast_double_backward():
-        scores = critic(images)
+        scores = outputs.scores(caller, critic(images), images, each=True)
     require_second_derivative(caller, scores, images)
     # In this thread. On a GPU, autograd's own thread numbers these nodes with its own counter. Then the order in which
     # a parameter's gradients are added, and so their last bits, would depend on the history of the process.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.update import MicroBatch, Update
+from cs_gan.gan import outputs
 from cs_gan.gan.losses import adversarial_loss
 from cs_gan.gan.penalties import gradient_penalty
 from cs_gan.gan.spectral import computed_once
@@ -36,11 +38,12 @@ def critic_step(
     coded_on: str = "real",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
+    micro_batch: MicroBatch = (1, 1),
 ) -> Losses:
     """One update of the critic: adversarial loss, penalties and coded penalty in one backward.
 
     Args:
-        critic: plain or wrapped in DistributedDataParallel.
+        critic: plain or wrapped in DistributedDataParallel; (B, C, H, W) -> (B,) scores. (B, 1) and patches work too.
         real, fake: (B, C, H, W), as the critic sees them (already augmented); ``fake`` without a graph.
         alpha: (B,) uniform in [0, 1].
         loss: a name in ``LOSSES``.
@@ -50,13 +53,21 @@ def critic_step(
         coded_on: which images the coded blocks observe: ``real``, ``fake`` or ``both``.
         autocast: a context for the forward passes; second derivatives stay in float32.
         backward: differentiates the loss (``accelerator.backward``).
+        micro_batch: (i, n) for the i-th of n micro-batches of one update; coding mixes only within a micro-batch, so K
+            is its size. Inside ``accelerator.accumulate`` leave it out (:class:`~cs_gan.core.update.Update`).
 
     Returns:
-        Detached scalars: critic_loss (with all penalties except the coded one, so plain and coded runs can be compared)
-        and wasserstein (E[D(real)] - E[D(fake)], an estimate of that distance under the Wasserstein loss). Where they
-        were computed, also unweighted: gradient_penalty, each term under its name, and critic_coded.
+        Detached scalars of this (micro-)batch: critic_loss (with all penalties except the coded one, so plain and coded
+        runs can be compared) and wasserstein (E[D(real)] - E[D(fake)], an estimate of that distance under the
+        Wasserstein loss). Where they were computed, also unweighted: gradient_penalty, each term under its name, and
+        critic_coded.
+
+    Raises:
+        BatchError: if real, fake or alpha is no tensor.
+        ConfigError: if the critic returns anything but scores, or for an unusable micro_batch.
     """
-    optimizer.zero_grad(set_to_none=True)
+    outputs.require_tensors("critic_step", real=real, fake=fake, alpha=alpha)
+    update = Update("critic_step", optimizer, micro_batch)
     images = {"real": real, "fake": fake}
     # All forwards except those for second derivatives go through the wrapper, which prepares the exchange of gradients.
     # Only the bare module accepts a float32 pass outside autocast.
@@ -70,8 +81,8 @@ def critic_step(
             penalties["gradient_penalty"] = (penalty_weight, gradient_penalty(bare, real, fake, alpha))
         for weight, penalty in penalties.values():
             total = total + weight * penalty
-        backward(total + coded.penalty() if coded else total)
-    optimizer.step()
+        update.backward(backward, total + coded.penalty() if coded else total)
+    update.finish()
     apart = scores["real"].mean() - scores["fake"].mean()
     losses = {"critic_loss": total, **{name: value for name, (_, value) in penalties.items()}, "wasserstein": apart}
     return _detached(losses, "critic_coded", coded)
@@ -92,8 +103,7 @@ def _scores(
         with ExitStack() as watching:
             for term in terms if name == "real" else ():
                 watching.enter_context(term.watching(bare))
-            scored: Tensor = critic(images[name])
-        return scored
+            return outputs.scores("critic_step", critic(images[name]), images[name])
 
     with autocast():
         with coded.observe() if coded else nullcontext():
@@ -114,6 +124,7 @@ def generator_step(
     coded: CodedSmoothing | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
+    micro_batch: MicroBatch = (1, 1),
 ) -> Losses:
     """One update of the generator; the critic is frozen, which saves a third of its backward.
 
@@ -125,13 +136,15 @@ def generator_step(
         real: (B, C, H, W), already augmented, for the relativistic loss; other losses ignore it.
         augment: applied to the fake images before the critic sees them, differentiable.
         coded: attached to blocks of the generator, or None.
-        autocast, backward: as in :func:`critic_step`.
+        autocast, backward, micro_batch: as in :func:`critic_step`.
 
     Returns:
         Detached scalars: generator_loss (without the coded penalty), and generator_coded where it was observed.
 
     Raises:
         ValueError: if a paired loss does not get as many real images as latents.
+        ConfigError: if the generator returns anything but images or the critic anything but scores, or for an unusable
+            micro_batch.
     """
     objective = adversarial_loss(loss)
     if objective.paired and (real is None or len(real) != len(latents)):
@@ -139,7 +152,7 @@ def generator_step(
             f"generator_step with the {loss} loss got {len(latents)} latents and "
             f"{'no' if real is None else len(real)} real images: this loss pairs them, so give the same number of both."
         )
-    optimizer.zero_grad(set_to_none=True)
+    update = Update("generator_step", optimizer, micro_batch)
     trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -147,13 +160,14 @@ def generator_step(
         with computed_once(critic):
             with autocast():
                 with coded.observe() if coded else nullcontext():
-                    fake = generator(latents)
-                scores = [critic(augment(fake) if augment else fake).float()]
-                if objective.paired:
-                    scores.append(critic(real).float())
+                    fake = outputs.images("generator_step", generator(latents))
+                seen = [augment(fake) if augment else fake]
+                if objective.paired and real is not None:
+                    seen.append(real)
+                scores = [outputs.scores("generator_step", critic(images), images).float() for images in seen]
             total = objective.generator(*scores)
-            backward(total + coded.penalty() if coded else total)
-        optimizer.step()
+            update.backward(backward, total + coded.penalty() if coded else total)
+        update.finish()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cs_gan.core import in_coded_pass
 from cs_gan.errors import BlockError
+from cs_gan.gan import outputs
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, r1_penalty
 
 
@@ -92,7 +93,8 @@ class Consistency(Term):
     def __call__(self, seen: Scored) -> Tensor:
         """Scores the view."""
         with seen.autocast():
-            view_scores = seen.critic(self.view(seen.images[self.on]))
+            view = self.view(seen.images[self.on])
+            view_scores = outputs.scores("critic_step", seen.critic(view), view)
         return consistency_penalty(seen.scores[self.on], view_scores.float())
 
 
@@ -115,13 +117,13 @@ class FeatureNorm(Term):
     """The mean square of a block's outputs on real images (:func:`feature_norm_penalty`).
 
     Raises:
-        BlockError: if the critic doesn't have the block, or the block doesn't run.
+        BlockError: if the critic doesn't have the block, or the block doesn't run or doesn't return a tensor.
     """
 
     weight: float
     block: str
     name: str = "feature_norm"
-    _outputs: list[Tensor] = field(default_factory=list, compare=False)
+    _outputs: list[Any] = field(default_factory=list, compare=False)
 
     @contextmanager
     def _recording(self, block: nn.Module) -> Iterator[None]:
@@ -149,6 +151,10 @@ class FeatureNorm(Term):
         """Of what was kept."""
         if not self._outputs:
             raise BlockError(f"feature norm: block {self.block!r} did not run when the real images were scored.")
-        penalty = feature_norm_penalty(self._outputs[-1].float())
+        features = self._outputs[-1]
+        if not isinstance(features, Tensor):
+            given = outputs.described(features)
+            raise BlockError(f"feature norm: block {self.block!r} gave {given}. Choose one that returns one tensor.")
+        penalty = feature_norm_penalty(features.float())
         self._outputs.clear()
         return penalty

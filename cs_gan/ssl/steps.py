@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import CodedSmoothing
-from cs_gan.errors import BatchError
+from cs_gan.core.update import MicroBatch, Update
+from cs_gan.errors import BatchError, ConfigError
 
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
@@ -25,6 +26,7 @@ def ssl_step(
     coded: CodedSmoothing | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
+    micro_batch: MicroBatch = (1, 1),
 ) -> Losses:
     """One update by one backward of loss + coded penalty.
 
@@ -38,6 +40,9 @@ def ssl_step(
         coded: attached to blocks of the network, or None; its ``weight`` applies.
         autocast: a context for the forward pass.
         backward: differentiates the loss (``accelerator.backward``).
+        micro_batch: (i, n) for the i-th of n micro-batches of one update. Negatives and coded samples come only from
+            the same micro-batch. Inside ``accelerator.accumulate`` leave it out
+            (:class:`~cs_gan.core.update.Update`).
 
     Returns:
         Detached scalars: loss (without the coded penalty, so plain and coded runs can be compared), and coded (the
@@ -45,18 +50,25 @@ def ssl_step(
 
     Raises:
         BatchError: for an odd number of views, or fewer than two images.
+        ConfigError: if the network returns anything but embeddings, or for an unusable micro_batch.
     """
     if len(views) % 2 or len(views) < 4:
         raise BatchError(
             f"ssl_step(views={tuple(views.shape)}): give two views of at least two images, torch.cat([first, second])."
         )
-    optimizer.zero_grad(set_to_none=True)
+    update = Update("ssl_step", optimizer, micro_batch)
     with autocast(), coded.observe() if coded else nullcontext():
         embeddings = network(views)
+    if not isinstance(embeddings, Tensor) or embeddings.shape[:1] != views.shape[:1]:
+        given = f"{tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        raise ConfigError(
+            f"the network gave {given} for {len(views)} views: ssl_step needs embeddings ({len(views)}, D). "
+            "Give a module that returns only the embeddings."
+        )
     first, second = embeddings.float().chunk(2)
     losses = {"loss": loss(first, second)}
-    backward(losses["loss"] + coded.penalty() if coded else losses["loss"])
-    optimizer.step()
+    update.backward(backward, losses["loss"] + coded.penalty() if coded else losses["loss"])
+    update.finish()
     if coded and coded.penalties:
         losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
     return {name: value.detach() for name, value in losses.items()}

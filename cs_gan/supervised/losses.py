@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cs_gan.core.block_state import Parameters, unchanged
 from cs_gan.core.compiled import require_second_derivative
+from cs_gan.core.second_derivative import twice_differentiable
 from cs_gan.errors import BatchError
 
 
@@ -57,7 +57,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
         )
     with (
         torch.autocast(images.device.type, enabled=False),
-        sdpa_kernel(SDPBackend.MATH),
+        twice_differentiable(),
         unchanged("of jacobian_penalty", model, Parameters(compared=True)),
     ):
         x = _wide(images.detach()).requires_grad_()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.update import MicroBatch, Update
 from cs_gan.errors import BatchError, ConfigError
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
 from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
@@ -78,6 +79,7 @@ def classifier_step(
     against: str = "outputs",
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
+    micro_batch: MicroBatch = (1, 1),
 ) -> Losses:
     """One update by one backward of (1 - mu) (task + penalties) + mu coded penalty.
 
@@ -95,6 +97,8 @@ def classifier_step(
             be the only block of ``coded``.
         autocast: context for the training forward; losses and the Jacobian's pass stay in float32.
         backward: differentiates the loss (``accelerator.backward``).
+        micro_batch: (i, n) for the i-th of n micro-batches of one update; K is its size. Inside
+            ``accelerator.accumulate`` leave it out (:class:`~cs_gan.core.update.Update`).
 
     Returns:
         Detached scalars: loss (only cross-entropy, with mixed and smoothed targets), and the unweighted penalties that
@@ -107,7 +111,7 @@ def classifier_step(
     _check_against(against, coded, model)
     _check_strengths(label_smoothing, logit_norm, jacobian)
     labels = _checked_labels(images, labels, None if isinstance(generator, StepDraw) else num_classes)
-    optimizer.zero_grad(set_to_none=True)
+    update = Update("classifier_step", optimizer, micro_batch)
     # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     drawn = generator
@@ -126,8 +130,8 @@ def classifier_step(
     if jacobian:
         assert drawn.projections is not None
         losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
-    backward(_combined(losses, {"logit_norm": logit_norm, "jacobian": jacobian}, coded, mu))
-    optimizer.step()
+    update.backward(backward, _combined(losses, {"logit_norm": logit_norm, "jacobian": jacobian}, coded, mu))
+    update.finish()
     if coded and coded.penalties:
         losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
     return {name: value.detach() for name, value in losses.items()}

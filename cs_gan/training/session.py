@@ -24,6 +24,7 @@ from torch import nn
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
 from cs_gan.training.capture import Capture, CudaGraphs
+from cs_gan.training.environment import refuse_what_changes_a_run
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.run_folder import RunFolder
@@ -180,6 +181,7 @@ class Session:
 
 def _accelerator(trackers: list[str], tracking: Path) -> Accelerator:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
+    refuse_what_changes_a_run(os.environ, launched)
     accelerator = Accelerator(
         # Without a GPU, Accelerate makes each process a separate run, unless the CPU is requested.
         cpu=launched > 1 and not torch.cuda.is_available(),
