@@ -53,7 +53,7 @@ class ClassifierTask(OneNetworkTask):
         """
         code = self.begin(step, self.config.training.batch_size)
         inputs, mixed = self._inputs(step)
-        return self.update((code and code.N, *mixed), inputs, code and code.placed(self.session.device))
+        return self.update((code and code.N, self.measured, *mixed), inputs, code and code.placed(self.session.device))
 
     def _inputs(self, step: int) -> tuple[dict[str, Tensor], tuple[bool, str | None]]:
         """The tensors for :meth:`one_step`; whether the batch is mixed, and at which block."""
@@ -113,6 +113,7 @@ class ClassifierTask(OneNetworkTask):
             logit_norm=method.logit_norm,
             jacobian=method.jacobian,
             coded=self.coded,
+            measure_share=self.measured,
             mu=method.coded.mu if self.coded else 0.0,
             against=method.coded.against,
             autocast=session.autocast,

@@ -68,6 +68,9 @@ class GanTask(ImageTask):
         parts.terms(config, self.bare_critic, self.lecam, torch.zeros(2))  # raises errors now
         self.coded_generator = parts.coded(config, self.bare_generator, "generator")
         self.coded_critic = parts.coded(config, self.bare_critic, "critic")
+        for part, coded in (("generator", self.coded_generator), ("critic", self.coded_critic)):
+            if coded and coded.held:
+                self.modules[f"{part}_share"] = coded.held
         scored = config.metrics.extractor != "none"
         self.evaluator = data.evaluator(data.reference(self.store), session.device) if scored else None
         self.critic_gap, self.gap_line = parts.critic_gap(config, data, self.store, session.device)
@@ -90,10 +93,12 @@ class GanTask(ImageTask):
         codes = []
         for coded, batch in ((self.coded_generator, self.generator_batch), (self.coded_critic, training.batch_size)):
             if coded:
-                coded.set_step(step, training.horizon)
+                coded.set_step(step, training.horizon, hold_end=True)
                 codes.append(coded.code(batch) if coded.due else None)
         held = [code.placed(session.device) for code in codes if code]
-        return self.update(tuple(code and code.N for code in codes), self._inputs(step), held)
+        self.measured = (self.measures(step, self.coded_generator), self.measures(step, self.coded_critic))
+        variant = (*(code and code.N for code in codes), *self.measured)
+        return self.update(variant, self._inputs(step), held)
 
     def _inputs(self, step: int) -> dict[str, Tensor]:
         """The tensors that :meth:`one_step` takes."""
@@ -152,6 +157,7 @@ class GanTask(ImageTask):
                 terms=parts.terms(config, self.bare_critic, self.lecam, keys[i, 5:7]),
                 coded=self.coded_critic,
                 coded_on=config.coded.critic.observe,
+                measure_share=self.measured[1] and i == config.training.n_critic - 1,
                 **shared,
             )
         losses |= generator_step(
@@ -162,6 +168,7 @@ class GanTask(ImageTask):
             real=real,
             augment=partial(diff_augment, key=keys[-1, 4], policy=policy) if policy else None,
             coded=self.coded_generator,
+            measure_share=self.measured[0],
             **shared,
         )
         self.ema.update_parameters(self.bare_generator)
@@ -218,9 +225,11 @@ class GanTask(ImageTask):
         return self.ema.module
 
     def extras(self) -> dict[str, float]:
-        """The current N/K."""
-        coded = self.coded_critic or self.coded_generator
-        return {"ratio": coded.ratio} if coded else {}
+        """The current N/K, and weights that follow the gradient."""
+        coded = {"generator": self.coded_generator, "critic": self.coded_critic}
+        found = {f"{part}_weight": each.weight for part, each in coded.items() if each and each.held}
+        one = self.coded_critic or self.coded_generator
+        return found | ({"ratio": one.ratio} if one else {})
 
     def describe(self) -> list[str]:
         """Data, networks, coded blocks."""
@@ -235,8 +244,10 @@ class GanTask(ImageTask):
         )
         for part, coded in (("generator", self.coded_generator), ("critic", self.coded_critic)):
             if coded:
-                weight = getattr(self.config.coded, part).weight
-                lines.append(f"{part} coded at {', '.join(coded.blocks)}, weight {weight}")
+                choice = getattr(self.config.coded, part)
+                held = f"held at {choice.share:.3g} of the gradient"
+                how = held if choice.share else f"weight {choice.weight}"
+                lines.append(f"{part} coded at {', '.join(coded.blocks)}, {how}")
         lines += [self.gap_line] if self.gap_line else []
         return lines + self.notes(self.config.coded, self.coded_critic or self.coded_generator)
 

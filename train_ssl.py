@@ -57,7 +57,9 @@ class SslTask(OneNetworkTask):
         code, seed, rank = self.begin(step, 2 * self.config.training.batch_size), self.config.seed, self.session.rank
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
         given = {"images": self.batches[step]} if self.images is None else {"rows": self.rows(step)}
-        return self.update(code and code.N, {"keys": keys, **given}, code and code.placed(self.session.device))
+        return self.update(
+            (code and code.N, self.measured), {"keys": keys, **given}, code and code.placed(self.session.device)
+        )
 
     def one_step(self, keys: Tensor, images: Tensor | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
         """One step.
@@ -76,6 +78,7 @@ class SslTask(OneNetworkTask):
             self.views(images, keys).to(memory_format=torch.channels_last),
             self.loss,
             coded=self.coded,
+            measure_share=self.measured,
             autocast=self.session.autocast,
             backward=self.session.accelerator.backward,
         )

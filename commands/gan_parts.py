@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from commands.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from commands.gan_data import GanData
-from cs_gan import CodedSmoothing
+from cs_gan import CodedSmoothing, HeldShare
 from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
 from cs_gan.gan import (
@@ -131,4 +131,6 @@ def coded(config: GanConfig, network: nn.Module, part: str) -> CodedSmoothing | 
     choice, training = getattr(config.coded, part), config.training
     batch = (part == "generator" and training.generator_batch_size) or training.batch_size
     seed = derive_seed(config.seed, part)
-    return config.coded.attach(network, choice.active_blocks, training, seed, batch, choice.schedule)
+    device = next(network.parameters()).device
+    weight = HeldShare(choice.share, start=choice.weight or 1e-3).to(device) if choice.share else choice.schedule
+    return config.coded.attach(network, choice.active_blocks, training, seed, batch, weight)

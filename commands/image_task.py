@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing
+from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING
 from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.training import CapturedStep, Task, as_plain, read_lines, save_snapshot
@@ -67,6 +68,27 @@ class ImageTask(Task):
     def batch(self, draw: int) -> Tensor:  # -> (B, C, H, W) in [-1, 1], on the CPU
         """The ``draw``-th batch of this process, if the images are in main memory."""
         return self.store.batch(self.rows(draw), augmentation=(self.config.seed, draw), **self.augment_options)
+
+    def measures(self, step: int, coded: CodedSmoothing | None) -> bool:
+        """Whether a step measures the coded penalty's share of the gradient.
+
+        The last coded step before each line of the log does, and every ``share_every``-th one if a share is held.
+        """
+        if coded is None or not coded.due:
+            return False
+        every, lines = coded.every, self.config.training.log_every
+        held = coded.held is not None and step // every % self.config.coded.share_every == 0
+        return held or step % lines + every >= lines
+
+    def remarks(self, values: Mapping[str, float]) -> list[str]:
+        """What the first line of the log shows of the strength of coding."""
+        found = []
+        for name, share in values.items():
+            if name.endswith("_share") and share < PLAIN_TRAINING:
+                found.append(f"note: {name} is {share:.2g}: below 0.1 % of the gradient this is plain training.")
+            elif name.endswith("_share") and share > OVERWHELMING:
+                found.append(f"note: {name} is {share:.2g}: the coded penalty outweighs the loss it is added to.")
+        return found
 
     @property
     @abstractmethod

@@ -95,10 +95,10 @@ class OneNetworkTask(ImageTask):
         torch.manual_seed(derive_seed(seed, "step", step, self.session.rank))  # for networks with dropout
         factor = warmed_up(step / training.horizon, training.warmup, 1 / training.horizon, training.decay)
         set_learning_rate(self.optimizers["network"], training.learning_rate * factor)
-        if self.coded is None:
-            return None
-        self.coded.set_step(step, training.horizon)
-        return self.coded.code(K) if self.coded.due else None
+        if self.coded is not None:
+            self.coded.set_step(step, training.horizon, hold_end=True)
+        self.measured = self.measures(step, self.coded)
+        return self.coded.code(K) if self.coded is not None and self.coded.due else None
 
     # -- between steps -----------------------------------------------------------------------------
 

@@ -104,15 +104,16 @@ class Schedules:
         self.step: tuple[int, int] | None = None
         self._factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
-    def set_step(self, step: int, total: int) -> None:
+    def set_step(self, step: int, total: int, hold_end: bool = False) -> None:
         """Set the current step and the total number of steps.
 
         Raises:
-            CodeError: for a negative step, a total below 1 or a step beyond the total.
+            CodeError: for a negative step, a total below 1, or a step beyond the total without ``hold_end``.
         """
-        if not (_is_number(step) and _is_number(total)) or total < 1 or not 0 <= step <= total:
+        if not (_is_number(step) and _is_number(total)) or total < 1 or step < 0 or (step > total and not hold_end):
             raise CodeError(
-                f"set_step({step!r}, {total!r}): step counts from 0 to the total number of steps, and total from 1."
+                f"set_step({step!r}, {total!r}): step counts from 0 to the total number of steps, and total from 1. "
+                "If schedules should stay at their end beyond it, say hold_end=True."
             )
         self.step = (step, total)
         for factor in self._factors.values():

@@ -40,6 +40,12 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
     return torch.stack(squares).sqrt()
 
 
+def share_of(norms: Tensor) -> Tensor:  # (2,) -> ()
+    """The first norm over the second; finite unless a norm isn't."""
+    info = torch.finfo(norms.dtype)
+    return (norms[0] / norms[1].clamp_min(info.tiny)).clamp(max=info.max)
+
+
 class HeldShare(nn.Module):
     """A weight that holds the penalty at a share of the gradient.
 
@@ -116,7 +122,7 @@ class HeldShare(nn.Module):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)
             norms /= torch.distributed.get_world_size()
-        self.measured.copy_(norms[0] / norms[1])
+        self.measured.copy_(share_of(norms))
         usable = (norms > 0).all() & norms.isfinite().all()
         first = self.count == 0
         change = (self.share * norms[1] / norms[0]).log() * torch.where(first, 1.0, 1 - self.decay)

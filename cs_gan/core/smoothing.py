@@ -24,7 +24,7 @@ from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
 from cs_gan.core.schedule import Schedule, Schedules
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
-from cs_gan.core.share import HeldShare
+from cs_gan.core.share import HeldShare, gradient_norms, share_of
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
 
@@ -143,9 +143,15 @@ class CodedSmoothing:
 
     # -- schedules ---------------------------------------------------------------------------------
 
-    def set_step(self, step: int, total: int) -> None:
-        """Set the step, once per step. Schedules and ``every`` depend only on it."""
-        self._schedules.set_step(step, total)
+    def set_step(self, step: int, total: int, *, hold_end: bool = False) -> None:
+        """Set the step, once per step. Schedules and ``every`` depend only on it.
+
+        Args:
+            step: from 0.
+            total: the number of steps over which schedules run.
+            hold_end: steps beyond ``total`` are allowed, and schedules stay at their end.
+        """
+        self._schedules.set_step(step, total, hold_end)
         self._drawn = 0
 
     @property
@@ -157,6 +163,11 @@ class CodedSmoothing:
     def weight(self) -> float:
         """The penalty's weight now, without the factor ``every``."""
         return self._schedules.weight
+
+    @property
+    def held(self) -> HeldShare | None:
+        """The weight, if it holds a share of the gradient."""
+        return self._weight if isinstance(self._weight, HeldShare) else None
 
     @property
     def due(self) -> bool:
@@ -233,6 +244,20 @@ class CodedSmoothing:
             parameters = (p for block in self.blocks.values() for p in block.parameters())
             return torch.zeros((), device=next(parameters, torch.zeros(())).device)
         raise nothing_ran(self._model, self.blocks, "observe()")
+
+    def share(self, penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # ()
+        """The penalty's share of the gradient: its norm over that of the loss, on the parameters that both touch.
+
+        It needs two more backwards; call it every some steps, before the backward of the step. If the weight is a
+        :class:`HeldShare`, this adjusts it. With ``every`` above 1 it is the share on average over steps.
+
+        Args:
+            penalty: what is added to the loss: :meth:`penalty`, times mu where the objective has one.
+            loss: the rest of the objective.
+            parameters: those that are trained.
+        """
+        norms = gradient_norms(penalty, loss, parameters) / torch.tensor([float(self.every), 1.0], device=loss.device)
+        return self.held.adjust(norms) if self.held else share_of(norms)
 
     def detach(self) -> None:
         """Release the blocks, so that they can be coded again. The model is exactly as it was."""

@@ -39,6 +39,7 @@ def critic_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
+    measure_share: bool = False,
 ) -> Losses:
     """One update of the critic: adversarial loss, penalties and coded penalty in one backward.
 
@@ -55,12 +56,13 @@ def critic_step(
         backward: differentiates the loss (``accelerator.backward``).
         micro_batch: (i, n) for the i-th of n micro-batches of one update; coding mixes only within a micro-batch, so K
             is its size. Inside ``accelerator.accumulate`` leave it out (:class:`~cs_gan.core.update.Update`).
+        measure_share: also measure the coded penalty's share of the gradient (:meth:`CodedSmoothing.share`).
 
     Returns:
         Detached scalars of this (micro-)batch: critic_loss (with all penalties except the coded one, so plain and coded
         runs can be compared) and wasserstein (E[D(real)] - E[D(fake)], an estimate of that distance under the
         Wasserstein loss). Where they were computed, also unweighted: gradient_penalty, each term under its name, and
-        critic_coded.
+        critic_coded; and critic_share.
 
     Raises:
         BatchError: if real, fake or alpha is no tensor.
@@ -81,11 +83,12 @@ def critic_step(
             penalties["gradient_penalty"] = (penalty_weight, gradient_penalty(bare, real, fake, alpha))
         for weight, penalty in penalties.values():
             total = total + weight * penalty
-        update.backward(backward, total + coded.penalty() if coded else total)
+        objective, measured = _coded(total, coded, "critic", bare, measure_share)
+        update.backward(backward, objective)
     update.finish()
     apart = scores["real"].mean() - scores["fake"].mean()
     losses = {"critic_loss": total, **{name: value for name, (_, value) in penalties.items()}, "wasserstein": apart}
-    return _detached(losses, "critic_coded", coded)
+    return _detached(losses | measured)
 
 
 def _scores(
@@ -125,6 +128,7 @@ def generator_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
+    measure_share: bool = False,
 ) -> Losses:
     """One update of the generator; the critic is frozen, which saves a third of its backward.
 
@@ -136,10 +140,11 @@ def generator_step(
         real: (B, C, H, W), already augmented, for the relativistic loss; other losses ignore it.
         augment: applied to the fake images before the critic sees them, differentiable.
         coded: attached to blocks of the generator, or None.
-        autocast, backward, micro_batch: as in :func:`critic_step`.
+        autocast, backward, micro_batch, measure_share: as in :func:`critic_step`.
 
     Returns:
-        Detached scalars: generator_loss (without the coded penalty), and generator_coded where it was observed.
+        Detached scalars: generator_loss (without the coded penalty), generator_coded where it was observed, and
+        generator_share where it was measured.
 
     Raises:
         ValueError: if a paired loss does not get as many real images as latents.
@@ -166,15 +171,29 @@ def generator_step(
                     seen.append(real)
                 scores = [outputs.scores("generator_step", critic(images), images).float() for images in seen]
             total = objective.generator(*scores)
-            update.backward(backward, total + coded.penalty() if coded else total)
+            weighted, measured = _coded(total, coded, "generator", generator, measure_share)
+            update.backward(backward, weighted)
         update.finish()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    return _detached({"generator_loss": total}, "generator_coded", coded)
+    return _detached({"generator_loss": total} | measured)
 
 
-def _detached(losses: Losses, name: str, coded: CodedSmoothing | None) -> Losses:
-    if coded and coded.penalties:
-        losses[name] = torch.stack(list(coded.penalties.values())).sum()
+def _coded(
+    total: Tensor, coded: CodedSmoothing | None, part: str, network: nn.Module, measure_share: bool
+) -> tuple[Tensor, Losses]:
+    """The objective with the coded penalty, and what was measured of it, by name."""
+    if coded is None:
+        return total, {}
+    penalty = coded.penalty()
+    if not coded.penalties:  # a step that `every` skips
+        return total + penalty, {}
+    measured = {f"{part}_coded": coded.unweighted}
+    if measure_share:
+        measured[f"{part}_share"] = coded.share(penalty, total, network.parameters())
+    return total + penalty, measured
+
+
+def _detached(losses: Losses) -> Losses:
     return {key: value.detach() for key, value in losses.items()}

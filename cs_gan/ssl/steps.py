@@ -27,6 +27,7 @@ def ssl_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
+    measure_share: bool = False,
 ) -> Losses:
     """One update by one backward of loss + coded penalty.
 
@@ -43,10 +44,11 @@ def ssl_step(
         micro_batch: (i, n) for the i-th of n micro-batches of one update. Negatives and coded samples come only from
             the same micro-batch. Inside ``accelerator.accumulate`` leave it out
             (:class:`~cs_gan.core.update.Update`).
+        measure_share: also measure the coded penalty's share of the gradient (:meth:`CodedSmoothing.share`).
 
     Returns:
-        Detached scalars: loss (without the coded penalty, so plain and coded runs can be compared), and coded (the
-        unweighted penalty) if it was observed.
+        Detached scalars: loss (without the coded penalty, so plain and coded runs can be compared), coded (the
+        unweighted penalty) if it was observed, and coded_share if it was measured.
 
     Raises:
         BatchError: for an odd number of views, or fewer than two images.
@@ -67,8 +69,14 @@ def ssl_step(
         )
     first, second = embeddings.float().chunk(2)
     losses = {"loss": loss(first, second)}
-    update.backward(backward, losses["loss"] + coded.penalty() if coded else losses["loss"])
+    objective = losses["loss"]
+    if coded:
+        penalty = coded.penalty()
+        if coded.penalties:
+            losses["coded"] = coded.unweighted
+        if measure_share and coded.penalties:
+            losses["coded_share"] = coded.share(penalty, objective, network.parameters())
+        objective = objective + penalty
+    update.backward(backward, objective)
     update.finish()
-    if coded and coded.penalties:
-        losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
     return {name: value.detach() for name, value in losses.items()}

@@ -80,6 +80,7 @@ def classifier_step(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
+    measure_share: bool = False,
 ) -> Losses:
     """One update by one backward of (1 - mu) (task + penalties) + mu coded penalty.
 
@@ -99,10 +100,11 @@ def classifier_step(
         backward: differentiates the loss (``accelerator.backward``).
         micro_batch: (i, n) for the i-th of n micro-batches of one update; K is its size. Inside
             ``accelerator.accumulate`` leave it out (:class:`~cs_gan.core.update.Update`).
+        measure_share: also measure the share of mu coded penalty in the gradient (:meth:`CodedSmoothing.share`).
 
     Returns:
         Detached scalars: loss (only cross-entropy, with mixed and smoothed targets), and the unweighted penalties that
-        were measured: logit_norm, jacobian, coded.
+        were measured: logit_norm, jacobian, coded; and coded_share.
 
     Raises:
         ConfigError, BatchError, BlockError: for an option, a batch or a block that can't be used.
@@ -130,10 +132,16 @@ def classifier_step(
     if jacobian:
         assert drawn.projections is not None
         losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
-    update.backward(backward, _combined(losses, {"logit_norm": logit_norm, "jacobian": jacobian}, coded, mu))
-    update.finish()
+    objective = _summed(losses, {"logit_norm": logit_norm, "jacobian": jacobian})
     if coded and coded.penalties:
-        losses["coded"] = torch.stack(list(coded.penalties.values())).sum()
+        losses["coded"] = coded.unweighted
+    if coded and mu:
+        objective, penalty = (1 - mu) * objective, mu * coded.penalty()
+        if measure_share and coded.penalties:
+            losses["coded_share"] = coded.share(penalty, objective, model.parameters())
+        objective = objective + penalty
+    update.backward(backward, objective)
+    update.finish()
     return {name: value.detach() for name, value in losses.items()}
 
 
@@ -165,12 +173,12 @@ def _observed(
         yield pair
 
 
-def _combined(losses: Losses, weights: dict[str, float], coded: CodedSmoothing | None, mu: float) -> Tensor:  # ()
+def _summed(losses: Losses, weights: dict[str, float]) -> Tensor:  # ()
     total = losses["loss"]
     for name, weight in weights.items():
         if name in losses:
             total = total + weight * losses[name]
-    return (1 - mu) * total + mu * coded.penalty() if coded and mu else total
+    return total
 
 
 def _check_options(

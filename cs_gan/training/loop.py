@@ -128,6 +128,10 @@ def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now
     if logging:
         means = state.losses.take()
         speed = progress.show(means)
+        if not state.remarked:
+            state.remarked = True
+            for remark in task.remarks(means):
+                progress.say(remark)
         means |= task.extras()
         if session.is_main:
             append_line(session.folder.log, {"step": state.step, **means, "images_per_second": round(speed, 1)})

@@ -24,11 +24,13 @@ class State:
         step: number of steps done.
         losses: the losses since the last line of log.jsonl.
         metrics: every evaluation so far.
+        remarked: whether a line of the log was written since the start of the process.
     """
 
     step: int = 0
     losses: Losses = field(default_factory=Losses)
     metrics: list[Row] = field(default_factory=list)
+    remarked: bool = False
 
     @property
     def best(self) -> Row | None:
@@ -101,6 +103,10 @@ class Task(ABC):
     def extras(self) -> dict[str, float]:
         """More values for the log, such as the current value of a schedule."""
         return {}
+
+    def remarks(self, values: Mapping[str, float]) -> list[str]:
+        """Lines about the values of the first line of the log that is written after a start."""
+        return []
 
     def scoring_seconds(self, evaluations: int) -> float:
         """Estimated time of this many evaluations and the full one at the end, without the real images.

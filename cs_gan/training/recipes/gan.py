@@ -133,19 +133,24 @@ class CodedBlocksConfig:
             is the whole network.
         weight: weight of the penalty.
         weight_end: change the weight linearly to this value over training; null keeps it.
+        share: hold the penalty at this share of the gradient (0.1 is 10 %); ``weight`` is then only where it starts.
+            null keeps the weight.
     """
 
     blocks: list[str] | str = field(default_factory=list)
     weight: float = at_least(0, 0.1)
     weight_end: float | None = at_least(0, None)
+    share: float | None = above_0(None)
 
     def __post_init__(self) -> None:
         self.blocks = names_of(self.blocks)
+        once = self.share is None or self.weight_end is None
+        require(once, "coded: share", self.share, "null where weight_end is set: both would change the weight")
 
     @property
     def active_blocks(self) -> list[str] | str:
         """The blocks; none without a weight."""
-        return self.blocks if self.weight or self.weight_end else []
+        return self.blocks if self.weight or self.weight_end or self.share else []
 
     @property
     def schedule(self) -> Schedule:
@@ -158,7 +163,7 @@ class CodedCriticConfig(CodedBlocksConfig):
     """Coded blocks of the critic.
 
     Args:
-        blocks, weight, weight_end: as for the generator.
+        blocks, weight, weight_end, share: as for the generator.
         observe: the images on which blocks are coded: real, fake or both.
     """
 
@@ -171,8 +176,10 @@ class CodedConfig(CodeConfig):
 
     Args:
         generator, critic: blocks and weight of each.
+        share_every: number of coded steps between two measurements of a share that is held.
     """
 
+    share_every: int = at_least(1, 10)
     generator: CodedBlocksConfig = field(default_factory=CodedBlocksConfig)
     critic: CodedCriticConfig = field(default_factory=CodedCriticConfig)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from cs_gan.core import CodedSmoothing, Linear
+from cs_gan.core import CodedSmoothing, HeldShare, Linear
 from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
 from cs_gan.training.recipes.keys import above_0, at_least, check, checked, names_of, require
@@ -122,6 +122,8 @@ class CodeConfig:
         every: code only every m-th step, with m times the weight.
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
+        discrepancy: squared (the mean squared error), scale_free (divided by the outputs' variance), or shrink_proof
+            (with the gradient of the variance; shrinking does not lower it).
         stop_gradient: none, or AN EXPERIMENT: the side of the discrepancy without gradient, outputs or decoded. The
             outputs of a network may grow without limit if they are only a target.
     """
@@ -137,7 +139,12 @@ class CodeConfig:
     smoothing: float = 1e-4
     batch_norm: str = "keep"
     share_dropout: bool = False
+    discrepancy: Literal["squared", "scale_free", "shrink_proof"] = "squared"
     stop_gradient: Literal["none", "outputs", "decoded"] = "none"
+
+    def __post_init__(self) -> None:
+        free = self.stop_gradient == "none" or self.discrepancy == "squared"
+        require(free, "coded.discrepancy", self.discrepancy, "squared where coded.stop_gradient is not none")
 
     def attach(
         self,
@@ -146,7 +153,7 @@ class CodeConfig:
         training: LoopConfig,
         seed: int,
         batch_size: int,
-        weight: Schedule = 1.0,
+        weight: Schedule | HeldShare = 1.0,
     ) -> CodedSmoothing | None:
         """Attach coded-smoothing to blocks of a network, with the recipe's code. None without blocks.
 
@@ -155,7 +162,7 @@ class CodeConfig:
             training: the length of its schedules.
             seed: seed of random nodes.
             batch_size: number of samples that are coded together, K.
-            weight: the penalty's weight, a number or a schedule.
+            weight: the penalty's weight: a number, a schedule or a share of the gradient to hold.
 
         Raises:
             BlockError: if the network has no such block, or a block can't be coded.
@@ -165,7 +172,9 @@ class CodeConfig:
             return None
         ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
         names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
-        given = {name: getattr(self, name) for name in names} | {"discrepancy": STOP_GRADIENT[self.stop_gradient]}
+        held = self.stop_gradient != "none"
+        given = {name: getattr(self, name) for name in names}
+        given["discrepancy"] = STOP_GRADIENT[self.stop_gradient] if held else self.discrepancy
         smoothing = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **given)
         for step in (0, training.horizon):
             smoothing.set_step(step, training.horizon)
