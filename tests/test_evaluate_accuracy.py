@@ -112,14 +112,23 @@ def test_fgsm_is_that_of_the_sign_of_the_gradient(folders, tmp_path):
     assert scores["accuracy, FGSM 0.1 (%)"] == pytest.approx(100 * right)
 
 
+def test_a_run_whose_cross_entropy_is_nan_goes_on_to_its_end(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("commands.accuracy.accuracy", lambda *_args, **_options: (10.0, math.nan))
+    recipe = TINY | {"data.root": folders / "images", "output_dir": tmp_path}
+    assert train_classifier.main([f"--{key}={value}" for key, value in recipe.items()]) == 0
+    assert math.isnan(read_lines(tmp_path / "metrics.jsonl")[-1]["scores"]["cross-entropy"])
+    best = read_snapshot(tmp_path / "best.safetensors").scores
+    assert best["accuracy (%)"] == 10
+    assert "cross-entropy" not in best
+    assert (tmp_path / "scores.json").exists()
+
+
 def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
     snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
     network = build_classifier(**snapshot.model)
     network.load_state_dict({name: 1e30 * tensor for name, tensor in snapshot.tensors.items()})  # finite weights
     about = {"kind": snapshot.kind, "model": snapshot.model, "config": snapshot.config}
-    scores = {"accuracy (%)": 0.0, "cross-entropy": math.nan}
-    save_snapshot(tmp_path / "snapshot.safetensors", network, step=3, scores=scores, **about)
-    assert math.isnan(read_snapshot(tmp_path / "snapshot.safetensors").scores["cross-entropy"])
+    save_snapshot(tmp_path / "snapshot.safetensors", network, step=3, **about)
     with pytest.warns(UserWarning, match=r"FGSM 0.1: group 0 counts as wrong: the gradient of"):
         code = run(tmp_path / "snapshot.safetensors", "--metrics.fgsm=[0.1]", "--json", tmp_path / "found.json")
     assert code == 0

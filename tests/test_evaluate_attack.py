@@ -96,7 +96,7 @@ def test_attack_writes_rows_gates_verdict_and_provenance(folder, tmp_path, capsy
     assert {row["n"] for row in rows if row["threat"] == "neighbours clean and fixed"} == {2}
     assert any(row["attack"] == "fgsm" for row in rows)
     assert max(row["eps_pixels"] for row in rows) == 0.5
-    assert len(result["gates"]) == 7
+    assert len(result["gates"]) == 8
     assert result["claim"] == all(gate["passed"] for gate in result["gates"])
     assert next(gate["passed"] for gate in result["gates"] if gate["name"].startswith("batch sizes"))
     assert [row["network"] for row in result["networks"]] == ["plain network", "without RCI", "RCI"]

@@ -6,6 +6,7 @@ It trains a :class:`~cs_gan.training.task.Task`, which defines a step, and how t
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,9 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
     session = task.session
     if session.is_main:
         if state.best is row:  # before the line in metrics.jsonl, from which a resume concludes that all this is done
-            task.save_snapshot(session.folder.best, state.step, row["scores"])
+            # Not a cross-entropy of NaN, from a network that diverged: it must not cost the snapshot.
+            finite = {name: value for name, value in row["scores"].items() if math.isfinite(value)}
+            task.save_snapshot(session.folder.best, state.step, finite)
         append_line(session.folder.metrics, row)
         _draw(task)
     session.track({name: float(value) for name, value in row["scores"].items()}, state.step)

@@ -65,9 +65,7 @@ def save_snapshot(
     about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores}
     try:
         _require_finite(tensors)
-        # A score may be NaN: the cross-entropy of a network that diverged. This must not cost the snapshot.
-        words = {key: json.dumps(value, allow_nan=key == "scores") for key, value in about.items()}
-        content = save(tensors, metadata=words)
+        content = save(tensors, metadata={key: json.dumps(value, allow_nan=False) for key, value in about.items()})
         with replacing(path) as file:
             file.write(content)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
