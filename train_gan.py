@@ -245,8 +245,7 @@ class GanTask(ImageTask):
         for part, coded in (("generator", self.coded_generator), ("critic", self.coded_critic)):
             if coded:
                 choice = getattr(self.config.coded, part)
-                held = f"held at {choice.share:.3g} of the gradient"
-                how = held if choice.share else f"weight {choice.weight}"
+                how = f"weight {choice.weight}" if choice.share is None else f"held at {choice.share} of the gradient"
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, {how}")
         lines += [self.gap_line] if self.gap_line else []
         return lines + self.notes(self.config.coded, self.coded_critic or self.coded_generator)

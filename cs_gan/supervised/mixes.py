@@ -90,7 +90,14 @@ class Mix(ABC):
 
     @abstractmethod
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        draw: MixDraw,
+        *,
+        checked: bool = False,
     ) -> AbstractContextManager[Mixed]:
         """A context for the training forward. Gives (images to call the model with, soft targets).
 
@@ -99,6 +106,7 @@ class Mix(ABC):
             images: (K, *F), floating-point.
             labels: (K,), class numbers of any integer dtype.
             draw: the result of :meth:`draw`.
+            checked: labels are known to be classes, so they aren't read.
         """
 
     def _share(self) -> float:
@@ -119,12 +127,19 @@ class MixUp(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        draw: MixDraw,
+        *,
+        checked: bool = False,
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of any shape."""
         _check_images(self, images)
         share = draw.share.to(images.device)
-        yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share)
+        yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share, checked)
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,14 @@ class CutMix(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        draw: MixDraw,
+        *,
+        checked: bool = False,
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of (K, C, H, W)."""
         _check_images(self, images)
@@ -159,7 +181,10 @@ class CutMix(Mix):
         row = torch.arange(images.shape[2], device=images.device)[:, None]
         column = torch.arange(images.shape[3], device=images.device)
         inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
-        yield torch.where(inside, images.roll(1, 0), images), _soft(labels, num_classes, draw.share.to(images.device))
+        yield (
+            torch.where(inside, images.roll(1, 0), images),
+            _soft(labels, num_classes, draw.share.to(images.device), checked),
+        )
 
 
 @dataclass(frozen=True)
@@ -213,11 +238,18 @@ class ManifoldMixUp(Mix):
 
     @contextmanager
     def mixing(
-        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        draw: MixDraw,
+        *,
+        checked: bool = False,
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; the hook exists only in the context."""
         share, name, choices = draw.share.to(images.device), draw.block or "", self._choices(model)
-        targets = _soft(labels, num_classes, share)
+        targets = _soft(labels, num_classes, share, checked)
         if choices[name] is model:
             _check_images(self, images)
             yield _mixed_with_the_one_before(images, share), targets
@@ -269,8 +301,9 @@ def _mixed_with_the_one_before(x: Tensor, share: Tensor, axis: int = 0) -> Tenso
     return share * x + (1 - share) * x.roll(1, axis)
 
 
-def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
-    check_labels(labels, num_classes)
+def _soft(labels: Tensor, num_classes: int, share: Tensor, checked: bool) -> Tensor:  # (K,), () -> (K, C) float32
+    if not checked:
+        check_labels(labels, num_classes)
     # one_hot would read the labels on the host
     hot = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return _mixed_with_the_one_before(hot.float(), share)

@@ -151,7 +151,7 @@ def _mixed(
     """A context that mixes inputs and targets, if they are mixed."""
     if mix is None or drawn.mix is None:
         return nullcontext((images, labels))
-    return mix.mixing(model, images, labels, num_classes, drawn.mix)
+    return mix.mixing(model, images, labels, num_classes, drawn.mix, checked=True)  # in _checked_labels
 
 
 @contextmanager
