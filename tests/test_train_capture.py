@@ -45,6 +45,22 @@ def test_steps_that_observe_and_steps_that_do_not_are_two_graphs(tmp_path, recor
     assert states_equal(last(tmp_path / "captured"), last(tmp_path / "plain"))
 
 
+def test_a_held_share_is_measured_in_a_graph_of_its_own(tmp_path, recorder, monkeypatch):
+    held = [
+        "--training.steps=14",
+        "--training.checkpoint_every=7",
+        "--coded.critic.blocks=blocks.1",
+        "--coded.ratio_end=1",
+    ]
+    held += ["--coded.critic.share=0.1", "--coded.share_every=3", "--training.log_every=7"]
+    assert run(tmp_path / "captured", *held) == 0
+    assert recorder.captures == 2
+    plain(monkeypatch)
+    assert run(tmp_path / "plain", *held) == 0
+    assert states_equal(last(tmp_path / "captured"), last(tmp_path / "plain"))
+    assert losses(tmp_path / "captured") == losses(tmp_path / "plain")
+
+
 def test_images_on_the_device_and_batches_from_the_host_are_the_same_run(tmp_path, recorder, monkeypatch):
     assert run(tmp_path / "device", *SCHEDULES) == 0
     monkeypatch.setattr(ImageStore, "fits", lambda self, device: False)

@@ -35,7 +35,7 @@ from cs_gan.training import (
     write_lines,
 )
 from tests.reliability.runs import Started
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, losses, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -191,6 +191,47 @@ def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
     assert states_equal(*(list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")))
 
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+HELD = ["--coded.critic.share=0.1", "--coded.generator.share=0.02", "--coded.share_every=2"]
+
+
+def test_a_held_share_is_logged_and_resumed_to_the_bit(tmp_path, capsys):
+    more = [*CODED, *HELD, "--training.log_every=3", "--training.steps=12", "--training.checkpoint_every=5"]
+    assert run(tmp_path / "whole", *more) == 0
+    assert "critic coded at blocks.1, held at 0.1 of the gradient" in capsys.readouterr().out
+    assert run(tmp_path / "parts", *more, "--training.max_minutes=0.0001") == 0
+    while len(read_lines(tmp_path / "parts" / "log.jsonl")) < 4:
+        assert run(tmp_path / "parts", *more) == 0
+    assert states_equal(last(tmp_path / "whole"), last(tmp_path / "parts"))
+    rows = losses(tmp_path / "whole")
+    assert rows == losses(tmp_path / "parts")
+    for part in ("critic", "generator"):
+        assert all(row[f"{part}_share"] > 0 for row in rows)
+        weights = [row[f"{part}_weight"] for row in rows]
+        assert len(set(weights)) == len(weights)  # it follows
+
+
+def test_the_share_is_measured_in_the_last_coded_step_before_a_line_of_the_log(tmp_path, monkeypatch):
+    measured = []
+    one_step = train_gan.GanTask.one_step
+    monkeypatch.setattr(
+        train_gan.GanTask,
+        "one_step",
+        lambda task, **inputs: (measured.append(task.measured), one_step(task, **inputs))[1],
+    )
+    assert run(tmp_path / "run", *CODED, "--training.steps=8", "--training.log_every=4", "--coded.every=3") == 0
+    # coded are steps 0, 3, 6, and lines follow steps 3 and 7
+    assert measured == [(step in (3, 6),) * 2 for step in range(8)]
+    assert all("critic_share" in row for row in losses(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"), [("1e-9", "below 0.1 % of the gradient this is plain training"), ("1e9", "outweighs")]
+)
+def test_the_first_line_of_the_log_says_a_strength_that_means_nothing(tmp_path, capsys, weight, said):
+    assert run(tmp_path / "run", "--coded.critic.blocks=blocks.1", f"--coded.critic.weight={weight}") == 0
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_log_lines_that_span_a_resume_average_all_their_steps(tmp_path):
@@ -477,7 +518,7 @@ def test_two_processes_train_and_only_the_first_writes(tmp_path):
     folder = tmp_path / "run"
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=50", "--training.evaluate_every=2"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2.yaml"]
-    command = [*launch, "train_gan.py", *arguments(folder, *CODED, *scored)]
+    command = [*launch, "train_gan.py", *arguments(folder, *CODED, *HELD, *scored)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 x cpu" in done.stderr + done.stdout

@@ -79,6 +79,30 @@ class TestCriticStep:
         assert_same(critic.parameters(), plain.parameters())
         assert losses == without
 
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_measuring_the_share_changes_nothing_else_and_gives_that_of_the_gradients(self, every):
+        critic, batch = TinyCritic().double(), [x.double() for x in batches(8)]
+        twin = copy.deepcopy(critic)
+        parts = []
+        for penalty_weight in (0.0, 3.0):  # of the coded penalty; its gradient is the difference
+            lone, coded = copy.deepcopy(critic), None
+            if penalty_weight:
+                coded = CodedSmoothing(lone, ["body"], RATIO, weight=penalty_weight)
+            critic_step(lone, adam(lone), *batch, coded=coded)
+            parts.append(dict(zip(dict(lone.named_parameters()), gradients(lone), strict=True)))
+        both = [(parts[1][name] - parts[0][name], parts[0][name]) for name in parts[0] if name.startswith("body")]
+        over, under = (sum(each.square().sum() for each in side).sqrt() for side in zip(*both, strict=True))
+        found = {}
+        for network, measure in ((critic, True), (twin, False)):
+            coded = CodedSmoothing(network, ["body"], RATIO, weight=3.0, every=every)
+            coded.set_step(0, 10)
+            found[measure] = critic_step(network, adam(network), *batch, coded=coded, measure_share=measure)
+        assert_same(critic.parameters(), twin.parameters())
+        share = found[True].pop("critic_share")
+        assert found[True] == found[False]
+        # on average over steps; summed in float32
+        torch.testing.assert_close(share.double(), over / under, rtol=1e-5, atol=0)
+
     def test_forgets_the_gradients_of_the_step_before(self):
         critic, batch = TinyCritic(), batches(8)
         fresh = copy.deepcopy(critic)

@@ -125,6 +125,21 @@ class TestCoded:
         torch.testing.assert_close(losses["loss"], task, **EXACT)
         torch.testing.assert_close(losses["coded"], penalty, **EXACT)
 
+    def test_measures_the_share_of_mu_penalty_in_the_gradient_and_changes_nothing_else(self):
+        model, (images, labels), mu = mlp(), batch(8), 0.3
+        task = (1 - mu) * (F.cross_entropy(model(images), labels) + 0.1 * model(images).square().mean())
+        sides = [mu * naive_coded_penalty(model, images, RATIO), task]
+        slopes = [torch.autograd.grad(side, list(model.parameters())) for side in sides]
+        over, under = (sum(slope.square().sum() for slope in each).sqrt() for each in slopes)
+        twin, found = copy.deepcopy(model), {}
+        for network, measure in ((model, True), (twin, False)):
+            coded = CodedSmoothing(network, [""], RATIO)
+            found[measure] = step(network, images, labels, logit_norm=0.1, coded=coded, mu=mu, measure_share=measure)
+        assert_same(model.parameters(), twin.parameters())
+        share = found[True].pop("coded_share")
+        assert found[True] == found[False]
+        torch.testing.assert_close(share.double(), over / under, rtol=1e-5, atol=0)  # summed in float32
+
     def test_lazily_the_task_weighs_the_same_and_the_penalty_every_times(self):
         model, (images, labels) = mlp(), batch(8)
         for at, factor in [(4, 2), (5, 0)]:
