@@ -339,6 +339,14 @@ def test_fp16_from_the_launcher_is_refused_at_once(tmp_path, capsys, monkeypatch
     assert "bf16" in refused(capsys, tmp_path / "run")
 
 
+def test_accumulation_from_the_environment_is_refused_at_once(tmp_path, capsys, monkeypatch):
+    """Accelerate would divide every loss by 4."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    error = refused(capsys, tmp_path / "run")
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4" in error
+    assert "training.batch_size" in error
+
+
 def test_too_small_a_ratio_is_refused_before_the_first_step(tmp_path, capsys):
     assert "N must be at least 2" in refused(capsys, tmp_path / "run", *CODED, "--coded.ratio_start=0.1")
 
