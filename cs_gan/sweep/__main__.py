@@ -23,6 +23,7 @@ from cs_gan.sweep.node import Request
 from cs_gan.sweep.outcome import read_outcome
 from cs_gan.sweep.plan import Run, plan
 from cs_gan.sweep.results import judged
+from cs_gan.sweep.rows import adopt_rows
 from cs_gan.sweep.spec import Sweep, read_sweep
 from cs_gan.sweep.stop import Stop
 from cs_gan.sweep.summary import summarise
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             _list(sweep, runs)
             return 0
+        if options.rows:
+            print(
+                f"{adopt_rows(runs, options.rows.read_text())} finished runs taken from {options.rows}", file=sys.stderr
+            )
         if options.summarise:
             summarise(sweep, runs, folder)
             print(folder / "table.md")
@@ -70,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, help="then stop: runs save, and the same command continues them")
     parser.add_argument("--output", type=Path, help="default: samples/sweeps/<name of the file>")
+    parser.add_argument(
+        "--rows", type=Path, help="rows.csv of this sweep from elsewhere, such as docs/results/: its runs count as done"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs with their commands, run nothing")
     parser.add_argument(
         "--summarise", action="store_true", help="write table and plots of the results so far, run nothing"

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ def read_outcome(run: Run) -> Outcome:
     record = _read(run.folder / RECORD)
     if record and record.get("asked") != run.asked:
         return Outcome("not run", f"made with other settings ({_differences(record.get('asked') or {}, run.asked)})")
+    if "row" in record:
+        return Outcome(**record["row"])
     step, steps = _steps_done(run.folder), _steps(run.folder)
     if not record:
         return Outcome("not run", step=step, steps=steps)
@@ -87,6 +89,12 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
 def record_loss(run: Run, reason: str) -> None:
     """Record the end of a run that couldn't record it itself, for example because its node is gone."""
     _write(run, None, reason, 0.0)
+
+
+def adopt(run: Run, outcome: Outcome) -> None:
+    """Take over a run that was done elsewhere, of which only its row is left."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_text(run.folder / RECORD, json.dumps({"asked": run.asked, "row": asdict(outcome)}, indent=2))
 
 
 def last_words(path: Path, start: int = 0) -> str:

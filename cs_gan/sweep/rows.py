@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cs_gan.errors import ConfigError
-from cs_gan.sweep.outcome import BEST, Outcome
+from cs_gan.sweep.outcome import BEST, Outcome, adopt
 from cs_gan.sweep.plan import Run
 from cs_gan.sweep.results import Results, collected
 from cs_gan.sweep.spec import Sweep
@@ -48,6 +48,15 @@ def read_rows(sweep: Sweep, runs: Sequence[Run], text: str) -> Results:
         odd = sorted(set(rows) ^ set(asked))
         raise ConfigError(f"{sweep.path} and its rows differ in {len(odd)} runs, such as {odd[0]}.")
     return collected(sweep, runs, [_outcome(rows[name]) for name in asked])
+
+
+def adopt_rows(runs: Sequence[Run], text: str) -> int:
+    """Count the finished runs of such rows as done, where this sweep has not begun them. Returns how many there are."""
+    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in csv.DictReader(io.StringIO(text))}
+    found = [run for run in runs if rows.get(run.name, {}).get("status") == "done" and not run.folder.exists()]
+    for run in found:
+        adopt(run, _outcome(rows[run.name]))
+    return len(found)
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

@@ -1,5 +1,8 @@
 """Tables made from raw rows are those made from run folders, and the committed pages are made of the committed rows."""
 
+import csv
+import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,3 +51,23 @@ def test_committed_pages_are_made_of_the_committed_rows(rows, monkeypatch):
 
 def test_there_are_committed_rows():
     assert ROWS
+
+
+def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
+    cases = {"plain": {"mu": 1}, "other": {"mu": 2}}
+    assert bench.sweep(cases=cases, baseline="plain", better="lower") == 0
+    rows, table = (bench.folder / "rows.csv").read_text(), (bench.folder / "table.csv").read_text()
+    kept = bench.folder.parent / "kept.csv"
+    lost = rows.splitlines()[1].split(",")[0]
+    kept.write_text("\n".join(line for line in rows.splitlines() if not line.startswith(lost)))
+    shutil.rmtree(bench.folder)
+    assert bench.sweep("--rows", str(kept), cases=cases, baseline="plain", better="lower") == 0
+    count = len(rows.splitlines()) - 2
+    assert f"{count} finished runs taken from" in capsys.readouterr().err
+    begun = [path.name for path in (bench.folder / "runs").iterdir() if (path / "scores.json").exists()]
+    assert begun == [lost]
+    assert without_seconds((bench.folder / "table.csv").read_text()) == without_seconds(table)
+
+
+def without_seconds(table):
+    return [[cell for name, cell in row.items() if "seconds" not in name] for row in csv.DictReader(io.StringIO(table))]
