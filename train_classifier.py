@@ -151,6 +151,8 @@ class ClassifierTask(OneNetworkTask):
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             coded = self.config.method.coded
             lines.append(f"coded at {blocks} against {coded.against}, mu {coded.mu}")
+        size = self.config.training.batch_size
+        lines += self.useless_blocks(self.coded, lambda: self.bare(self.some_images(size)))
         return lines + self.notes(self.config.method.coded, self.coded)
 
 

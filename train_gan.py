@@ -247,6 +247,10 @@ class GanTask(ImageTask):
                 choice = getattr(self.config.coded, part)
                 how = f"weight {choice.weight}" if choice.share is None else f"held at {choice.share} of the gradient"
                 lines.append(f"{part} coded at {', '.join(coded.blocks)}, {how}")
+        size, latent_dim = self.config.training.batch_size, self.bare_generator.latent_dim
+        latents = torch.randn(self.generator_batch, latent_dim, generator=stream(self.config.seed, "grid"))
+        lines += self.useless_blocks(self.coded_generator, lambda: self.bare_generator(latents.to(self.session.device)))
+        lines += self.useless_blocks(self.coded_critic, lambda: self.bare_critic(self.some_images(size)))
         lines += [self.gap_line] if self.gap_line else []
         return lines + self.notes(self.config.coded, self.coded_critic or self.coded_generator)
 

@@ -112,6 +112,8 @@ class SslTask(OneNetworkTask):
         if self.coded:
             blocks = ", ".join(name or "the whole network" for name in self.coded.blocks)
             lines.append(f"coded at {blocks}, weight {self.config.coded.weight}")
+        size = 2 * self.config.training.batch_size
+        lines += self.useless_blocks(self.coded, lambda: self.bare(self.some_images(size)))
         return lines + self.notes(self.config.coded, self.coded)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing
-from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING
+from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING, USELESS
 from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.training import CapturedStep, Task, as_plain, read_lines, save_snapshot
@@ -79,6 +80,18 @@ class ImageTask(Task):
         every, lines = coded.every, self.config.training.log_every
         held = coded.held is not None and step // every % self.config.coded.share_every == 0
         return held or step % lines + every >= lines
+
+    def useless_blocks(self, coded: CodedSmoothing | None, call: Callable[[], Any]) -> list[str]:
+        """Lines about coded blocks that coding only shrinks or can't change, found on one batch."""
+        if coded is None:
+            return []
+        found = coded.diagnose(call).findings
+        return [f"note: block {each.block!r}: {each.message}" for each in found if each.signature in USELESS]
+
+    def some_images(self, count: int) -> Tensor:  # -> (count, C, H, W) on the device
+        """The first images of the store, as the network sees them."""
+        rows = torch.arange(count) % len(self.store)
+        return self.store.batch(rows).to(self.session.device, memory_format=torch.channels_last)
 
     def remarks(self, values: Mapping[str, float]) -> list[str]:
         """What the first line of the log shows of the strength of coding."""

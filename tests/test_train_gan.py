@@ -234,6 +234,17 @@ def test_the_first_line_of_the_log_says_a_strength_that_means_nothing(tmp_path, 
     assert capsys.readouterr().out.count(said) == 1
 
 
+def test_a_block_that_coding_only_shrinks_is_named_at_the_start_and_changes_no_bit(tmp_path, capsys, monkeypatch):
+    affine = ["--coded.critic.blocks=blocks.1.0", "--coded.generator.blocks=blocks.0"]
+    assert run(tmp_path / "run", *affine) == 0
+    said = capsys.readouterr().out
+    assert said.count("note: block 'blocks.1.0': the block is affine on this batch") == 1
+    assert "note: block 'blocks.0'" not in said
+    monkeypatch.setattr(train_gan.GanTask, "useless_blocks", lambda *_: [])
+    assert run(tmp_path / "unsaid", *affine) == 0
+    assert states_equal(last(tmp_path / "run"), last(tmp_path / "unsaid"))
+
+
 def test_log_lines_that_span_a_resume_average_all_their_steps(tmp_path):
     more = ["--training.log_every=3", "--training.steps=6", "--training.keep_checkpoints=9"]
     assert run(tmp_path / "run", *more) == 0

@@ -12,6 +12,7 @@ from cs_gan.core.diagnosis.strength import SHARES, Strength
 OVER_SMOOTHING, SMALL_BATCH = "over-smoothing", "small batch"
 COLLAPSE, NOT_FINITE = "collapse to ERM", "not finite"
 NO_EFFECT, ONLY_SHRINKS = "no effect", "only shrinks"
+USELESS = (NO_EFFECT, ONLY_SHRINKS)
 
 # Thresholds of the warnings. The numbers come from one setting: digits with 300 labels, cnn_small, batches of 64, 60
 # epochs of SGD (cosine schedule from 0.05, momentum 0.9), the whole network coded, one seed, training mode. They were
