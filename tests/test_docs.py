@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from cs_gan.training import save_snapshot
@@ -66,7 +67,16 @@ def run_blocks(page: str, folder: Path) -> dict[str, object]:
     return names
 
 
+@pytest.fixture
+def _accelerate_as_before():
+    """Its states are shared by all accelerators in a process, and a page's loop may end within an accumulation."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
 @pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.usefixtures("_accelerate_as_before")
 def test_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(page, tmp_path)

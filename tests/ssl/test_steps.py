@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cs_gan import CodedSmoothing, SplineCode
-from cs_gan.errors import BatchError
+from cs_gan.errors import BatchError, ConfigError
 from cs_gan.ssl import barlow_twins, nt_xent, ssl_step
 
 
@@ -37,3 +37,13 @@ def test_views_that_are_no_pairs_are_refused(count):
     model = network()
     with pytest.raises(BatchError, match="two views of at least two images"):
         ssl_step(model, torch.optim.SGD(model.parameters(), 0.1), torch.randn(count, 6), nt_xent)
+
+
+@pytest.mark.parametrize(
+    ("change", "given"), [(lambda y: (y, y), "a tuple"), (lambda y: {"z": y}, "a dict"), (lambda y: y[:4], r"\(4, 4\)")]
+)
+def test_a_network_that_returns_no_embeddings_is_refused(change, given):
+    model = network()
+    model.register_forward_hook(lambda _module, _args, y: change(y))
+    with pytest.raises(ConfigError, match=rf"gave {given} for 10 views.*embeddings \(10, D\)"):
+        ssl_step(model, torch.optim.SGD(model.parameters(), 0.1), torch.randn(10, 6), nt_xent)

@@ -5,7 +5,7 @@ from torch import nn
 from cs_gan import CodedSmoothing
 from cs_gan.errors import BatchError, BlockError, ConfigError
 from cs_gan.randomness import stream
-from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp, classifier_step
+from cs_gan.supervised import CutMix, ManifoldMixUp, MixUp, classifier_step, draw_step
 from tests.gan.networks import assert_same
 from tests.supervised.networks import CLASSES, batch, mlp, sgd, step
 
@@ -23,6 +23,16 @@ from tests.supervised.networks import CLASSES, batch, mlp, sgd, step
 def test_labels_that_can_not_be_used(labels, message):
     with pytest.raises(BatchError, match=message):
         step(mlp(), batch(4)[0], torch.tensor(labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.float64])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_labels_of_another_type_are_refused_by_name(dtype, drawn):
+    """Also with a draw, where labels aren't read."""
+    model, (images, labels) = mlp(), batch(4)
+    generator = draw_step(stream(0), model, images.shape, CLASSES) if drawn else stream(0)
+    with pytest.raises(BatchError, match=rf"classifier_step got labels of {dtype}: .*labels\.long\(\)"):
+        classifier_step(model, sgd(model), images, labels.to(dtype), generator=generator, num_classes=CLASSES)
 
 
 def test_an_empty_batch():
