@@ -91,7 +91,7 @@ class ImageTask(Task):
     def some_images(self, count: int) -> Tensor:  # -> (count, C, H, W) on the device
         """The first images of the store, as the network sees them."""
         rows = torch.arange(count) % len(self.store)
-        return self.store.batch(rows).to(self.session.device, memory_format=torch.channels_last)
+        return self.store.batch(rows).to(self.session.device)
 
     def remarks(self, values: Mapping[str, float]) -> list[str]:
         """What the first line of the log shows of the strength of coding."""

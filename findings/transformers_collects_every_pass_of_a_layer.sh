@@ -46,7 +46,7 @@ with probing(gpt2.h[1]):
     probed = gpt2(ids, use_cache=False, output_hidden_states=True).hidden_states
 shapes = [[len(entry) for entry in states] for states in (plain, probed)]
 print(f"transformers {transformers.__version__}: samples in each entry of hidden_states {shapes[0]}, probed {shapes[1]}")
-assert shapes == [[4, 4, 4, 4], [4, 4, 2, 4, 4]]
+assert shapes == [[4, 4, 4, 4], [4, 4, 4, 2, 4]]
 
 sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 experts = {"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}

@@ -155,7 +155,7 @@ def test_recipes_are_there():
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_runs_a_step_dry_at_toy_size(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    toy = ["--model.width=4", "--model.projector_width=8", "--model.projector_dim=4", "--training.batch_size=4"]
+    toy = ["--model.width=8", "--model.projector_width=8", "--model.projector_dim=4", "--training.batch_size=4"]
     toy += ["--tracking.trackers=none", "--metrics.labels=null", "--training.epochs=null", "--training.steps=2"]
     if path.stem.startswith("cifar10"):
         pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
