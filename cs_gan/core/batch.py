@@ -77,7 +77,11 @@ def output_penalty(
             # For the discrepancy the batch is always the first axis, and complex numbers are pairs of real ones.
             output, coded_output = (_real(_front(axis, each)) for each in (plain, other))
             dtype = torch.promote_types(output.dtype, torch.float32)
-            terms.append(discrepancy(code.decode(coded_output.to(dtype)), output.to(dtype)))
+            term = discrepancy(code.decode(coded_output.to(dtype)), output.to(dtype))
+            if not isinstance(term, Tensor) or term.dim():
+                given = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+                raise BatchError(f"the discrepancy gave {given} for block {block!r}: it must give a scalar tensor.")
+            terms.append(term)
     if not terms:
         raise BatchError(
             f"block {block!r} gives no floating-point tensor with features but {_kinds(leaves)}: there is nothing to "

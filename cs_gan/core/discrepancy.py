@@ -70,9 +70,9 @@ def discrepancy_of(chosen: str | Discrepancy) -> Discrepancy:
     Raises:
         CodeError: for an unknown name.
     """
-    if not isinstance(chosen, str):
+    if callable(chosen) and not isinstance(chosen, type):
         return chosen
-    if chosen not in DISCREPANCIES:
+    if not isinstance(chosen, str) or chosen not in DISCREPANCIES:
         names = ", ".join(DISCREPANCIES)
         raise CodeError(f"discrepancy={chosen!r} is unknown: choose one of {names}, or give a function.")
     return DISCREPANCIES[chosen]

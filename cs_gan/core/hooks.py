@@ -130,7 +130,7 @@ def raise_with_call(call: Call, error: Exception) -> NoReturn:
     """Raise the error of a block on coded samples, with what it was called with. Our own errors say enough."""
     # Callers catch these to try a smaller batch.
     short_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-    if isinstance(error, CsGanError) or short_of_memory:
+    if isinstance(error, CsGanError) or short_of_memory or not any(call.encoded):  # it failed before the pass
         raise error
     inputs = described(call.block, call.encoded, call.roles)
     raise BlockError(

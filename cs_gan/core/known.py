@@ -127,17 +127,37 @@ def _parameters(function: Callable[..., Any], bound: bool) -> dict[str, inspect.
 # -- names -----------------------------------------------------------------------------------------
 
 # Of transformers' layers: the same for all samples, or with a batch axis in front.
-_POSITIONS = ("cache_position", "position_ids", "position_embeddings", "position_bias", "rotary_pos_emb", "alibi")
+_POSITIONS = (
+    *("cache_position", "position_ids", "position_embeddings", "position_bias", "rotary_pos_emb", "alibi"),
+    *(
+        "rope",
+        "rotary_emb",
+        "image_rotary_emb",
+        "freqs_cis",
+        "rel_pos",
+        "rel_pos_bias",
+        "pos_embed",
+        "txt_ids",
+        "img_ids",
+    ),
+)
+# Of diffusion and conditional models: one entry for each sample.
+_CONDITIONS = (
+    *("c", "cond", "conditioning", "temb", "emb", "t", "timestep", "timesteps", "sigma", "pooled_projections"),
+    *("y", "label", "labels", "class_labels", "style", "w", "z", "latent", "latents"),
+)
 _OF_SAMPLES = ("attention_mask", "encoder_attention_mask", "decoder_attention_mask")
 
 
 def role_by_name(name: int | str, tensor: Tensor) -> Role | None:
-    """What an argument's name says: a mask is never mixed, and positions never are. None if it says nothing."""
+    """What an argument's name says: masks and positions are never mixed. None if it says nothing."""
     if not isinstance(name, str):
         return None
     if name in _POSITIONS:
         return NEAREST if tensor.dim() > 2 or (tensor.dim() == 2 and not tensor.is_floating_point()) else PLAIN
-    if "mask" not in name.lower():
+    if name in _CONDITIONS:
+        return ENCODE  # integers become nearest
+    if name.lower().rsplit("_", 1)[-1] not in ("mask", "masks"):
         return None
     if "causal" in name and tensor.dim() == 2:
         return PLAIN

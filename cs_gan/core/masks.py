@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 _LOW = -1e4  # no additive mask is above; -1e4 was usual in float16
+_ORDINARY = 100.0  # what a mask leaves alone is 0, or a learned bias
 
 
 def readable(tensor: Tensor, first_call: bool) -> bool:
     """Whether to look at values. On a GPU only in the first call, because looking waits for the device."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None:
+    if torch._C._len_torch_dispatch_stack():
         return False
     if tensor.device.type == "cpu":
         return True
@@ -21,7 +22,10 @@ def readable(tensor: Tensor, first_call: bool) -> bool:
 
 
 def additive_mask(tensor: Tensor) -> bool:
-    """Whether adding the tensor removes entries: it holds -inf or the lowest numbers, or only 0 and very low ones."""
+    """Whether adding the tensor removes entries.
+
+    It holds -inf or the type's lowest numbers; or very low ones and otherwise only numbers of an ordinary size.
+    """
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return False
     values = tensor.detach()
@@ -29,4 +33,4 @@ def additive_mask(tensor: Tensor) -> bool:
         return False
     if lowest <= torch.finfo(tensor.dtype).min / 2:
         return True
-    return highest == 0 and bool(((values == 0) | (values <= _LOW)).all())
+    return -_ORDINARY <= highest <= _ORDINARY and bool(((values >= -_ORDINARY) | (values <= _LOW)).all())

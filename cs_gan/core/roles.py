@@ -58,11 +58,13 @@ class Seen:
 
     Attributes:
         per_sample: for each tensor, whether it had a batch axis when its length told.
+        masks: the tensors whose values were those of an additive mask.
         called: whether there was a call.
         left_out: numbers of the output tensors that are no data; None before the first output.
     """
 
     per_sample: dict[tuple[int | str, int], bool] = field(default_factory=dict)
+    masks: set[tuple[int | str, int]] = field(default_factory=set)
     called: bool = False
     left_out: frozenset[int] | None = None
 
@@ -108,10 +110,13 @@ def said_roles(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict[st
     Raises:
         BlockError: for an unknown role, block or argument.
     """
+    if not isinstance(arguments, Mapping):
+        raise BlockError(f"arguments={arguments!r}: give a mapping from names or positions, as {{'table': 'plain'}}.")
     apart = {key: value for key, value in arguments.items() if isinstance(value, Mapping)}
     shared = {key: value for key, value in arguments.items() if key not in apart}
     if unknown := apart.keys() - blocks.keys():
         raise BlockError(f"arguments names {sorted(unknown)}, not coded: the coded blocks are {list(blocks)}.")
+    fitting: set[int | str] = set()
     words: dict[str, dict[int | str, Any]] = {name: {**shared, **apart.get(name, {})} for name in blocks}
     for name, block in blocks.items():
         parameters = parameters_of(block)
@@ -120,8 +125,12 @@ def said_roles(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict[st
             if kind not in KINDS:
                 raise BlockError(f"arguments says {argument!r} is {kind!r}: choose one of {', '.join(KINDS)}.")
             fits = argument in parameters or (isinstance(argument, int) and 0 <= argument < len(parameters))
-            if not fits and not open_ended and (argument in apart.get(name, {}) or len(blocks) == 1):
+            if fits or open_ended:
+                fitting.add(argument)
+            elif argument in apart.get(name, {}) or len(blocks) == 1:
                 raise BlockError(f"arguments names {argument!r}, but block {name!r} takes {list(parameters)}.")
+    if unknown := shared.keys() - fitting:
+        raise BlockError(f"arguments names {sorted(map(str, unknown))}, which no coded block takes.")
     return {
         name: {_by_name(argument, blocks[name]): Role(kind, asked=True) for argument, kind in given.items()}
         for name, given in words.items()
@@ -196,7 +205,7 @@ def _check_form(block: str, given: Given) -> None:
 def _known(module: nn.Module, given: Given, axes: Axes, said: Mapping[int | str, Role]) -> Role | None:
     """Steps 1 and 2."""
     name = given.argument
-    if axes.arguments and not isinstance(name, str):  # a single argument has no name yet
+    if (axes.arguments or said) and not isinstance(name, str):  # a single argument has no name yet
         name = _by_name(name, module)
     return said.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
 
@@ -227,22 +236,35 @@ def _role(block: str, given: Given, known: Role | None, first: Given, axes: Axes
     """Steps 3 to 6, with the batch axis filled in."""
     tensor, K = given.tensor, first.tensor.shape[axes.takes]
     role = known or Role("encode" if mixable(tensor) else "nearest", sure=given is first)
+    address = given.argument, given.number
     if role.kind == "encode" and not mixable(tensor):
+        if role.asked:
+            raise BatchError(
+                f"block {block!r}: arguments says that {given} is data, but {tensor.dtype} can't be mixed."
+            )
         role = replace(role, kind="nearest")
     axis = _axis(tensor, role, axes, K)
     if axis is None:
         if role.asked and role.kind == "encode":
             raise BatchError(f"block {block!r}: arguments says that {given} is data, but it is not K = {K} long.")
-        seen.per_sample[given.argument, given.number] = False
+        if batch_along(tensor, axes.takes) not in (None, 1):  # a length of 1 says nothing
+            if known is None and seen.per_sample.get(address):
+                raise _doubtful(block, given, f"an earlier batch was as long as it, and this one has K = {K}")
+            seen.per_sample[address] = False
         return PLAIN
     if not role.sure:
-        if not _may_be_part_of_a_sample(tensor, first.tensor, axes.takes):
-            seen.per_sample[given.argument, given.number] = True
-        elif not _told(block, given, first, seen):
+        if seen.per_sample.get(address) is False:
             return PLAIN
-    if known is None and given is not first and readable(tensor, not seen.called) and additive_mask(tensor):
-        role = replace(NEAREST, sure=False)
-        axis = _axis(tensor, role, axes, K)
+        if _may_be_part_of_a_sample(tensor, first.tensor, axes.takes) and address not in seen.per_sample:
+            raise _doubtful(block, given, f"K is also a length in {first}")
+        if not _may_be_part_of_a_sample(tensor, first.tensor, axes.takes):
+            seen.per_sample[address] = True
+    if known is None and given is not first:
+        if readable(tensor, not seen.called) and additive_mask(tensor):
+            seen.masks.add(address)
+        if address in seen.masks:
+            role = replace(NEAREST, sure=False)
+            axis = _axis(tensor, role, axes, K)
     return replace(role, axis=axis, argument=given.argument)
 
 
@@ -267,21 +289,17 @@ def _may_be_part_of_a_sample(tensor: Tensor, first: Tensor, axis: int) -> bool:
     del sample[axis]
     if K not in sample or not 0 < tensor.dim() <= len(sample):
         return False
-    if len(sample) == 2 and tensor.shape[0] == sample[0]:  # (L, d): tables and masks begin with the length
-        return True
-    if tensor.dim() == 1 and (len(sample) > 2 or not mixable(tensor)):
+    if tensor.dim() == 1 and (len(sample) > 2 or (len(sample) == 1 and not mixable(tensor))):
         return False  # labels or times; nobody gives a column of an image
-    pairs = zip(tensor.shape, sample[-tensor.dim() :], strict=True)
-    return all(length in (1, own) for length, own in pairs)
+    if len(sample) == 2 and tensor.shape[0] == sample[0]:  # (L, d): positions, a table (L, d) or a mask (L, L)
+        return tensor.dim() == 1 or tensor.shape[1] in (1, *sample)
+    return list(tensor.shape) == sample[-tensor.dim() :]
 
 
-def _told(block: str, given: Given, first: Given, seen: Seen) -> bool:
-    """What an earlier call showed about a tensor that may or may not have a batch axis."""
-    if (told := seen.per_sample.get((given.argument, given.number))) is not None:
-        return told
-    raise BatchError(
+def _doubtful(block: str, given: Given, why: str) -> BatchError:
+    """The error for a tensor that may or may not have a batch axis."""
+    return BatchError(
         f"block {block!r}: argument {given} may be one entry for each sample, or a part of one sample such as a table "
-        f"of positions or a mask, because K is also a length in {first}. Say which with "
-        f'arguments={{{given.argument!r}: "encode"}} (mix it with the batch), "nearest" (entries that can\'t be mixed) '
-        'or "plain" (no batch).'
+        f'of positions or a mask: {why}. Say which with arguments={{{given.argument!r}: "encode"}} (mix it with the '
+        'batch), "nearest" (entries that can\'t be mixed) or "plain" (no batch).'
     )

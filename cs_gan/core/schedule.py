@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -79,6 +79,17 @@ def checked_weight(weight: Any) -> float:
     return float(weight)
 
 
+def checked_multiple(multiple: Any) -> int:
+    """What N is a multiple of.
+
+    Raises:
+        CodeError: unless it is a whole number of at least 1.
+    """
+    if not isinstance(multiple, Integral) or isinstance(multiple, bool) or multiple < 1:
+        raise CodeError(f"multiple={multiple!r}: N is rounded to a multiple of a whole number of at least 1.")
+    return int(multiple)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -110,7 +121,12 @@ class Schedules:
         Raises:
             CodeError: for a negative step, a total below 1, or a step beyond the total without ``hold_end``.
         """
-        if not (_is_number(step) and _is_number(total)) or total < 1 or step < 0 or (step > total and not hold_end):
+        if (
+            not (_is_number(step) and _is_number(total))
+            or not total >= 1
+            or not step >= 0
+            or (step > total and not hold_end)
+        ):
             raise CodeError(
                 f"set_step({step!r}, {total!r}): step counts from 0 to the total number of steps, and total from 1. "
                 "If schedules should stay at their end beyond it, say hold_end=True."

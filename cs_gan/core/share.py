@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 import torch.distributed
@@ -26,7 +27,14 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
     Args:
         penalty, loss: scalars with a graph. ``loss`` is without the penalty.
         parameters: those to train.
+
+    Raises:
+        CodeError: for a loss without a graph.
     """
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+        raise CodeError(
+            "the loss must be a scalar tensor with its graph: give it before .detach(), .item() or backward()."
+        )
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not (trained and penalty.requires_grad and loss.requires_grad):
         return torch.zeros(2, device=loss.device)
@@ -35,7 +43,8 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
     if not pairs:
         return torch.zeros(2, device=loss.device)
     squares = [
-        torch.stack([slope.float().square().sum() for slope in slopes]).sum() for slopes in zip(*pairs, strict=True)
+        torch.stack([slope.abs().float().square().sum() for slope in slopes]).sum()
+        for slopes in zip(*pairs, strict=True)
     ]
     return torch.stack(squares).sqrt()
 
@@ -92,6 +101,9 @@ class HeldShare(nn.Module):
         bounds: tuple[float, float] = (1e-8, 1e8),
     ) -> None:
         super().__init__()
+        numbers = (share, start, decay, change, *bounds)
+        if len(bounds) != 2 or not all(isinstance(number, Real) for number in numbers):
+            raise CodeError(f"HeldShare({', '.join(map(repr, numbers))}): give numbers, and two bounds.")
         if not 0 < share < math.inf:
             raise CodeError(f"HeldShare({share}): give a share of the gradient above 0, such as 0.1 for 10 %.")
         if not (0 <= decay < 1 and change > 1 and 0 < bounds[0] <= start <= bounds[1] < math.inf):

@@ -21,7 +21,7 @@ from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
-from cs_gan.core.schedule import Schedule, Schedules
+from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
 from cs_gan.core.share import HeldShare, gradient_norms, share_of
@@ -110,8 +110,6 @@ class CodedSmoothing:
         discrete = discrete if integers is None else integers
         if discrete not in DISCRETE:
             raise CodeError(f"discrete={discrete!r} is unknown: choose one of {', '.join(DISCRETE)}.")
-        if not isinstance(multiple, int) or multiple < 1:
-            raise CodeError(f"multiple={multiple!r}: N is rounded to a multiple of a whole number of at least 1.")
         # An invalid option fails here, not in the first step.
         SplineCode(8, 8, nodes, spline, decoder_kind, smoothing)
         self._code_options = (nodes, spline, decoder_kind, smoothing)
@@ -129,7 +127,7 @@ class CodedSmoothing:
             raise BlockError(
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
-        self._axes, self._discrete, self._multiple = axes, discrete, multiple
+        self._axes, self._discrete, self._multiple = axes, discrete, checked_multiple(multiple)
         self._said, self._seen = said_roles(self.blocks, arguments or {}), {name: Seen() for name in self.blocks}
         claim(model, self.blocks, self, replace)
 
@@ -176,7 +174,12 @@ class CodedSmoothing:
 
     def code(self, K: int) -> SplineCode:
         """The current code for a batch of K (without the new draw of ``random`` nodes)."""
-        return SplineCode(K, self._multiple * round(self.ratio * K / self._multiple), *self._code_options)
+        N = round(self.ratio * K) if self._multiple == 1 else self._rounded(self.ratio * K)
+        return SplineCode(K, N, *self._code_options)
+
+    def _rounded(self, N: float) -> int:
+        """The nearest multiple, at least one."""
+        return int(self._multiple * max(1, round(N / self._multiple)))
 
     # -- the two contexts --------------------------------------------------------------------------
 

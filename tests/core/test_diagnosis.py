@@ -289,6 +289,17 @@ class TestWarnings:
 
 
 class TestErrors:
+    def test_a_loss_with_a_gradient_penalty_is_a_function_like_any_other(self):
+        model, x = mlp(), torch.randn(16, 3).requires_grad_()
+
+        def loss(scores):
+            (slope,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+            return (slope.norm(dim=1) - 1).square().mean() - scores.mean()
+
+        report = CodedSmoothing(model, [""]).diagnose(lambda: model(x), loss)
+        assert report.task_loss == pytest.approx(loss(model(x)).item(), rel=1e-6)
+        assert report.blocks[""].gradient_share > 0
+
     @pytest.mark.filterwarnings("error")  # torch warns if a tensor with a graph becomes a number
     def test_a_loss_with_a_graph_is_a_number(self):
         block, x = mlp(), torch.randn(16, 3)

@@ -190,8 +190,13 @@ class TestWithoutABatch:
             ("attention_mask", (K, 1, L, L), False, "nearest"),
             ("attention_mask", (1, 1, L, L), False, "plain"),
             ("src_key_padding_mask", (K, L), False, "nearest"),
-            ("labels", (K,), True, None),
-            ("style", (K, 3), False, None),
+            ("rope", (L, D), False, "plain"),
+            ("labels", (K,), True, "nearest"),
+            ("temb", (K, D), False, "encode"),
+            ("given", (K,), True, None),
+            ("given", (K, D), False, None),
+            ("given", (K, 3), False, "encode"),  # can't be added to (L, D)
+            ("masked_image", (K, L, D), False, "encode"),
         ],
     )
     def test_names_of_transformers_arguments_are_known(self, name, shape, integer, kind):
@@ -436,3 +441,77 @@ class TestDivisibleBatches:
         block = Function(short)
         with pytest.raises(torch.OutOfMemoryError):
             observed(CodedSmoothing(block, [""]), lambda: block(torch.randn(K, 3)))
+
+
+class TestMemory:
+    """What a call shows of an argument counts in later calls."""
+
+    def test_a_mask_among_learned_biases_is_one(self):
+        bias = torch.randn(L, L, dtype=torch.float64) + padding(-1e9)
+        with pytest.raises(BatchError, match="can't be mixed"):
+            observed(CodedSmoothing(block := Function(attend), [""]), lambda: block(tokens(), bias))
+
+    def test_a_mask_stays_one_where_its_values_can_not_be_read_again(self, monkeypatch):
+        block, x, mask = Function(attend), tokens(), padding(-1e9)
+        coded = CodedSmoothing(block, [""], discrete="nearest")
+        expected = by_hand(attend, x, mask, kinds=("encode", "nearest"))
+        torch.testing.assert_close(observed(coded, lambda: block(x, mask)), expected, **EXACT)
+        monkeypatch.setattr("cs_gan.core.roles.readable", lambda *_: False)  # as on a GPU after the first call
+        torch.testing.assert_close(observed(coded, lambda: block(x, mask)), expected, **EXACT)
+
+    def test_inside_torch_func_too(self):
+        block, x, mask = Function(attend), tokens(), padding(-1e9)
+
+        def penalty(x):
+            with (coded := CodedSmoothing(block, [""], discrete="nearest", replace=True)).observe():
+                block(x, mask)
+            return coded.penalty()
+
+        value = torch.func.grad_and_value(penalty)(x)[1]
+        torch.testing.assert_close(value, by_hand(attend, x, mask, kinds=("encode", "nearest")), **EXACT)
+
+    def test_a_length_of_1_says_nothing(self):
+        block = Function(lambda x, extra: (x + extra[:, None]).tanh())
+        coded = CodedSmoothing(block, [""])
+        observed(coded, lambda: block(tokens(), torch.zeros(1, D).double()))
+        with pytest.raises(BatchError, match="may be one entry"):
+            observed(coded, lambda: block(tokens(), tokens(1)[:, 0]))
+
+    def test_a_table_that_was_as_long_as_a_batch_by_accident_is_told_by_the_next_one(self):
+        block, table = Function(lambda x, table: (x + table[: x.shape[1]]).tanh()), torch.randn(K, D).double()
+        coded = CodedSmoothing(block, [""], 1.0)
+        observed(coded, lambda: block(tokens(0, 5), table))  # K is no length of the sample: taken for data
+        with pytest.raises(BatchError, match="an earlier batch was as long as it, and this one has K = 4"):
+            observed(coded, lambda: block(tokens(0, 5)[:4], table))
+
+    def test_a_table_that_was_longer_than_a_batch_stays_a_table(self):
+        block, table = Function(lambda x, table: (x + table[: x.shape[1]]).tanh()), torch.randn(K, D).double()
+        coded, x = CodedSmoothing(block, [""]), tokens(0, 5)
+        observed(coded, lambda: block(x[:4], table))
+        expected = by_hand(block.function, x, table, kinds=("encode", "plain"))
+        torch.testing.assert_close(observed(coded, lambda: block(x, table)), expected, **EXACT)
+
+
+def test_arguments_apply_to_a_single_positional_tensor_and_typos_to_no_block_are_refused():
+    block = nn.Linear(D, D).double()
+    with pytest.raises(BatchError, match="no floating-point tensor"):
+        observed(CodedSmoothing(block, [""], arguments={"input": "plain"}), lambda: block(tokens()[:, 0]))
+    with pytest.raises(BlockError, match=r"names \['tabel'\], which no coded block takes"):
+        CodedSmoothing(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), ["0", "1"], arguments={"tabel": "plain"})
+    labelled = Named(lambda x, y: x, "y")
+    coded = CodedSmoothing(labelled, [""], arguments={"y": "encode"})
+    with pytest.raises(BatchError, match=r"says that 'y' .* is data, but torch.int64 can't be mixed"):
+        observed(coded, lambda: labelled(tokens()[:, 0], torch.arange(K)))
+
+
+def test_an_error_before_the_coded_pass_stays_what_it_is():
+    block = nn.Linear(D, D)
+    with pytest.raises(TypeError, match="randperm"), CodedSmoothing(block, [""]).substitute(generator=0):
+        block(torch.randn(K, D))
+
+
+@pytest.mark.parametrize("give", [lambda a, b: (a - b).square().mean(1), lambda a, b: 0.5, lambda a, b: None])
+def test_a_discrepancy_gives_a_scalar(give):
+    block = nn.Linear(D, D)
+    with pytest.raises(BatchError, match=r"the discrepancy gave .* it must give a scalar tensor"):
+        observed(CodedSmoothing(block, [""], discrepancy=give), lambda: block(torch.randn(K, D)))

@@ -31,6 +31,16 @@ class TestGradientNorms:
         frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
         assert gradient_norms((x + frozen).sum(), (2 * frozen + x).sum(), [frozen]).tolist() == [0, 0]
 
+    def test_complex_parameters_count_with_both_parts(self):
+        x = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
+        assert gradient_norms(3 * x.real.sum() + 4 * x.imag.sum(), x.imag.sum(), [x]).tolist() == [5, 1]
+
+    def test_a_loss_without_a_graph_is_refused(self):
+        x = nn.Parameter(torch.zeros(2))
+        for loss in (x.sum().detach(), 1.0, x):
+            with pytest.raises(CodeError, match="a scalar tensor with its graph"):
+                gradient_norms(x.sum(), loss, [x])
+
     def test_half_precision_adds_up_in_single(self):
         x = nn.Parameter(torch.zeros(10_000, dtype=torch.bfloat16))
         assert gradient_norms(x.sum(), 2 * x.sum(), [x]).tolist() == [100, 200]
@@ -106,7 +116,7 @@ class TestHeldShare:
     @pytest.mark.parametrize(
         "given",
         [{"share": 0}, {"share": -1}, {"share": float("nan")}, {"decay": 1.0}, {"change": 1.0}, {"start": 0.0},
-         {"bounds": (0.0, 1.0)}, {"bounds": (1e-2, 1e-4)}],
+         {"bounds": (0.0, 1.0)}, {"bounds": (1e-2, 1e-4)}, {"bounds": (1e-3,)}, {"share": "0.1"}, {"share": None}],
     )  # fmt: skip
     def test_values_that_can_not_be_used_are_refused(self, given):
         with pytest.raises(CodeError, match="HeldShare"):

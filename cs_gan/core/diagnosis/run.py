@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cs_gan.core.diagnosis.measure import Diagnosing, code_condition, ratio, stretched, untouched
 from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, findings
 from cs_gan.core.diagnosis.strength import ALL, strengths
 from cs_gan.core.hooks import Observing
+from cs_gan.core.schedule import checked_weight
 from cs_gan.core.selection import nothing_ran
 from cs_gan.errors import CodeError
 
@@ -69,9 +72,10 @@ def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]
 
 def objective_weights(weight: float, mu: float | None) -> tuple[float, float]:
     """The factors of task loss and penalty: 1 and weight, or with mu in [0, 1) (paper) 1 - mu and mu times weight."""
+    weight = checked_weight(weight)
     if mu is None:
         return 1.0, weight
-    if not 0 <= mu < 1:
+    if not isinstance(mu, Real) or not 0 <= mu < 1:
         raise CodeError(f"diagnose(mu={mu}): the penalty's share must be in [0, 1); leave mu out for an added weight.")
     return 1 - mu, mu * weight
 
@@ -82,7 +86,7 @@ def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None)
         return None
     value = task_loss
     if callable(task_loss):
-        with untouched(model):
+        with untouched(model, grad=not torch.is_inference_mode_enabled()):  # a gradient penalty may be part of it
             value = task_loss(call())
     if isinstance(value, Tensor) and value.numel() != 1:
         raise CodeError(f"diagnose: task_loss has shape {tuple(value.shape)}; reduce it to one number, as by .mean().")
