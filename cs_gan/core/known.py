@@ -143,8 +143,8 @@ _POSITIONS = (
 )
 # Of diffusion and conditional models: one entry for each sample.
 _CONDITIONS = (
-    *("c", "cond", "conditioning", "temb", "emb", "t", "timestep", "timesteps", "sigma", "pooled_projections"),
-    *("y", "label", "labels", "class_labels", "style", "w", "z", "latent", "latents"),
+    *("c", "cond", "conditioning", "temb", "timestep", "timesteps", "sigma", "pooled_projections"),
+    *("y", "label", "labels", "class_labels", "style", "z", "latent", "latents"),
 )
 _OF_SAMPLES = ("attention_mask", "encoder_attention_mask", "decoder_attention_mask")
 

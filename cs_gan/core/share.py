@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from cs_gan.errors import CodeError
+
+if TYPE_CHECKING:
+    from cs_gan.core.smoothing import CodedSmoothing
 
 
 def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # (), () -> (2,)
@@ -53,6 +57,33 @@ def share_of(norms: Tensor) -> Tensor:  # (2,) -> ()
     """The first norm over the second; finite unless a norm isn't."""
     info = torch.finfo(norms.dtype)
     return (norms[0] / norms[1].clamp_min(info.tiny)).clamp(max=info.max)
+
+
+def coded_objective(
+    loss: Tensor, coded: CodedSmoothing | None, network: nn.Module, measure_share: bool, mu: float | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's objective: loss + penalty, or with mu (1 - mu) loss + mu penalty.
+
+    Args:
+        loss: () with its graph, without the coded penalty.
+        coded: attached to blocks of ``network``, after its ``observe()``; None is plain training.
+        network: its trained parameters have the gradients that a share compares.
+        measure_share: also measure the penalty's share of the gradient.
+
+    Returns:
+        The objective, (), and what was measured: ``coded`` (the unweighted penalty) and ``coded_share``.
+    """
+    if coded is None:
+        return loss, {}
+    measured = {"coded": coded.unweighted} if coded.penalties else {}  # none in a step that `every` skips
+    if mu == 0:
+        return loss, measured
+    penalty = coded.penalty()
+    if mu is not None:
+        loss, penalty = (1 - mu) * loss, mu * penalty
+    if measure_share and measured:
+        measured["coded_share"] = coded.share(penalty, loss, network.parameters())
+    return loss + penalty, measured
 
 
 class HeldShare(nn.Module):

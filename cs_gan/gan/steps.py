@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.share import coded_objective
 from cs_gan.core.update import MicroBatch, Update
 from cs_gan.gan import outputs
 from cs_gan.gan.losses import adversarial_loss
@@ -21,6 +22,7 @@ from cs_gan.gan.terms import Scored, Term
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
 
+NAMES = {"coded": "{}_coded", "coded_share": "{}_share"}
 CODED_ON = ("real", "fake", "both")
 
 
@@ -83,12 +85,12 @@ def critic_step(
             penalties["gradient_penalty"] = (penalty_weight, gradient_penalty(bare, real, fake, alpha))
         for weight, penalty in penalties.values():
             total = total + weight * penalty
-        objective, measured = _coded(total, coded, "critic", bare, measure_share)
+        objective, measured = coded_objective(total, coded, bare, measure_share)
         update.backward(backward, objective)
     update.finish()
     apart = scores["real"].mean() - scores["fake"].mean()
     losses = {"critic_loss": total, **{name: value for name, (_, value) in penalties.items()}, "wasserstein": apart}
-    return _detached(losses | measured)
+    return _detached(losses, "critic", measured)
 
 
 def _scores(
@@ -171,29 +173,16 @@ def generator_step(
                     seen.append(real)
                 scores = [outputs.scores("generator_step", critic(images), images).float() for images in seen]
             total = objective.generator(*scores)
-            weighted, measured = _coded(total, coded, "generator", generator, measure_share)
+            weighted, measured = coded_objective(total, coded, generator, measure_share)
             update.backward(backward, weighted)
         update.finish()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    return _detached({"generator_loss": total} | measured)
+    return _detached({"generator_loss": total}, "generator", measured)
 
 
-def _coded(
-    total: Tensor, coded: CodedSmoothing | None, part: str, network: nn.Module, measure_share: bool
-) -> tuple[Tensor, Losses]:
-    """The objective with the coded penalty, and what was measured of it, by name."""
-    if coded is None:
-        return total, {}
-    penalty = coded.penalty()
-    if not coded.penalties:  # a step that `every` skips
-        return total + penalty, {}
-    measured = {f"{part}_coded": coded.unweighted}
-    if measure_share:
-        measured[f"{part}_share"] = coded.share(penalty, total, network.parameters())
-    return total + penalty, measured
-
-
-def _detached(losses: Losses) -> Losses:
-    return {key: value.detach() for key, value in losses.items()}
+def _detached(losses: Losses, part: str, measured: Losses) -> Losses:
+    """All of them without graphs; what was measured of coding gets the name of its part."""
+    named = {NAMES[name].format(part): value for name, value in measured.items()}
+    return {name: value.detach() for name, value in (losses | named).items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.share import coded_objective
 from cs_gan.core.update import MicroBatch, Update
 from cs_gan.errors import BatchError, ConfigError
 
@@ -69,14 +70,7 @@ def ssl_step(
         )
     first, second = embeddings.float().chunk(2)
     losses = {"loss": loss(first, second)}
-    objective = losses["loss"]
-    if coded:
-        penalty = coded.penalty()
-        if coded.penalties:
-            losses["coded"] = coded.unweighted
-        if measure_share and coded.penalties:
-            losses["coded_share"] = coded.share(penalty, objective, network.parameters())
-        objective = objective + penalty
+    objective, measured = coded_objective(losses["loss"], coded, network, measure_share)
     update.backward(backward, objective)
     update.finish()
-    return {name: value.detach() for name, value in losses.items()}
+    return {name: value.detach() for name, value in (losses | measured).items()}

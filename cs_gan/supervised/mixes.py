@@ -88,7 +88,6 @@ class Mix(ABC):
     def _draw(self, model: nn.Module, shape: Sequence[int]) -> MixDraw:
         """The same, drawn from torch's global CPU generator."""
 
-    @abstractmethod
     def mixing(
         self,
         model: nn.Module,
@@ -107,7 +106,19 @@ class Mix(ABC):
             labels: (K,), class numbers of any integer dtype.
             draw: the result of :meth:`draw`.
             checked: labels are known to be classes, so they aren't read.
+
+        Raises:
+            BatchError: for labels that are no classes, or images that can't be mixed.
         """
+        if not checked:
+            check_labels(labels, num_classes)
+        return self._mixing(model, images, labels, num_classes, draw)
+
+    @abstractmethod
+    def _mixing(
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
+    ) -> AbstractContextManager[Mixed]:
+        """The same with labels that are classes."""
 
     def _share(self) -> float:
         """A share drawn from Beta(alpha, alpha)."""
@@ -126,7 +137,7 @@ class MixUp(Mix):
         return MixDraw(torch.tensor(self._share()))
 
     @contextmanager
-    def mixing(
+    def _mixing(
         self,
         model: nn.Module,
         images: Tensor,
@@ -139,7 +150,7 @@ class MixUp(Mix):
         """See :class:`Mix`; images of any shape."""
         _check_images(self, images)
         share = draw.share.to(images.device)
-        yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share, checked)
+        yield _mixed_with_the_one_before(images, share), _soft(labels, num_classes, share)
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class CutMix(Mix):
         return MixDraw(torch.tensor(share), torch.tensor([left, top, right, bottom]))
 
     @contextmanager
-    def mixing(
+    def _mixing(
         self,
         model: nn.Module,
         images: Tensor,
@@ -183,7 +194,7 @@ class CutMix(Mix):
         inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
         yield (
             torch.where(inside, images.roll(1, 0), images),
-            _soft(labels, num_classes, draw.share.to(images.device), checked),
+            _soft(labels, num_classes, draw.share.to(images.device)),
         )
 
 
@@ -237,7 +248,7 @@ class ManifoldMixUp(Mix):
         return MixDraw(torch.tensor(share), block=choices[int(torch.randint(len(choices), ()))])
 
     @contextmanager
-    def mixing(
+    def _mixing(
         self,
         model: nn.Module,
         images: Tensor,
@@ -249,7 +260,7 @@ class ManifoldMixUp(Mix):
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; the hook exists only in the context."""
         share, name, choices = draw.share.to(images.device), draw.block or "", self._choices(model)
-        targets = _soft(labels, num_classes, share, checked)
+        targets = _soft(labels, num_classes, share)
         if choices[name] is model:
             _check_images(self, images)
             yield _mixed_with_the_one_before(images, share), targets
@@ -301,9 +312,7 @@ def _mixed_with_the_one_before(x: Tensor, share: Tensor, axis: int = 0) -> Tenso
     return share * x + (1 - share) * x.roll(1, axis)
 
 
-def _soft(labels: Tensor, num_classes: int, share: Tensor, checked: bool) -> Tensor:  # (K,), () -> (K, C) float32
-    if not checked:
-        check_labels(labels, num_classes)
+def _soft(labels: Tensor, num_classes: int, share: Tensor) -> Tensor:  # (K,), () -> (K, C) float32
     # one_hot would read the labels on the host
     hot = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return _mixed_with_the_one_before(hot.float(), share)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
+from cs_gan.core.share import coded_objective
 from cs_gan.core.update import MicroBatch, Update
 from cs_gan.errors import BatchError, ConfigError
 from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
@@ -132,17 +133,11 @@ def classifier_step(
     if jacobian:
         assert drawn.projections is not None
         losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
-    objective = _summed(losses, {"logit_norm": logit_norm, "jacobian": jacobian})
-    if coded and coded.penalties:
-        losses["coded"] = coded.unweighted
-    if coded and mu:
-        objective, penalty = (1 - mu) * objective, mu * coded.penalty()
-        if measure_share and coded.penalties:
-            losses["coded_share"] = coded.share(penalty, objective, model.parameters())
-        objective = objective + penalty
+    total = _summed(losses, {"logit_norm": logit_norm, "jacobian": jacobian})
+    objective, measured = coded_objective(total, coded, model, measure_share, mu)
     update.backward(backward, objective)
     update.finish()
-    return {name: value.detach() for name, value in losses.items()}
+    return {name: value.detach() for name, value in (losses | measured).items()}
 
 
 def _mixed(
