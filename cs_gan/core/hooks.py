@@ -53,7 +53,7 @@ class Coding:
 
     code_for: Callable[[int], SplineCode]
     axes: dict[str, Axes]
-    said: dict[str, dict[int | str, Role]]
+    user_roles: dict[str, dict[int | str, Role]]
     discrete: str
     batch_norm: str
     parameters: dict[str, Parameters]
@@ -69,7 +69,7 @@ class Coding:
     def call_of(self, name: str, block: nn.Module, inputs: Inputs) -> Call:
         """The call of a block, with the code for its batch and the roles of its inputs."""
         axes = self.axes[name]
-        K, roles = roles_of(name, block, inputs, axes, self.said[name], self.seen[name])
+        K, roles = roles_of(name, block, inputs, axes, self.user_roles[name], self.seen[name])
         call = Call(name, block, axes, self.code_for(K), roles, handled=sys.exc_info()[1])
         call.objects = objects_among(name, inputs, axes, K)
         return call

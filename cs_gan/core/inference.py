@@ -42,8 +42,8 @@ class RandomizedCodedInference(nn.Module):
             is the entry ``""``.
         seed: for the permutations and ``random`` nodes. You can reseed :attr:`generator`, which draws the
             permutations, at any time.
-        options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm, integers,
-            replace).
+        options: of :class:`CodedSmoothing` (nodes, spline, decoder_kind, smoothing, batch_norm, arguments, discrete,
+            multiple, replace).
 
     Raises:
         CodeError: for fewer than one vote or an empty bank.

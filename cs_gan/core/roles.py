@@ -41,7 +41,7 @@ DISCRETE = ("refuse", "nearest")
 
 
 @dataclass(frozen=True)
-class Given:
+class ArgumentTensor:
     """A tensor that a block is called with: its argument's name or position, and its number inside the argument."""
 
     argument: int | str
@@ -70,13 +70,13 @@ class Seen:
 
 
 def roles_of(
-    block: str, module: nn.Module, inputs: Any, axes: Axes, said: Mapping[int | str, Role], seen: Seen, least: int = 2
+    block: str, module: nn.Module, inputs: Any, axes: Axes, asked: Mapping[int | str, Role], seen: Seen, least: int = 2
 ) -> tuple[int, list[Role]]:
     """The batch size K, and the role of every tensor in the order of ``leaves_of(inputs)``, each with its batch axis.
 
     Args:
         inputs: arguments and keyword arguments of the call.
-        said: the roles that the user gave.
+        asked: the roles that the user gave.
         least: the smallest batch.
 
     Raises:
@@ -91,7 +91,7 @@ def roles_of(
     given = list(_tensors(module, inputs))
     for each in given:
         _check_form(block, each)
-    known = [_known(module, each, axes, said) for each in given]
+    known = [_known(module, each, axes, asked) for each in given]
     first = _first(block, module, given, known, axes)
     if (K := first.tensor.shape[axes.takes]) < least:
         raise BatchError(
@@ -104,7 +104,7 @@ def roles_of(
     return K, roles
 
 
-def said_roles(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict[str, dict[int | str, Role]]:
+def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict[str, dict[int | str, Role]]:
     """The user's ``arguments`` for each block.
 
     Raises:
@@ -164,16 +164,16 @@ def described(module: nn.Module, inputs: Any, roles: list[Role]) -> str:
 # -- the parts of the rule -------------------------------------------------------------------------
 
 
-def _tensors(module: nn.Module, inputs: Any) -> Iterator[Given]:
+def _tensors(module: nn.Module, inputs: Any) -> Iterator[ArgumentTensor]:
     """Every tensor with its argument, in the order of ``leaves_of(inputs)``."""
     args, kwargs = inputs
     if not kwargs and len(args) == 1 and isinstance(args[0], Tensor):  # nearly always; names are not needed
-        yield Given(0, 0, args[0])
+        yield ArgumentTensor(0, 0, args[0])
         return
     for key, value in [*enumerate(args), *kwargs.items()]:
         tensors = [leaf for leaf in leaves_of(value)[0] if isinstance(leaf, Tensor)]
         name = _by_name(key, module) if tensors else key
-        yield from (Given(name, number, tensor) for number, tensor in enumerate(tensors))
+        yield from (ArgumentTensor(name, number, tensor) for number, tensor in enumerate(tensors))
 
 
 def _by_name(argument: int | str, module: nn.Module) -> int | str:
@@ -184,7 +184,7 @@ def _by_name(argument: int | str, module: nn.Module) -> int | str:
     return named[argument] if argument < len(named) else argument
 
 
-def _check_form(block: str, given: Given) -> None:
+def _check_form(block: str, given: ArgumentTensor) -> None:
     tensor = given.tensor
     if tensor.is_nested:
         what, remedy = (
@@ -202,15 +202,17 @@ def _check_form(block: str, given: Given) -> None:
     raise BatchError(f"block {block!r} got {what}, as argument {given.argument!r}: {remedy}, or choose another block.")
 
 
-def _known(module: nn.Module, given: Given, axes: Axes, said: Mapping[int | str, Role]) -> Role | None:
+def _known(module: nn.Module, given: ArgumentTensor, axes: Axes, asked: Mapping[int | str, Role]) -> Role | None:
     """Steps 1 and 2."""
     name = given.argument
-    if (axes.arguments or said) and not isinstance(name, str):  # a single argument has no name yet
+    if (axes.arguments or asked) and not isinstance(name, str):  # a single argument has no name yet
         name = _by_name(name, module)
-    return said.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
+    return asked.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
 
 
-def _first(block: str, module: nn.Module, given: list[Given], known: list[Role | None], axes: Axes) -> Given:
+def _first(
+    block: str, module: nn.Module, given: list[ArgumentTensor], known: list[Role | None], axes: Axes
+) -> ArgumentTensor:
     """The tensor that has the size of the batch: the first data in the order of the block's parameters."""
     axis = axes.takes
     if len(given) > 1:
@@ -232,7 +234,7 @@ def _first(block: str, module: nn.Module, given: list[Given], known: list[Role |
     return found
 
 
-def _role(block: str, given: Given, known: Role | None, first: Given, axes: Axes, seen: Seen) -> Role:
+def _role(block: str, given: ArgumentTensor, known: Role | None, first: ArgumentTensor, axes: Axes, seen: Seen) -> Role:
     """Steps 3 to 6, with the batch axis filled in."""
     tensor, K = given.tensor, first.tensor.shape[axes.takes]
     role = known or Role("encode" if mixable(tensor) else "nearest", sure=given is first)
@@ -296,7 +298,7 @@ def _may_be_part_of_a_sample(tensor: Tensor, first: Tensor, axis: int) -> bool:
     return list(tensor.shape) == sample[-tensor.dim() :]
 
 
-def _doubtful(block: str, given: Given, why: str) -> BatchError:
+def _doubtful(block: str, given: ArgumentTensor, why: str) -> BatchError:
     """The error for a tensor that may or may not have a batch axis."""
     return BatchError(
         f"block {block!r}: argument {given} may be one entry for each sample, or a part of one sample such as a table "

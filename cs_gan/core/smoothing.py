@@ -20,7 +20,7 @@ from cs_gan.core.diagnosis.report import Diagnosis
 from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
-from cs_gan.core.roles import DISCRETE, Arguments, Seen, said_roles
+from cs_gan.core.roles import DISCRETE, Arguments, Seen, roles_by_user
 from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
 from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
@@ -128,7 +128,10 @@ class CodedSmoothing:
                 f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
             )
         self._axes, self._discrete, self._multiple = axes, discrete, checked_multiple(multiple)
-        self._said, self._seen = said_roles(self.blocks, arguments or {}), {name: Seen() for name in self.blocks}
+        self._user_roles, self._seen = (
+            roles_by_user(self.blocks, {} if arguments is None else arguments),
+            {name: Seen() for name in self.blocks},
+        )
         claim(model, self.blocks, self, replace)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -340,7 +343,7 @@ class CodedSmoothing:
     def _coding(self) -> Coding:
         # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object
         # that nobody uses any more.
-        how = (self._said, self._discrete, self.batch_norm, self._parameters, self._seen)
+        how = (self._user_roles, self._discrete, self.batch_norm, self._parameters, self._seen)
         return Coding(self._next_code, self._axes, *how)
 
     def _next_code(self, K: int) -> SplineCode:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.axes import axes_of
 from cs_gan.core.known import Role
-from cs_gan.core.roles import Arguments, Seen, roles_of, said_roles
+from cs_gan.core.roles import Arguments, Seen, roles_by_user, roles_of
 from cs_gan.core.selection import select_blocks
 from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BatchError, BlockError, ConfigError
@@ -265,7 +265,7 @@ class ManifoldMixUp(Mix):
             _check_images(self, images)
             yield _mixed_with_the_one_before(images, share), targets
             return
-        hook = _MixOnce(name, said_roles({name: choices[name]}, self.arguments)[name], len(images), share)
+        hook = _MixOnce(name, roles_by_user({name: choices[name]}, self.arguments)[name], len(images), share)
         # Before existing hooks, so that a coded block encodes the mixed batch.
         handle = choices[name].register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
         try:
@@ -286,14 +286,14 @@ class ManifoldMixUp(Mix):
 class _MixOnce:
     """A forward pre-hook that mixes only the first call, because the next may be the block's coded pass."""
 
-    def __init__(self, name: str, said: Mapping[int | str, Role], K: int, share: Tensor) -> None:
-        self.name, self.said, self.K, self.share = name, said, K, share
+    def __init__(self, name: str, user_roles: Mapping[int | str, Role], K: int, share: Tensor) -> None:
+        self.name, self.user_roles, self.K, self.share = name, user_roles, K, share
         self.done = False
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.done:
             return None
-        K, roles = roles_of(self.name, block, (args, kwargs), axes_of(block, 0), self.said, Seen(), least=1)
+        K, roles = roles_of(self.name, block, (args, kwargs), axes_of(block, 0), self.user_roles, Seen(), least=1)
         if K != self.K or not any(role.kind == "encode" for role in roles):
             raise BatchError(
                 f"ManifoldMixUp at {self.name!r}: none of its inputs is a floating-point tensor whose batch axis has "
