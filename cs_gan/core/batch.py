@@ -117,7 +117,7 @@ def _nearest(
     axis = role.axis or 0
     several = (*leaf.shape[:axis], code.K, role.rows, *leaf.shape[axis + 1 :])
     entries = leaf.reshape(several) if role.rows > 1 else leaf
-    if role.asked or discrete == "nearest":
+    if role.by_user or discrete == "nearest":
         index = code.nearest()
         if permutation is not None:  # node k holds sample permutation[k]
             index = permutation[index]

@@ -26,7 +26,7 @@ class Role:
         rows: entries along the batch axis for each sample; above 1 for the masks of several heads.
         dims: a tensor with another number of axes has no batch.
         sure: whether it may not be something else that happens to be as long as the batch.
-        asked: whether the user asked for it.
+        by_user: whether the user said so.
         argument: the tensor's argument, for messages.
     """
 
@@ -35,7 +35,7 @@ class Role:
     rows: int = 1
     dims: int | None = None
     sure: bool = True
-    asked: bool = False
+    by_user: bool = False
     argument: int | str = 0
 
 

@@ -70,13 +70,19 @@ class Seen:
 
 
 def roles_of(
-    block: str, module: nn.Module, inputs: Any, axes: Axes, asked: Mapping[int | str, Role], seen: Seen, least: int = 2
+    block: str,
+    module: nn.Module,
+    inputs: Any,
+    axes: Axes,
+    user_roles: Mapping[int | str, Role],
+    seen: Seen,
+    least: int = 2,
 ) -> tuple[int, list[Role]]:
     """The batch size K, and the role of every tensor in the order of ``leaves_of(inputs)``, each with its batch axis.
 
     Args:
         inputs: arguments and keyword arguments of the call.
-        asked: the roles that the user gave.
+        user_roles: the roles that the user gave.
         least: the smallest batch.
 
     Raises:
@@ -88,18 +94,18 @@ def roles_of(
             f"block {block!r} got a PackedSequence, whose samples have different lengths and can't be mixed: give the "
             "padded batch, or choose a block after it."
         )
-    given = list(_tensors(module, inputs))
-    for each in given:
+    tensors = list(_tensors(module, inputs))
+    for each in tensors:
         _check_form(block, each)
-    known = [_known(module, each, axes, asked) for each in given]
-    first = _first(block, module, given, known, axes)
+    known = [_known(module, each, axes, user_roles) for each in tensors]
+    first = _first(block, module, tensors, known, axes)
     if (K := first.tensor.shape[axes.takes]) < least:
         raise BatchError(
             f"block {block!r} got a batch of {K}: a spline needs at least 2 samples. Use a larger batch, drop the last "
             "short one, give RandomizedCodedInference a bank of `reference` inputs, or name the axis of the batch with "
             f'`batch_axis`. If the argument has no batch, say arguments={{{first.argument!r}: "plain"}}.'
         )
-    roles = [_role(block, each, role, first, axes, seen) for each, role in zip(given, known, strict=True)]
+    roles = [_role(block, each, role, first, axes, seen) for each, role in zip(tensors, known, strict=True)]
     seen.called = True
     return K, roles
 
@@ -132,7 +138,7 @@ def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict
     if unknown := shared.keys() - fitting:
         raise BlockError(f"arguments names {sorted(map(str, unknown))}, which no coded block takes.")
     return {
-        name: {_by_name(argument, blocks[name]): Role(kind, asked=True) for argument, kind in given.items()}
+        name: {_by_name(argument, blocks[name]): Role(kind, by_user=True) for argument, kind in given.items()}
         for name, given in words.items()
     }
 
@@ -155,8 +161,8 @@ def mixable(tensor: Tensor) -> bool:
 
 def described(module: nn.Module, inputs: Any, roles: list[Role]) -> str:
     """The tensors of a call by role, for messages."""
-    given = list(_tensors(module, inputs))
-    parts = {kind: [str(g) for g, role in zip(given, roles, strict=True) if role.kind == kind] for kind in KINDS}
+    pairs = list(zip(_tensors(module, inputs), roles, strict=True))
+    parts = {kind: [str(tensor) for tensor, role in pairs if role.kind == kind] for kind in KINDS}
     words = {"encode": "encoded", "nearest": "of the nearest sample", "plain": "passed on"}
     return "; ".join(f"{words[kind]}: {', '.join(found)}" for kind, found in parts.items() if found)
 
@@ -202,27 +208,27 @@ def _check_form(block: str, given: ArgumentTensor) -> None:
     raise BatchError(f"block {block!r} got {what}, as argument {given.argument!r}: {remedy}, or choose another block.")
 
 
-def _known(module: nn.Module, given: ArgumentTensor, axes: Axes, asked: Mapping[int | str, Role]) -> Role | None:
+def _known(module: nn.Module, given: ArgumentTensor, axes: Axes, user_roles: Mapping[int | str, Role]) -> Role | None:
     """Steps 1 and 2."""
     name = given.argument
-    if (axes.arguments or asked) and not isinstance(name, str):  # a single argument has no name yet
+    if (axes.arguments or user_roles) and not isinstance(name, str):  # a single argument has no name yet
         name = _by_name(name, module)
-    return asked.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
+    return user_roles.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
 
 
 def _first(
-    block: str, module: nn.Module, given: list[ArgumentTensor], known: list[Role | None], axes: Axes
+    block: str, module: nn.Module, candidates: list[ArgumentTensor], known: list[Role | None], axes: Axes
 ) -> ArgumentTensor:
     """The tensor that has the size of the batch: the first data in the order of the block's parameters."""
     axis = axes.takes
-    if len(given) > 1:
+    if len(candidates) > 1:
         order = {name: number for number, name in enumerate(parameters_of(module))}
-        pairs = sorted(zip(given, known, strict=True), key=lambda pair: order.get(str(pair[0].argument), -1))
+        pairs = sorted(zip(candidates, known, strict=True), key=lambda pair: order.get(str(pair[0].argument), -1))
         data = [each for each, role in pairs if role is None or role.kind == "encode"]
-        given = [each for each in data if mixable(each.tensor)] or data or [each for each, _ in pairs]
-    tensors = [each.tensor for each in given if each.tensor.dim() > 0]
-    found = next((each for each in given if batch_along(each.tensor, axis) is not None), None)
-    if found is None:
+        candidates = [each for each in data if mixable(each.tensor)] or data or [each for each, _ in pairs]
+    tensors = [each.tensor for each in candidates if each.tensor.dim() > 0]
+    first = next((each for each in candidates if batch_along(each.tensor, axis) is not None), None)
+    if first is None:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         what = f"with an axis {axis} (batch_axis={axis}; shapes: {shapes})" if shapes else "that has a batch axis"
         raise BatchError(f"block {block!r} was called without a tensor {what}: nothing to code.")
@@ -231,7 +237,7 @@ def _first(
             f"block {block!r} got shape {tuple(tensors[0].shape)}, a single sequence: give it {axes.dims} axes, of "
             f"which axis {axis} is the batch."
         )
-    return found
+    return first
 
 
 def _role(block: str, given: ArgumentTensor, known: Role | None, first: ArgumentTensor, axes: Axes, seen: Seen) -> Role:
@@ -240,14 +246,14 @@ def _role(block: str, given: ArgumentTensor, known: Role | None, first: Argument
     role = known or Role("encode" if mixable(tensor) else "nearest", sure=given is first)
     address = given.argument, given.number
     if role.kind == "encode" and not mixable(tensor):
-        if role.asked:
+        if role.by_user:
             raise BatchError(
                 f"block {block!r}: arguments says that {given} is data, but {tensor.dtype} can't be mixed."
             )
         role = replace(role, kind="nearest")
     axis = _axis(tensor, role, axes, K)
     if axis is None:
-        if role.asked and role.kind == "encode":
+        if role.by_user and role.kind == "encode":
             raise BatchError(f"block {block!r}: arguments says that {given} is data, but it is not K = {K} long.")
         if batch_along(tensor, axes.takes) not in (None, 1):  # a length of 1 says nothing
             if known is None and seen.per_sample.get(address):
