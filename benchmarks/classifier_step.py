@@ -10,7 +10,7 @@ from __future__ import annotations
 import train_classifier
 from benchmarks.task_steps import task_rows
 from benchmarks.timing import parser, report
-from cs_gan.training import ClassifierConfig
+from tasks.classifier.recipe import ClassifierConfig
 
 CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.3", "--method.coded.ratio_start=1.5"]
 MODES = {

@@ -40,8 +40,8 @@ from benchmarks.timing import (
 from benchmarks.wgan_step import N_CRITIC
 from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.gan import critic_step
-from cs_gan.training import GanConfig
 from models import Critic, build_gan
+from tasks.gan.recipe import GanConfig
 
 RATIOS = (1.0, 1.5)
 PLAIN, AGAIN = "critic step, plain", "critic step, plain again (noise)"

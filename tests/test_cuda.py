@@ -21,17 +21,11 @@ import train_gan
 from cs_gan import SplineCode
 from cs_gan.data import ImageStore
 from cs_gan.gan import fast_double_backward, gradient_penalty
-from cs_gan.training import (
-    CapturedStep,
-    ClassifierConfig,
-    CudaGraphs,
-    GanConfig,
-    Session,
-    list_checkpoints,
-    parse_config,
-)
+from cs_gan.training import CapturedStep, CudaGraphs, Session, list_checkpoints, parse_config
 from cs_gan.training.capture import WARM_UP
 from models import build_gan
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.gan.recipe import GanConfig
 from tests import test_train_classifier as classifier
 from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 from tests.test_train_capture import SCHEDULES

@@ -83,7 +83,7 @@ def test_imports_go_one_way(path):
         ("models/a.py", "from cs_gan import CodedSmoothing"),
         ("models/a.py", "from cs_gan.errors import ConfigError"),
         ("models/a.py", "from evaluate import main"),
-        ("cs_gan/report/a.py", "from commands.gan import sample"),
+        ("cs_gan/report/a.py", "from tasks.gan.commands import sample"),
     ],
 )
 def test_the_rule_sees_a_wrong_import(path, source):

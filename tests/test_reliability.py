@@ -68,7 +68,7 @@ STAGES = {
         Fault("train_gan:save_grid", "step-00000006"),  # after its checkpoint, where no evaluation is due
     ],
     "saving": [
-        Fault("commands.image_task:save_snapshot", "/snapshot.safetensors", call=2, after=True),
+        Fault("tasks.image_task:save_snapshot", "/snapshot.safetensors", call=2, after=True),
         Fault(f"{CHECKPOINT}:save_file", "partial-00000004"),
         Fault(f"{CHECKPOINT}:save_file", "partial-00000004", after=True),
         Fault("pathlib:Path.write_text", "partial-00000004/state.json", after=True),
@@ -270,7 +270,7 @@ def test_full_disk_while_writing_a_grid_is_named_and_goes_on_when_there_is_room(
 
 def test_full_disk_while_drawing_the_report_is_a_warning(tmp_path):
     with small_disk(tmp_path / "disk", "16m") as disk:
-        fault = Fault("commands.image_task:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
+        fault = Fault("tasks.image_task:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
         more = ["--metrics.final_samples=null", "--training.evaluate_every=3", "--training.checkpoint_every=3"]
         started = Started(disk / "run", *more, fault=fault)
         # After the last step scores.json is still to be written, on the disk that is full.

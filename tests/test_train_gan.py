@@ -21,10 +21,8 @@ from PIL import Image
 import cs_gan.training.session as session_module
 import evaluate
 import train_gan
-from commands import image_task
 from cs_gan.randomness import normal
 from cs_gan.training import (
-    GanConfig,
     RunFolder,
     Session,
     list_checkpoints,
@@ -34,6 +32,8 @@ from cs_gan.training import (
     read_snapshot,
     write_lines,
 )
+from tasks import image_task
+from tasks.gan.recipe import GanConfig
 from tests.reliability.runs import Started
 from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 

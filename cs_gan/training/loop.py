@@ -25,7 +25,7 @@ from cs_gan.training.snapshot import read_snapshot
 from cs_gan.training.task import State, Task
 
 
-def train(task: Task) -> str:
+def train(task: Task[Any]) -> str:
     """Run all remaining steps. Starts from the checkpoint if there is one.
 
     Returns:
@@ -82,7 +82,7 @@ def _looks(state: State, training: LoopConfig, last: bool = False) -> dict[str, 
     return {name: always or _due(state.step, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
 
 
-def _start_log(session: Session, state: State) -> None:
+def _start_log(session: Session[Any], state: State) -> None:
     """Put the files back to where they were at the step that the run resumes from."""
     if session.is_main:
         folder = session.folder
@@ -97,7 +97,7 @@ def _start_log(session: Session, state: State) -> None:
     session.start_trackers(state.step)
 
 
-def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
+def _record(task: Task[Any], state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
     """Read the losses if needed, averaged over processes, and write a line of the log every ``log_every`` steps.
 
     Args:
@@ -141,7 +141,7 @@ def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now
 
 
 def _look(
-    task: Task, state: State, stop: StopRequest, progress: Progress, *, sample: bool = True, evaluate: bool = True
+    task: Task[Any], state: State, stop: StopRequest, progress: Progress, *, sample: bool = True, evaluate: bool = True
 ) -> None:
     """Save pictures and compute scores, as asked for."""
     session = task.session
@@ -158,14 +158,14 @@ def _look(
         progress.pause()
 
 
-def _about(task: Task, step: int, history: list[str] | None = None) -> dict[str, Any]:
+def _about(task: Task[Any], step: int, history: list[str] | None = None) -> dict[str, Any]:
     """Provenance of a score that the loop knows: step, hardware, and the history of an extended run."""
     history = task.session.config.history if history is None else history
     about = {"step": step, "hardware": task.session.hardware}
     return about | {"history": list(history)} if history else about
 
 
-def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
+def _keep(task: Task[Any], state: State, row: Row, progress: Progress) -> None:
     state.metrics.append(row)
     session = task.session
     if session.is_main:
@@ -180,14 +180,14 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
     progress.say(f"step {state.step}: {row['primary']} = {row['scores'][row['primary']]:.4g}{notes}")
 
 
-def _draw(task: Task) -> None:
+def _draw(task: Task[Any]) -> None:
     try:
         task.draw()
     except Exception as error:  # a failed picture must not end a run
         warnings.warn(f"the report of {task.session.folder.path} couldn't be drawn: {error!r}", stacklevel=2)
 
 
-def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> None:
+def _finish(task: Task[Any], state: State, stop: StopRequest, progress: Progress) -> None:
     """Score the final and the best network in full, and write scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
@@ -230,13 +230,13 @@ def _holds(path: Path, step: int) -> bool:
         return False
 
 
-def _opening(task: Task, state: State) -> str:
+def _opening(task: Task[Any], state: State) -> str:
     where = f"Continuing from step {state.step}." if state.step else f"Writing to {task.session.folder.path}"
     notes = [f"note: {note}" for note in task.session.config.history]
     return "\n".join([*task.describe(), task.session.describe(), where, *notes])
 
 
-def _closing(task: Task, state: State, ended: str) -> str:
+def _closing(task: Task[Any], state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
     kept = list_checkpoints(folder.checkpoints)

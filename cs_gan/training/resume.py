@@ -32,7 +32,7 @@ FREE_ON_RESUME = {
 }
 
 
-def checkpoint(task: Task, state: State) -> None:
+def checkpoint(task: Task[Any], state: State) -> None:
     """Write everything a resume needs, and the snapshot. Called in all processes; the first one writes.
 
     Raises:
@@ -62,7 +62,7 @@ def checkpoint(task: Task, state: State) -> None:
     session.accelerator.wait_for_everyone()
 
 
-def resume(task: Task) -> State:
+def resume(task: Task[Any]) -> State:
     """Load the requested checkpoint into the task. Returns a new state if there is none.
 
     A checkpoint of another folder and another recipe gives its weights to a new run.
@@ -124,7 +124,7 @@ def _asked(given: Path, own: Path) -> Path:
     return kept[-1] if kept else given
 
 
-def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
+def _changes(task: Task[Any], stored: dict[str, Any], extending: bool) -> list[str]:
     """The differences between this run and a stored one, one line each."""
     config = task.session.config
     free = FREE_ON_RESUME if config.scheduled and not extending else FREE_ON_RESUME | LENGTH
@@ -147,7 +147,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str
 
 
 def _begin(
-    task: Task, path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
+    task: Task[Any], path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
 ) -> State:
     """Start a new run with the weights of another one."""
     session = task.session

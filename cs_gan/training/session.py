@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,10 @@ from cs_gan.training.run_folder import RunFolder
 PATIENCE = timedelta(hours=1)
 
 
-class Session:
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Session(Generic[Config]):
     """The processes of a run, and the files that the first of them writes.
 
     Args:
@@ -45,7 +48,7 @@ class Session:
         ConfigError: for an unusable launcher setting or tracker, or a folder that can't be written.
     """
 
-    def __init__(self, config: RunConfig, stack: ExitStack, command: str = "") -> None:
+    def __init__(self, config: Config, stack: ExitStack, command: str = "") -> None:
         self.config, self.command = config, command
         self.folder = RunFolder(Path(config.output_dir or ""))
         self._trackers = _known_trackers(list(config.tracking.trackers))

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cs_gan.training.losses import Losses
+from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.run_folder import Row
 from cs_gan.training.session import Session
 
@@ -43,7 +44,10 @@ class State:
         return min(self.metrics, key=cost, default=None)
 
 
-class Task(ABC):
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Task(ABC, Generic[Config]):
     """What is trained: networks, optimisers, a step.
 
     Attributes:
@@ -53,11 +57,16 @@ class Task(ABC):
         images_per_step: number of images in all processes together.
     """
 
-    session: Session
+    session: Session[Config]
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     circumstances: dict[str, Any]
     images_per_step: int
+
+    @property
+    def config(self) -> Config:
+        """The recipe."""
+        return self.session.config
 
     @property
     def rescores(self) -> bool:

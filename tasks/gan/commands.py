@@ -14,15 +14,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.gan_data import GanData
-from commands.job import Command, Job
-from commands.parsing import positive, seed, seeds
 from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
 from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
-from cs_gan.training import GanConfig, parse_config
+from cs_gan.training import parse_config
 from models.pretrained import slerp
+from tasks.gan.data import GanData
+from tasks.gan.recipe import GanConfig
+from tasks.job import Command, Job
+from tasks.options import positive, seed, seeds
 
 # -- commands --------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from commands.gan import empty_folder
-from commands.job import Command, Job
 from cs_gan.errors import ConfigError
+from tasks.gan.commands import empty_folder
+from tasks.job import Command, Job
 
 
 def publish(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Attack all classifiers of a sweep with PGD and APGD: ``python -m commands.study_attacks <sweep folder>``.
+"""Attack all classifiers of a sweep with PGD and APGD: ``python -m tasks.robustness.study <sweep folder>``.
 
 The networks run without Randomized Coded Inference (for RCI use ``evaluate.py attack``). Writes ``attacks.csv`` with a
 line for each run into the folder. Existing results are not computed again.
@@ -14,9 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.attack import as_csv
-from commands.bench import classifier_of
-from commands.parsing import Parser, positive
 from cs_gan.attacks import apgd, eps_from_pixels, pgd
 from cs_gan.data import train_and_test
 from cs_gan.data.labelled import labels_of
@@ -24,9 +21,13 @@ from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.files import file_sha256
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
-from cs_gan.training import ClassifierConfig, append_line, parse_config, read_lines, read_snapshot
+from cs_gan.training import append_line, parse_config, read_lines, read_snapshot
 from cs_gan.training.run_folder import Row, RunFolder
 from models import Classifier
+from tasks.classifier.load import classifier_of
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.options import Parser, positive
+from tasks.robustness.command import as_csv
 
 UNIT = 128  # images attacked together
 
@@ -72,7 +73,7 @@ def attack_unit(
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run from the command line."""
-    parser = Parser(prog="python -m commands.study_attacks", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m tasks.robustness.study", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="folder of the sweep, such as samples/sweeps/classifier_5k")
     parser.add_argument("--images", type=positive, default=1000, help="number of test images (%(default)s)")
     parser.add_argument("--eps", type=float, default=2 / 255, help="L-inf, for pixels in [0, 1] (2/255)")

@@ -6,11 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cs_gan.core import Linear
-from cs_gan.core.schedule import Schedule
 from cs_gan.errors import ConfigError
 from cs_gan.training.recipes.keys import above_0, at_least, below_1, checked, names_of, require
-from cs_gan.training.recipes.sections import CodeConfig, LoopConfig, ModelConfig, RunConfig
+from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, LoopConfig, ModelConfig, RunConfig
 
 POLICY = ("color", "translation", "cutout")
 
@@ -80,10 +78,12 @@ class FeatureNormConfig:
 
     Args:
         weight: weight of the penalty.
+        share: hold the penalty at this share of the gradient, as ``coded.critic.share`` does; null keeps the weight.
         block: name of the critic's block.
     """
 
     weight: float = at_least(0, 0.0)
+    share: float | None = above_0(None)
     block: str = "blocks.1"
 
 
@@ -122,40 +122,6 @@ class AugmentationConfig:
         self.policy = [name for name in names_of(self.policy) if name != "none"]
         for name in self.policy:
             require(name in POLICY, "augmentation.policy", name, f"made of {', '.join(POLICY)}")
-
-
-@dataclass
-class CodedBlocksConfig:
-    """Coded blocks of one network.
-
-    Args:
-        blocks: names or patterns of blocks (a list, or names separated by commas). [] is plain training; "" in a list
-            is the whole network.
-        weight: weight of the penalty.
-        weight_end: change the weight linearly to this value over training; null keeps it.
-        share: hold the penalty at this share of the gradient (0.1 is 10 %); ``weight`` is then only where it starts.
-            null keeps the weight.
-    """
-
-    blocks: list[str] | str = field(default_factory=list)
-    weight: float = at_least(0, 0.1)
-    weight_end: float | None = at_least(0, None)
-    share: float | None = above_0(None)
-
-    def __post_init__(self) -> None:
-        self.blocks = names_of(self.blocks)
-        once = self.share is None or self.weight_end is None
-        require(once, "coded: share", self.share, "null where weight_end is set: both would change the weight")
-
-    @property
-    def active_blocks(self) -> list[str] | str:
-        """The blocks; none without a weight."""
-        return self.blocks if self.weight or self.weight_end or self.share else []
-
-    @property
-    def schedule(self) -> Schedule:
-        """The weight over training."""
-        return self.weight if self.weight_end is None else Linear(self.weight, self.weight_end)
 
 
 @dataclass

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 import cs_gan
-from commands.attack_plan import DEFENDED, PLAIN, UNDEFENDED, Planned
-from commands.job import Job, load_network
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import (
     Budget,
@@ -24,15 +22,18 @@ from cs_gan.attacks import (
     evaluate_threat,
     exercise_batch_sizes,
 )
-from cs_gan.data import ImageStore, train_and_test
 from cs_gan.data.labelled import labels_of
-from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.errors import ConfigError
 from cs_gan.files import file_sha256
 from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
-from cs_gan.training import ClassifierConfig, Snapshot, find_snapshot, parse_config, read_snapshot
+from cs_gan.training import Snapshot, find_snapshot, parse_config, read_snapshot
 from cs_gan.training.run_folder import Row
-from models import Classifier, build_classifier
+from models import Classifier
+from tasks.classifier.load import classifier_of, data_of
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.job import Job
+from tasks.robustness.plan import DEFENDED, PLAIN, UNDEFENDED, Planned
 
 
 class Bench:
@@ -152,24 +153,6 @@ class Bench:
                 defence.coded.detach()
         about = {"network": row.network, "role": row.role, "eps_given": row.label, "eps_pixels": row.pixels}
         return [about | each.as_dict() for each in found]
-
-
-def classifier_of(snapshot: Snapshot, path: Path, device: torch.device) -> Classifier:
-    """The classifier of a snapshot; CheckpointError for a snapshot of another network."""
-    if snapshot.kind != "classifier":
-        raise CheckpointError(f"{path} is no snapshot of a classifier: it holds a network of kind {snapshot.kind!r}")
-    return load_network(build_classifier, snapshot, path, device, "a classifier")
-
-
-def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[ImageStore, ImageStore]:
-    """Images to train and to score on; ConfigError if they don't have the classifier's shape and number of classes."""
-    train, test = train_and_test(**config.data.parts(config.seed))
-    if train.num_classes != network.num_classes or test.image_shape != network.input_shape:
-        raise ConfigError(
-            f"{job.path} is for {network.num_classes} classes of {network.input_shape} images, but the data is "
-            f"{test.description}: give the data it was trained on by --data.<key>=."
-        )
-    return train, test
 
 
 def training_of(snapshot: Snapshot) -> str:

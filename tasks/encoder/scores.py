@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from commands.job import Job, load_network, with_provenance
 from cs_gan.data import ImageStore, subset, train_and_test
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError
 from cs_gan.ssl import knn_accuracy, linear_probe
-from cs_gan.training import SslConfig, parse_config
+from cs_gan.training import parse_config
 from models import build_encoder
+from tasks.encoder.recipe import SslConfig
+from tasks.job import Job, load_network, with_provenance
 
 PROBE, NEIGHBOURS = "linear probe (%)", "kNN (%)"
 

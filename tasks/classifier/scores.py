@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on test and shifted images, plain and under RCI. For encoders see ``features.py``."""
+"""Accuracy of a classifier on test and shifted images, plain and under RCI."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from commands.bench import classifier_of, data_of
-from commands.features import score_features
-from commands.job import Command, Job, with_provenance
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import eps_from_pixels, fgsm
 from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
@@ -23,7 +19,10 @@ from cs_gan.data.labelled import labels_of
 from cs_gan.errors import AttackError, ConfigError
 from cs_gan.supervised import accuracy
 from cs_gan.supervised.accuracy import Group
-from cs_gan.training import ClassifierConfig, parse_config
+from cs_gan.training import parse_config
+from tasks.classifier.load import classifier_of, data_of
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.job import Job, with_provenance
 
 
 def score_accuracy(job: Job) -> None:
@@ -151,10 +150,3 @@ def scored(
     """The accuracies, in the form of a line of metrics.jsonl."""
     rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
     return with_provenance(found, "accuracy (%)", test, seconds, processes, about, rci=rci)
-
-
-COMMAND = Command(
-    {"classifier": score_accuracy, "encoder": score_features},
-    {"json": (None, {"type": Path, "help": "file for scores and provenance (beside the snapshot)"})},
-    "data|metrics",
-)

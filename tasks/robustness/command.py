@@ -14,16 +14,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from commands.attack_plan import BASELINE, DEFENDED, SIZES, Planned, plan
-from commands.bench import Bench
-from commands.job import Command, Job
-from commands.parsing import epsilons, names, positive, seed
 from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, check_gates, find_threat, verdict
 from cs_gan.attacks.threats import SQUARE
 from cs_gan.errors import ConfigError
 from cs_gan.report import save_robustness
 from cs_gan.training import append_line, read_lines
 from cs_gan.training.run_folder import Row, write_whole
+from tasks.job import Command, Job
+from tasks.options import epsilons, names, positive, seed
+from tasks.robustness.plan import BASELINE, DEFENDED, SIZES, Planned, plan
+from tasks.robustness.setup import Bench
 
 FRESH = "neighbours clean and fresh"
 

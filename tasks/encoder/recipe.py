@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cs_gan.training.recipes.classifier import ClassifierModelConfig, ClassifierTrainingConfig, LabelledDataConfig
-from cs_gan.training.recipes.gan import CodedBlocksConfig
 from cs_gan.training.recipes.keys import above_0, at_least, checked, require
-from cs_gan.training.recipes.sections import CodeConfig, RunConfig
+from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig
+from tasks.sections import LabelledDataConfig, NetworkConfig, OneNetworkConfig
 
 
 @dataclass
@@ -30,7 +29,7 @@ class SslDataConfig(LabelledDataConfig):
 
 
 @dataclass
-class EncoderConfig(ClassifierModelConfig):
+class EncoderConfig(NetworkConfig):
     """The network: a classifier without its last layer, and a projector.
 
     Args:
@@ -79,8 +78,11 @@ class SslCodedConfig(CodedBlocksConfig, CodeConfig):
     Args:
         blocks: names or patterns such as ``encoder``, ``encoder.blocks.1`` or ``projector``. [] is plain training; ""
             in a list is the whole network.
-        weight, weight_end: weight of the penalty, as in a GAN.
+        weight, weight_end, share: weight of the penalty, as in a GAN.
+        share_every: number of coded steps between two measurements of a share that is held.
     """
+
+    share_every: int = at_least(1, 10)
 
 
 @dataclass
@@ -104,7 +106,7 @@ class FeatureScoresConfig:
 
 
 @dataclass
-class SslConfig(RunConfig):
+class SslConfig(OneNetworkConfig):
     """A whole recipe.
 
     Args:
@@ -119,7 +121,6 @@ class SslConfig(RunConfig):
     """
 
     data: SslDataConfig = field(default_factory=SslDataConfig)
-    training: ClassifierTrainingConfig = field(default_factory=ClassifierTrainingConfig)
     model: EncoderConfig = field(default_factory=EncoderConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     method: SslMethodConfig = field(default_factory=SslMethodConfig)
@@ -134,6 +135,6 @@ class SslConfig(RunConfig):
     @property
     def scheduled(self) -> bool:
         """Whether a step depends on the total number of steps."""
-        coded, training = self.coded, self.training
+        coded = self.coded
         changing = coded.ratio_start != coded.ratio_end or coded.weight_end is not None
-        return training.decay != "constant" or training.warmup > 0 or (bool(coded.blocks) and changing)
+        return super().scheduled or (bool(coded.blocks) and changing)

@@ -13,7 +13,7 @@ import torch
 from cs_gan.data import ImageStore, load_images
 from cs_gan.errors import ConfigError, DataError
 from cs_gan.metrics import Evaluator
-from cs_gan.training import GanConfig
+from tasks.gan.recipe import GanConfig
 
 
 @dataclass(frozen=True)

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cs_gan import CodedSmoothing
+from cs_gan import CodedSmoothing, HeldShare
+from cs_gan.core import Linear
 from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING, USELESS
+from cs_gan.core.discrepancy import STOP_GRADIENT
+from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
+from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.training import CapturedStep, Task, as_plain, read_lines, save_snapshot
-from cs_gan.training.recipes.sections import CodeConfig
+from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, RunConfig
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
-class ImageTask(Task):
+class ImageTask(Task[Config]):
     """A task that trains on the images of one store.
 
     Attributes:
         kind: of the snapshot.
-        config: the recipe.
         store: the images to train on.
         model: the arguments that build the network or networks.
         images: the decoded images on the GPU, or None if batches are made in main memory.
         augment_options: how images are augmented: flip, crop and dequantize of :meth:`ImageStore.batch`.
+        one_step: one update, a function of tensors.
+        share_every: number of coded steps between two measurements of a share that is held.
     """
 
     kind: str
-    config: Any
     store: ImageStore
     model: dict[str, Any]
+    images: Tensor | None
     augment_options: dict[str, Any]
-
     one_step: Callable[..., dict[str, Tensor]]
-    """One update, a function of tensors."""
+    share_every = 1
 
     def prepare_steps(self, *obstacles: str, batches: int = 1) -> None:
         """Make the stream of batches and the captured step.
@@ -60,6 +66,50 @@ class ImageTask(Task):
         }
         self.images_per_step = config.training.batch_size * batches * session.processes
 
+    def attach(
+        self,
+        code: CodeConfig,
+        network: nn.Module,
+        blocks: Sequence[str],
+        *,
+        purpose: str,
+        batch_size: int,
+        weight: Schedule | HeldShare = 1.0,
+    ) -> CodedSmoothing | None:
+        """Attach coded-smoothing to blocks of a network, with the recipe's code. None without blocks.
+
+        Args:
+            code: the section of the recipe.
+            network: without a wrapper for several processes.
+            blocks: names or patterns of blocks.
+            purpose: what the seed of random nodes is derived from.
+            batch_size: number of samples that are coded together, K.
+            weight: the penalty's weight: a number, a schedule or a share of the gradient to hold.
+
+        Raises:
+            BlockError: if the network has no such block, or a block can't be coded.
+            CodeError: if a code can't be built. This is checked now for the first and the last step.
+        """
+        if not blocks:
+            return None
+        ratio, horizon = Linear(code.ratio_start, code.ratio_end, levels=code.levels), self.config.training.horizon
+        names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
+        options = {name: getattr(code, name) for name in names}
+        held = code.stop_gradient != "none"
+        options["discrepancy"] = STOP_GRADIENT[code.stop_gradient] if held else code.discrepancy
+        seed = derive_seed(self.config.seed, purpose)
+        coded = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **options)
+        for step in (0, horizon):
+            coded.set_step(step, horizon)
+            coded.code(batch_size)
+        return coded
+
+    def weight(self, choice: CodedBlocksConfig, part: str) -> Schedule | HeldShare:
+        """The weight of the coded penalty of one network: constant, changing, or following the gradient."""
+        if choice.share:
+            return self.held_share(part, choice.share, choice.weight)
+        return choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
+
     def rows(self, draw: int) -> Tensor:  # -> (B,)
         """The indices of the images in the ``draw``-th batch of this process."""
         rank, world = self.session.rank, self.session.processes
@@ -77,16 +127,35 @@ class ImageTask(Task):
         """
         if coded is None or not coded.due:
             return False
-        every, lines = coded.every, self.config.training.log_every
-        held = coded.held is not None and step // every % self.config.coded.share_every == 0
-        return held or step % lines + every >= lines
+        held = coded.held is not None and step // coded.every % self.share_every == 0
+        return held or self.logs_within(step, coded.every)
+
+    def logs_within(self, step: int, steps: int) -> bool:
+        """Whether a line of the log is written within this number of steps from ``step`` on."""
+        log_every = self.config.training.log_every
+        return step % log_every + steps >= log_every
+
+    def held_share(self, part: str, share: float, start: float) -> HeldShare:
+        """A weight that holds a penalty at a share of the gradient. A checkpoint keeps it."""
+        held = HeldShare(share, start=start or 1e-3).to(self.session.device)
+        self.modules[f"{part}_share"] = held
+        return held
+
+    def held_weights(self) -> dict[str, float]:
+        """The weights that follow the gradient, for the log."""
+        held = {name: module for name, module in self.modules.items() if isinstance(module, HeldShare)}
+        return {f"{name.removesuffix('_share')}_weight": module.weight.item() for name, module in held.items()}
 
     def useless_blocks(self, coded: CodedSmoothing | None, call: Callable[[], Any]) -> list[str]:
         """Lines about coded blocks that coding only shrinks or can't change, found on one batch."""
         if coded is None:
             return []
-        found = coded.diagnose(call).findings
-        return [f"note: block {each.block!r}: {each.message}" for each in found if each.signature in USELESS]
+        findings = coded.diagnose(call).findings
+        return [f"note: block {each.block!r}: {each.message}" for each in findings if each.signature in USELESS]
+
+    def coded_line(self, coded: CodedSmoothing) -> str:
+        """Which blocks are coded, for a description."""
+        return f"coded at {', '.join(name or 'the whole network' for name in coded.blocks)}"
 
     def some_images(self, count: int) -> Tensor:  # -> (count, C, H, W) on the device
         """The first images of the store, as the network sees them."""
@@ -95,13 +164,13 @@ class ImageTask(Task):
 
     def remarks(self, values: Mapping[str, float]) -> list[str]:
         """What the first line of the log shows of the strength of coding."""
-        found = []
+        remarks = []
         for name, share in values.items():
             if name.endswith("_share") and share < PLAIN_TRAINING:
-                found.append(f"note: {name} is {share:.2g}: below 0.1 % of the gradient this is plain training.")
+                remarks.append(f"note: {name} is {share:.2g}: below 0.1 % of the gradient this is plain training.")
             elif name.endswith("_share") and share > OVERWHELMING:
-                found.append(f"note: {name} is {share:.2g}: the coded penalty outweighs the loss it is added to.")
-        return found
+                remarks.append(f"note: {name} is {share:.2g}: the coded penalty outweighs the loss it is added to.")
+        return remarks
 
     @property
     @abstractmethod
@@ -110,8 +179,8 @@ class ImageTask(Task):
 
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
         """Save the network with its recipe."""
-        found, config = None if scores is None else dict(scores), as_plain(self.config)
-        save_snapshot(path, self.result, kind=self.kind, model=self.model, config=config, step=done, scores=found)
+        about = {"kind": self.kind, "model": self.model, "config": as_plain(self.config)}
+        save_snapshot(path, self.result, **about, step=done, scores=None if scores is None else dict(scores))
 
     def draw(self) -> None:
         """Update table, curve and report of the run."""
