@@ -179,7 +179,7 @@ class ImageTask(Task[Config]):
 
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
         """Save the network with its recipe."""
-        about = {"kind": self.kind, "model": self.model, "config": as_plain(self.config)}
+        about: dict[str, Any] = {"kind": self.kind, "model": self.model, "config": as_plain(self.config)}
         save_snapshot(path, self.result, **about, step=done, scores=None if scores is None else dict(scores))
 
     def draw(self) -> None:

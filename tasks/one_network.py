@@ -82,7 +82,7 @@ class OneNetworkTask(ImageTask[Config]):
             network = self.builder(**self.model)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return network.to(self.session.device, memory_format=torch.channels_last)
+        return network.to(self.session.device).to(memory_format=torch.channels_last)
 
     # -- one step ----------------------------------------------------------------------------------
 

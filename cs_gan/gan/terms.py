@@ -48,7 +48,8 @@ class Term:
     def weighted(self, penalty: Tensor) -> Tensor:  # () -> ()
         """The penalty with its weight."""
         # A copy, because a held weight changes before the backward.
-        return (self.held.weight.clone() if self.held else self.weight) * penalty
+        weight = self.weight.weight.clone() if isinstance(self.weight, HeldShare) else self.weight
+        return weight * penalty
 
     def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
         """The context for the scores of the real images."""

@@ -131,7 +131,7 @@ def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
             logits = network(padded[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE])[1]
             loss = F.cross_entropy(logits, y[index])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return network.eval().requires_grad_(False)
 

@@ -54,7 +54,7 @@ def stores_to_score(
     if not full:
         return
     metrics, published = config.metrics, dict(config.metrics.shifted)
-    shape = {"channels": test.image_shape[0], "image_size": test.image_shape[-1], "limit": limit}
+    shape: dict[str, Any] = {"channels": test.image_shape[0], "image_size": test.image_shape[-1], "limit": limit}
     corruptions, severity = published.pop("cifar10_c", None), metrics.severity
     if corruptions is not None and not metrics.corruptions:
         raise ConfigError("metrics.shifted: name the corruptions of cifar10_c, such as --metrics.corruptions=fog,snow.")
@@ -99,7 +99,7 @@ def accuracies(
     networks: dict[str, nn.Module] = {"": network}
     if metrics.rci_ratio is not None:
         bank = train.batch(range(min(metrics.rci_group - 1, len(train)))).to(device)
-        rci = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
+        rci: dict[str, Any] = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
         networks[", RCI"] = RandomizedCodedInference(network, metrics.rci_ratio, **rci)
     found = {}
     for name, store in stores:

@@ -133,7 +133,7 @@ class ClassifierTask(OneNetworkTask[ClassifierConfig]):
         """Accuracy, plain and under Randomized Coded Inference. At the end also on shifted images."""
         start = time.perf_counter()
         network, session = self.to_score(snapshot), self.session
-        parts = {"rank": session.rank, "processes": session.processes, "device": session.device}
+        parts: dict[str, Any] = {"rank": session.rank, "processes": session.processes, "device": session.device}
         stores = stores_to_score(self.config, self.test_store, full=full)
         found = accuracies(network, self.config, self.store, stores, full=full, **parts)
         return scored(self.config, self.test_store, found, time.perf_counter() - start, session.processes, about)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from cs_gan.errors import ConfigError
 from tasks.gan.commands import empty_folder

@@ -36,7 +36,7 @@ from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_grid
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
-from models import build_gan
+from models import Critic, Generator, build_gan
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData
 from tasks.gan.recipe import GanConfig
@@ -117,7 +117,7 @@ class GanTask(ImageTask[GanConfig]):
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _networks(self) -> tuple[nn.Module, nn.Module]:
+    def _networks(self) -> tuple[Generator, Critic]:
         """Generator and critic with weights drawn from the seed; ConfigError for an unknown name or another size."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -134,8 +134,8 @@ class GanTask(ImageTask[GanConfig]):
             spectrally_normalised(critic)
         _refuse_batch_norm(config, critic)
         # channels_last saves 20 to 30 % of a step on a CPU, and tensor cores need it.
-        generator.to(self.session.device, memory_format=torch.channels_last)
-        critic.to(self.session.device, memory_format=torch.channels_last)
+        for network in (generator, critic):
+            network.to(self.session.device).to(memory_format=torch.channels_last)
         return generator, critic
 
     def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -294,7 +294,8 @@ class GanTask(ImageTask[GanConfig]):
             return [streamed[f"real_{i}"] for i in range(self.config.training.n_critic)]
         assert self.images is not None
         keys = draws.augmentation[:, None].expand(where.shape).flatten()
-        return augmented(self.images, where.flatten(), keys, **self.augment_options).split(where.shape[1])
+        images = augmented(self.images, where.flatten(), keys, **self.augment_options)
+        return list(images.split(where.shape[1]))
 
     # -- between steps -----------------------------------------------------------------------------
 
