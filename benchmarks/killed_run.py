@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from cs_gan.training import RunFolder, read_lines
+from cs_gan.runs import RunFolder, read_lines
 
 ROOT = Path(__file__).parents[1]
 SAVING, PRUNING = "checkpoints/.partial-*", "checkpoints/.pruned-*"

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that `python benchmarks
 
 from benchmarks.killed_run import SAVING, Kill, Run, seen
 from benchmarks.same_runs import compare
-from cs_gan.training import RunFolder, read_lines
+from cs_gan.runs import RunFolder, read_lines
 
 RECIPE = {
     "data.name": "digits",

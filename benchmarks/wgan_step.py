@@ -30,7 +30,8 @@ from benchmarks.mimicry import Quiet, mimicry, ours_like, require_equal  # noqa:
 from benchmarks.task_steps import DATA, task_rows  # noqa: E402
 from benchmarks.timing import Row, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
 from cs_gan.gan import critic_step, generator_step  # noqa: E402
-from cs_gan.training import parse_config, read_lines  # noqa: E402
+from cs_gan.runs import read_lines  # noqa: E402
+from cs_gan.training import parse_config  # noqa: E402
 from models import build_gan  # noqa: E402
 from tasks.gan.recipe import GanConfig  # noqa: E402
 from tasks.gan.task import GanTask  # noqa: E402

@@ -18,7 +18,8 @@ from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
-from cs_gan.training import CapturedStep, Task, as_plain, read_lines, save_snapshot
+from cs_gan.runs import read_lines
+from cs_gan.training import CapturedStep, Task, as_plain, save_snapshot
 from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)

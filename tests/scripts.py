@@ -12,7 +12,8 @@ import sklearn.datasets
 import torch
 
 from cs_gan.data import ImageStore
-from cs_gan.training import Session, list_checkpoints, read_checkpoint, read_lines
+from cs_gan.runs import read_lines
+from cs_gan.training import Session, list_checkpoints, read_checkpoint
 from tasks import image_task, one_network
 from tasks.gan import task as gan_task
 from tests.training.recorder import Recorder

@@ -15,7 +15,8 @@ import evaluate
 import train_classifier
 from cs_gan.data import load_images, shifted
 from cs_gan.data.shifted import CIFAR10_CLASSES
-from cs_gan.training import read_lines, read_snapshot, save_snapshot
+from cs_gan.runs import read_lines
+from cs_gan.training import read_snapshot, save_snapshot
 from models import build_classifier
 from tests.test_evaluate import refused
 

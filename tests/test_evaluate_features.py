@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import evaluate
-from cs_gan.training import read_lines, read_snapshot, save_snapshot
+from cs_gan.runs import read_lines
+from cs_gan.training import read_snapshot, save_snapshot
 from models import build_encoder
 from tasks.robustness import study as attack_study
 from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)

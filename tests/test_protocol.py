@@ -16,7 +16,7 @@ from cs_gan.data import drawn, load_images
 from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.run import read_run
-from cs_gan.training import read_lines
+from cs_gan.runs import read_lines
 from tasks.gan.critic_gap import CriticGap
 from tests.reliability.runs import Started, finish
 from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, refusal, states_equal, words  # noqa: F401 (fixtures)

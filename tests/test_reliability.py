@@ -24,7 +24,8 @@ import cs_gan.training.resume as resume_module
 import train_gan
 from benchmarks.killed_run import alive
 from benchmarks.same_runs import compare
-from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot
+from cs_gan.runs import RunFolder, read_lines
+from cs_gan.training import list_checkpoints, read_checkpoint, read_snapshot
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk
 from tests.scripts import _plain_runs, _signal_handlers_as_before  # noqa: F401 (fixtures)

@@ -22,16 +22,8 @@ import cs_gan.training.session as session_module
 import evaluate
 import train_gan
 from cs_gan.randomness import normal
-from cs_gan.training import (
-    RunFolder,
-    Session,
-    list_checkpoints,
-    parse_config,
-    read_checkpoint,
-    read_lines,
-    read_snapshot,
-    write_lines,
-)
+from cs_gan.runs import RunFolder, read_lines, write_lines
+from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint, read_snapshot
 from tasks import image_task
 from tasks.gan.recipe import GanConfig
 from tests.reliability.runs import Started

@@ -15,8 +15,9 @@ from PIL import Image
 
 import train_ssl
 from cs_gan.data import subset
+from cs_gan.runs import read_lines
 from cs_gan.ssl import linear_probe
-from cs_gan.training import parse_config, read_lines, read_snapshot
+from cs_gan.training import parse_config, read_snapshot
 from models import build_encoder
 from tasks import one_network
 from tasks.encoder.recipe import SslConfig

@@ -7,7 +7,6 @@ from cs_gan.training.losses import Losses
 from cs_gan.training.optimizers import device_options, set_learning_rate
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.recipes.parse import as_plain, differences, parse_config, save_config
-from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, save_snapshot
@@ -19,14 +18,12 @@ __all__ = [
     "Interrupted",
     "Losses",
     "Progress",
-    "RunFolder",
     "Session",
     "Snapshot",
     "State",
     "StopRequest",
     "Task",
     "abandon_after",
-    "append_line",
     "as_plain",
     "device_options",
     "differences",
@@ -34,7 +31,6 @@ __all__ = [
     "list_checkpoints",
     "parse_config",
     "read_checkpoint",
-    "read_lines",
     "read_snapshot",
     "restore",
     "run_script",
@@ -43,5 +39,4 @@ __all__ = [
     "save_snapshot",
     "set_learning_rate",
     "train",
-    "write_lines",
 ]

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from cs_gan.errors import CheckpointError, DivergedError
+from cs_gan.runs import Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.checkpoint import list_checkpoints
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.recipes.parse import save_config
 from cs_gan.training.recipes.sections import LoopConfig
 from cs_gan.training.resume import checkpoint, resume
-from cs_gan.training.run_folder import Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import read_snapshot
 from cs_gan.training.task import State, Task

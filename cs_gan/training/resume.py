@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cs_gan.errors import CheckpointError, ConfigError, DivergedError
+from cs_gan.runs import Row, read_lines
 from cs_gan.training.checkpoint import (
     abandon_after,
     begin_from,
@@ -20,7 +21,6 @@ from cs_gan.training.checkpoint import (
 from cs_gan.training.lineage import LENGTH, began, extend
 from cs_gan.training.losses import Losses
 from cs_gan.training.recipes.parse import as_plain, differences
-from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
 
 # Keys that may change on a resume, because they do not affect training.

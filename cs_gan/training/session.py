@@ -23,11 +23,11 @@ from torch import nn
 
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
+from cs_gan.runs import RunFolder
 from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.environment import refuse_what_changes_a_run
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
-from cs_gan.training.run_folder import RunFolder
 
 # One process may download a data set while the others wait.
 PATIENCE = timedelta(hours=1)

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cs_gan.runs import Row, best, evaluation_of
 from cs_gan.training.losses import Losses
 from cs_gan.training.recipes.sections import RunConfig
-from cs_gan.training.run_folder import Row
 from cs_gan.training.session import Session
 
 
@@ -36,12 +36,9 @@ class State:
     @property
     def best(self) -> Row | None:
         """The evaluation with the best primary score; the earlier one if two are equal."""
-
-        def cost(row: Row) -> float:
-            value = float(row["scores"][row["primary"]])
-            return -value if row["better"] == "higher" else value
-
-        return min(self.metrics, key=cost, default=None)
+        evaluations = [evaluation for row in self.metrics if (evaluation := evaluation_of(row))]
+        top = best(evaluations)
+        return next((row for row in self.metrics if top and row["step"] == top.step), None)
 
 
 Config = TypeVar("Config", bound=RunConfig)

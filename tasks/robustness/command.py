@@ -18,8 +18,7 @@ from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, check_gate
 from cs_gan.attacks.threats import SQUARE
 from cs_gan.errors import ConfigError
 from cs_gan.report import save_robustness
-from cs_gan.training import append_line, read_lines
-from cs_gan.training.run_folder import Row, write_whole
+from cs_gan.runs import Row, append_line, read_lines, write_whole
 from tasks.job import Command, Job
 from tasks.options import epsilons, names, positive, seed
 from tasks.robustness.plan import BASELINE, DEFENDED, SIZES, Planned, plan

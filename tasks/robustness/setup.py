@@ -26,9 +26,9 @@ from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError
 from cs_gan.files import file_sha256
 from cs_gan.randomness import stream
+from cs_gan.runs import Row
 from cs_gan.supervised import accuracy
 from cs_gan.training import Snapshot, find_snapshot, parse_config, read_snapshot
-from cs_gan.training.run_folder import Row
 from models import Classifier
 from tasks.classifier.load import classifier_of, data_of
 from tasks.classifier.recipe import ClassifierConfig

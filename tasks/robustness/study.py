@@ -21,8 +21,8 @@ from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.files import file_sha256
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
-from cs_gan.training import append_line, parse_config, read_lines, read_snapshot
-from cs_gan.training.run_folder import Row, RunFolder
+from cs_gan.runs import Row, RunFolder, append_line, read_lines
+from cs_gan.training import parse_config, read_snapshot
 from models import Classifier
 from tasks.classifier.load import classifier_of
 from tasks.classifier.recipe import ClassifierConfig

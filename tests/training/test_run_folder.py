@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-import cs_gan.training.run_folder as run_folder_module
+import cs_gan.runs.folder as run_folder_module
 from cs_gan.errors import ConfigError
-from cs_gan.training import RunFolder, append_line, read_lines, write_lines
+from cs_gan.runs import RunFolder, append_line, read_lines, write_lines
 
 
 class TestRunFolder:

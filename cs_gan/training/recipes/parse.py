@@ -18,9 +18,9 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
+from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import RunConfig
-from cs_gan.training.run_folder import write_whole
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"

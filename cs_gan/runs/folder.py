@@ -1,19 +1,19 @@
-"""The folder of a run: its files, and logs that survive a kill and a resume."""
+"""The folder of a run: the names of its files, and the lock of the process that writes to it."""
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cs_gan.errors import CheckpointError, ConfigError
-from cs_gan.files import lock, write_text
+from cs_gan.errors import ConfigError
+from cs_gan.files import lock
+from cs_gan.runs.lines import write_whole
 
-Row = dict[str, Any]
+WRITER = ".lock"
+"""Held by the process that writes to a folder, until it ends or is killed."""
 
 
 class RunFolder:
@@ -58,7 +58,7 @@ class RunFolder:
         """
         try:
             self.grids.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
+            file = (self.path / WRITER).open("w")
         except OSError as error:
             raise ConfigError(f"output_dir={self.path} can't be written: {error}. Choose another folder.") from error
         with file:
@@ -80,68 +80,7 @@ class RunFolder:
         """The path of the sample grid of a step."""
         return self.grids / f"step-{step:08d}.png"
 
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a JSON line. An incomplete last line, left by a kill, is removed first.
-
-    Raises:
-        CheckpointError: if it can't be written.
-    """
-    with written(path), path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(row).encode() + b"\n")
-
-
-def read_lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines; none if there is no file. An incomplete last line is ignored.
-
-    Raises:
-        CheckpointError: for a line that is not a JSON object.
-    """
-    if not path.exists():
-        return []
-    *lines, _half = path.read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}, line {number}, is damaged: {error}. Remove that line.") from error
-    return rows
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file of JSON lines atomically. Without rows, no file is created."""
-    if rows or path.exists():
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a text file atomically.
-
-    Raises:
-        CheckpointError: if it can't be written. The file does not change.
-    """
-    with written(path):
-        write_text(path, text)
-
-
-@contextmanager
-def written(path: Path) -> Iterator[None]:
-    """A context that says which file couldn't be written and what to do. The system's message for a full disk doesn't.
-
-    Raises:
-        CheckpointError: for an OSError inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"can't write {path}: {error.strerror or error}. The last checkpoint is unchanged. Free some space and "
-            "start again with the same command."
-        ) from error
+    def grid_steps(self) -> list[tuple[int, Path]]:
+        """Step and path of each sample grid, in the order of their steps."""
+        found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in self.grids.glob("step-*.png"))
+        return sorted((int(match[1]), path) for match, path in found if match)
