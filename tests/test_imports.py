@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {f"cs_gan.{name}" for name in ("errors", "files", "nested", "predictions", "randomness", "runs")}
+GROUND = {
+    f"cs_gan.{name}"
+    for name in ("errors", "files", "nested", "predictions", "randomness", "restore", "runs", "second_derivative")
+}
 SHARED = GROUND | {"cs_gan.core"}
 # A study's page is made as a run's is; what a run leaves behind is read and written by name.
-USES = {"cs_gan.sweep": {"cs_gan.report"}, "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.nested"}}
+USES = {
+    "cs_gan.sweep": {"cs_gan.report"},
+    "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.nested"},
+    "cs_gan.second_derivative": {"cs_gan.errors"},
+}
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate"}
 KINDS = {"gan": set[str](), "classifier": set[str](), "encoder": set[str](), "robustness": {"classifier"}}
 """The kinds of runs in tasks/, and the other kinds that each may use."""

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
 from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
 from cs_gan.randomness import derive_seed, stream
+from cs_gan.restore import isolated_rng
 
 IMAGE_SIZE = 16
 FEATURES = 64

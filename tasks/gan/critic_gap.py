@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.data import ImageStore, drawn
 from cs_gan.randomness import derive_seed
+from cs_gan.restore import evaluation_mode, isolated_rng
 
 GAP_IMAGES = 256
 

@@ -7,7 +7,7 @@ import pytest
 from cs_gan.errors import DataError
 from cs_gan.nested import flatten
 from cs_gan.report.run import read_run, score_names
-from cs_gan.runs import best, read_evaluations
+from cs_gan.runs import best, read_evaluations, readable_lines
 
 from .conftest import FD, IS, evaluation, lines
 

@@ -1,16 +1,29 @@
-"""Gradient penalties and torch.compile: code that is compiled ahead of time has no second derivative."""
+"""What will be differentiated twice: the kernels it needs, and compiled code, which has no second derivative."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cs_gan.errors import BlockError
 
 _AOT = "torch._functorch.aot_autograd"  # ahead-of-time backends import it at their first use
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """A context for a forward pass in which attention runs as matrix products, on CPU and GPU.
+
+    torch's fused attention kernels have no second derivative. The choice of kernel is made in the forward pass, so the
+    backward passes may be outside. An exception is attention inside ``torch.utils.checkpoint``, which chooses again
+    when it recomputes: then put the whole step, with its backward, into ``sdpa_kernel(SDPBackend.MATH)``.
+    """
+    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return context
 
 
 def require_second_derivative(call: str, output: Tensor, by: Tensor) -> None:
