@@ -27,6 +27,7 @@ class StopSignal:
         self.signal = 0
         self._limit = limit
         self._received_at = 0.0
+        self._expired = False
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._before: dict[int, object] = {}
 
@@ -45,8 +46,8 @@ class StopSignal:
         """Why to stop; empty if there is no reason."""
         if self.signal:
             return f"{signal.Signals(self.signal).name} received"
-        over = self._deadline is not None and time.monotonic() > self._deadline
-        return self._limit if over else ""
+        self._expired = self._expired or (self._deadline is not None and time.monotonic() > self._deadline)
+        return self._limit if self._expired else ""
 
     def first(self) -> None:
         """Called by the first signal."""

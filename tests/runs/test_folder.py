@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-import cs_gan.runs.folder as run_folder_module
+import cs_gan.files as files_module
 from cs_gan.errors import ConfigError
 from cs_gan.runs import RunFolder, append_line, read_lines, write_lines
 
@@ -71,7 +71,7 @@ class TestLines:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(run_folder_module.os, "replace", killed)
+            patch.setattr(files_module.os, "replace", killed)
             with pytest.raises(KeyboardInterrupt):
                 write_lines(log, [])
         assert read_lines(log) == [{"step": 1}]
