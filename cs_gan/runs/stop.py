@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM or a time limit."""
+"""Requests to stop: Ctrl-C, SIGTERM, Slurm's warning, a terminal that is gone, or a time limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 import time
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Windows has the first two."""
 ECHO = 2.0  # seconds: a shell and a launcher may both pass on the same Ctrl-C
 
 
@@ -34,7 +35,8 @@ class StopSignal:
     def listen(self) -> None:
         """Receive the signals from now on."""
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._receive)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._before[number] = signal.signal(number, self._receive)
 
     def restore(self) -> None:
         """Put the handlers back that were there before."""

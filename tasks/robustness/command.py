@@ -31,7 +31,7 @@ def attack(job: Job) -> None:
     """Attack a classifier under Randomized Coded Inference with every threat model, and check what may be claimed."""
     bench = Bench(job)
     notes: list[str] = []
-    folder = job.beside("robustness" if job.path.stem == "snapshot" else f"robustness-{job.path.stem}", bench.output)
+    folder = job.beside("robustness", bench.output)
     folder.mkdir(exist_ok=True)
     threats = chosen_threats(bench, notes)
     planned = plan(

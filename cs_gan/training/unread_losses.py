@@ -1,4 +1,4 @@
-"""Losses of the last steps. They stay on the device until they are read."""
+"""UnreadLosses of the last steps. They stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Losses:
+class UnreadLosses:
     """Scalars by name, step after step.
 
     Reading a number from a GPU waits for all work before it. So a step's losses stay on the device, and :meth:`unread`

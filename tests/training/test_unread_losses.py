@@ -3,15 +3,15 @@ import math
 import pytest
 import torch
 
-from cs_gan.training import Losses
+from cs_gan.training import UnreadLosses
 
 
-def step(losses: Losses, number: int, **values: float) -> None:
+def step(losses: UnreadLosses, number: int, **values: float) -> None:
     losses.add(number, {name: torch.tensor(value) for name, value in values.items()})
 
 
 def test_means_are_over_the_steps_that_had_the_loss():
-    losses = Losses()
+    losses = UnreadLosses()
     step(losses, 1, a=1.0, b=4.0)
     step(losses, 2, a=2.0)
     assert losses.accept(losses.unread().tolist()) == []
@@ -23,14 +23,14 @@ def test_means_are_over_the_steps_that_had_the_loss():
 
 
 def test_what_is_kept_does_not_change_with_the_tensor():
-    losses, value = Losses(), torch.tensor(1.0)
+    losses, value = UnreadLosses(), torch.tensor(1.0)
     losses.add(1, {"a": value})
     value.fill_(5.0)  # a graph's next replay writes over its outputs
     assert losses.unread().tolist() == [1.0]
 
 
 def test_the_first_step_that_was_not_finite_is_named():
-    losses = Losses()
+    losses = UnreadLosses()
     step(losses, 7, a=1.0, b=1.0)
     step(losses, 8, a=1.0, b=math.nan)
     step(losses, 9, a=math.inf, b=math.nan)
@@ -38,7 +38,7 @@ def test_the_first_step_that_was_not_finite_is_named():
 
 
 def test_unread_losses_are_read_once():
-    losses = Losses({"a": [3.0]})
+    losses = UnreadLosses({"a": [3.0]})
     step(losses, 1, a=1.0)
     losses.accept(losses.unread().tolist())
     step(losses, 2, a=5.0)
