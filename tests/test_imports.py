@@ -1,4 +1,4 @@
-"""Imports go one way: scripts -> {models, cs_gan.*}; sweep -> report; the subpackages of cs_gan -> core -> errors."""
+"""Imports go one way: scripts -> {models, cs_gan.*}; study -> report; the subpackages of cs_gan -> core -> errors."""
 
 import ast
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED = {f"cs_gan.{name}" for name in ("core", "errors", "files", "nested", "predictions", "randomness")}
-USES = {"cs_gan.sweep": {"cs_gan.report"}}  # a study's page is made as a run's is
+SHARED = {f"cs_gan.{name}" for name in ("core", "errors", "files", "names", "nested", "predictions", "randomness")}
+USES = {"cs_gan.study": {"cs_gan.report"}}  # a study's page is made as a run's is
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate", "commands"}
 FILES = sorted(path for folder in ("cs_gan", "models") for path in (ROOT / folder).rglob("*.py"))
 # What `pip install cs-gan` does without; jsonargparse and accelerate come with the extra [gan].
@@ -76,8 +76,8 @@ def test_imports_go_one_way(path):
         ("cs_gan/gan/a.py", "import models"),
         ("cs_gan/gan/a.py", "from models.gan import build_gan"),
         ("cs_gan/report/a.py", "import train_gan"),
-        ("cs_gan/report/a.py", "from cs_gan.sweep import plan"),
-        ("cs_gan/sweep/a.py", "from cs_gan.training.checkpoint import save"),
+        ("cs_gan/report/a.py", "from cs_gan.study import plan"),
+        ("cs_gan/study/a.py", "from cs_gan.training.checkpoint import save"),
         ("cs_gan/errors.py", "from cs_gan.core import code"),
         ("cs_gan/__init__.py", "from cs_gan.gan import b"),
         ("models/a.py", "from cs_gan import CodedSmoothing"),
@@ -113,6 +113,6 @@ def test_what_make_compat_runs_needs_no_extra():
     """tests/compat.sh has torch, numpy, scipy and pytest alone."""
     files = [path for folder in ("core", "gan", "attacks") for path in (ROOT / "tests" / folder).glob("*.py")]
     assert files
-    extras = {*HEAVY, *SCRIPTS} | {f"cs_gan.{name}" for name in ("data", "metrics", "report", "sweep", "training")}
+    extras = {*HEAVY, *SCRIPTS} | {f"cs_gan.{name}" for name in ("data", "metrics", "report", "study", "training")}
     found = {path.name: extras & {part(module) for module in imported(path.read_text(), "tests")} for path in files}
     assert {name: modules for name, modules in found.items() if modules} == {}
