@@ -204,9 +204,8 @@ def find_threat(name: str) -> ThreatModel:
         return _eot(int(count[1]))
     names = {_plainly(known): known for known in THREATS}
     hint = did_you_mean(wanted, names, most=1, show=names.__getitem__)
-    raise AttackError(
-        f"threat {name!r} is unknown. {hint}{' ' if hint else ''}There are {', '.join(THREATS)}, and eot-n with another n."
-    )
+    known = f"There are {', '.join(THREATS)}, and eot-n with another n."
+    raise AttackError(f"threat {name!r} is unknown. {hint}{' ' if hint else ''}{known}")
 
 
 def _plainly(name: str) -> str:

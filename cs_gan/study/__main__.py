@@ -20,9 +20,9 @@ from cs_gan.study.execute import run_all
 from cs_gan.study.executor import Executor
 from cs_gan.study.executors import NAMES, make_executor, read_options
 from cs_gan.study.lock import held
-from cs_gan.study.process import Request
 from cs_gan.study.outcome import read_outcome
 from cs_gan.study.plan import Run, plan
+from cs_gan.study.process import Request
 from cs_gan.study.results import judged
 from cs_gan.study.rows import adopt_rows
 from cs_gan.study.spec import Study, read_study

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from cs_gan.study.executor import Executor, Job
 from cs_gan.study.lock import in_use
-from cs_gan.study.process import Request
 from cs_gan.study.outcome import record_loss
 from cs_gan.study.plan import Run
+from cs_gan.study.process import Request
 from cs_gan.study.stop import Stop
 
 Say = Callable[[str], None]

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from cs_gan.errors import ConfigError
-from cs_gan.study.executor import Executor
+from cs_gan.study.executor import Executor, check_options
 from cs_gan.study.on_ray import OnRay
 from cs_gan.study.on_slurm import OnSlurm
-from cs_gan.study.on_this_machine import OnThisMachine
+from cs_gan.study.on_this_machine import OnThisMachine, usable_cores
 from cs_gan.study.process import Request
 
 NAMES = ("local", "ray", "slurm")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.study.executor import Executor, Job, check_options, missing
-from cs_gan.study.process import Request, carry_out
 from cs_gan.study.plan import Run
+from cs_gan.study.process import Request, carry_out
 
 OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "max_retries")
 RETRIES = 3  # retries of a run whose node or worker is lost

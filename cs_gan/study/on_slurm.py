@@ -10,8 +10,8 @@ from typing import Any
 from cs_gan.errors import ConfigError
 from cs_gan.files import write_text
 from cs_gan.study.executor import Executor, Job, missing
-from cs_gan.study.process import Request, carry_out
 from cs_gan.study.plan import Run
+from cs_gan.study.process import Request, carry_out
 
 JOB = ".slurm"  # file in the run's folder: the job submitted for it
 PAUSE = 2.0  # seconds between checks, so that Slurm isn't asked too often

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cs_gan.report.groups import mean_and_error
 from cs_gan.study.plan import text
-from cs_gan.study.results import Cell, Results, Entry
+from cs_gan.study.results import Cell, Entry, Results
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.ticker import ScalarFormatter
 
 from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.study.plan import UNSAFE, short_names, text
-from cs_gan.study.results import Results, Entry, average
+from cs_gan.study.results import Entry, Results, average
 
 DPI = 110
 WIDE = 20.0  # ratio of the largest value to the smallest above which an axis is logarithmic

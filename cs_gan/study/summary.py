@@ -12,7 +12,7 @@ from cs_gan.report import save_study
 from cs_gan.study.pairs import Difference, differences
 from cs_gan.study.plan import Run
 from cs_gan.study.plots import save_plots
-from cs_gan.study.results import Results, Entry, average, best_of, read_results
+from cs_gan.study.results import Entry, Results, average, best_of, read_results
 from cs_gan.study.rows import write_rows
 from cs_gan.study.spec import Study
 from cs_gan.study.tables import csv_table, markdown

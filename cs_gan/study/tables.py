@@ -13,7 +13,7 @@ from cs_gan.report.page import markdown_row
 from cs_gan.study.outcome import BEST, RECORD
 from cs_gan.study.pairs import compared, differences
 from cs_gan.study.plan import short_names, text
-from cs_gan.study.results import Best, Results, Entry, average, best_of
+from cs_gan.study.results import Best, Entry, Results, average, best_of
 from cs_gan.study.spec import CASE
 
 PAIRED = ("paired difference", "standard error of the paired difference", "sign test p", "pairs")

@@ -41,8 +41,8 @@ def load(script: str) -> str:
     try:
         with open(script, encoding="utf-8") as file:
             statements = ast.parse(file.read()).body
-        imports = [line for line in statements if isinstance(line, ast.Import | ast.ImportFrom)]
-        exec(compile(ast.Module(imports, []), script, "exec"), {"__name__": "imports"})
+        imports = [statement for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module([*imports], []), script, "exec"), {"__name__": "imports"})
     except BaseException as error:  # also SystemExit. The script itself shall say it, in its own process
         return f"{type(error).__name__}: {error}"
     torch: Any = sys.modules.get("torch")
@@ -71,8 +71,9 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
                 reply = socket.socket(fileno=descriptors[0])
                 child = os.fork()
                 if child == 0:
-                    for open_here in (selector, control, *replies.values()):
-                        open_here.close()
+                    selector.close()
+                    for end in (control, *replies.values()):
+                        end.close()
                     reply.detach()  # stays open: the study sees its end when this process and its parent are gone
                     end_with(parent)
                     request: dict[str, Any] = json.loads(message)

@@ -2,8 +2,8 @@
 
 from cs_gan.study import plan, read_study
 from cs_gan.study.execute import run_all
-from cs_gan.study.process import Request
 from cs_gan.study.outcome import read_outcome
+from cs_gan.study.process import Request
 from cs_gan.study.stop import Stop
 
 
