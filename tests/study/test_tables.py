@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_or_refused_is_told_in_its_own_words(bench, grid, 
 
 def test_a_score_that_no_run_has_is_told_with_the_nearest(bench):
     assert bench.study(grid={"mu": [0.1]}, score="acuracy (%)") == 2
-    assert "'acuracy (%)' is not among its scores. Did you mean 'accuracy (%)'?" in bench.table[0]["problems"]
+    assert "'acuracy (%)' is not among its scores. Did you mean 'accuracy (%)'" in bench.table[0]["problems"]
     # The runs stand: with the right name there is nothing to run.
     assert bench.study(grid={"mu": [0.1]}, score=["loss", "accuracy (%)"]) == 0
     assert set(bench.starts.values()) == {1}
