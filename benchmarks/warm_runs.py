@@ -1,6 +1,7 @@
 """A study of short runs, forked from a warm parent and in fresh processes: wall time, CPU time and the start of a run.
 
-``OMP_NUM_THREADS=1 python -m benchmarks.warm_runs``: 40 runs of train_classifier.py on digits, of one step each. Both do the same runs, one after the other, and must leave the same weights.
+``OMP_NUM_THREADS=1 python -m benchmarks.warm_runs``: 40 runs of train_classifier.py on digits, of one step each.
+Both do the same runs, one after the other, and must leave the same weights.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cs_gan.study.spec import Case, Study
 from cs_gan.study.stop import Stop
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = Path("train_classifier.py")
 # One step on digits: nearly all of a run is its start and its end.
 SETTINGS = {
     "data.name": "digits",
@@ -92,8 +94,8 @@ def measure(runs: Sequence[Run], jobs: int, *, warm: bool) -> Measured:
 
 def _plan(folder: Path, runs: int) -> list[Run]:
     """Runs that differ in the seed."""
-    script = Path("train_classifier.py")
-    return plan(Study(script, script, None, list(range(runs)), [Case("plain", {}, {})], fixed=SETTINGS), folder)
+    study = Study(Path(__file__), SCRIPT, None, list(range(runs)), [Case("plain", {}, {})], fixed=SETTINGS)
+    return plan(study, folder)
 
 
 def _written(run: Run, name: str) -> float:

@@ -64,6 +64,18 @@ def test_imports_go_one_way(path):
     assert violations(path, (ROOT / path).read_text()) == set()
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    """Nor does any import inside a function close one."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES if path.stem != "__init__"}
+    uses = {
+        name: imported(path.read_text(), name.rpartition(".")[0]) & names.keys() - {name}
+        for name, path in names.items()
+    }
+    while free := {name for name, used in uses.items() if not used & uses.keys()}:
+        uses = {name: used for name, used in uses.items() if name not in free}
+    assert sorted(uses) == []
+
+
 @pytest.mark.parametrize(
     ("path", "source"),
     [

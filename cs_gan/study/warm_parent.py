@@ -1,6 +1,7 @@
 """The program of a warm parent: it loads once what runs of a script import, and each run is forked from it.
 
-First it loads what the script imports at its top, later what finished runs have imported beyond that. It is started as a file and imports nothing of this package, so that a run sees the modules that it would see alone.
+First it loads what the script imports at its top, later what finished runs have imported beyond that. It is started as
+a file and imports nothing of this package, so that a run sees the modules that it would see alone.
 :mod:`cs_gan.study.forked` has the other end.
 """
 

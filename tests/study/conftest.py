@@ -157,10 +157,20 @@ def done(bench):
     return {path.parent.name for path in bench.folder.glob("runs/*/scores.json")}
 
 
+def starts_of(bench):
+    """The process id of each run's last start."""
+    starts = {path.parent.name: path.read_text().split() for path in bench.folder.glob("runs/*/starts")}
+    return {name: int(words[-1]) for name, words in starts.items() if words}  # empty until the run writes to it
+
+
+def parent(pid):
+    """The process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def running(bench):
     """Process ids of the last starts that are still there."""
-    starts = [path.read_text().split() for path in bench.folder.glob("runs/*/starts")]
-    pids = [int(words[-1]) for words in starts if words]  # a file is empty until its run writes to it
+    pids = starts_of(bench).values()
     return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in _stat(pid)]
 
 

@@ -2,11 +2,10 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
-from .conftest import done, kill, launch, running, saved, steps, wait_for
+from .conftest import done, kill, launch, parent, running, saved, steps, wait_for
 
 GRID = {"mu": [0.1, 0.2]}
 NAMES = ["mu=0.1-seed0", "mu=0.2-seed0"]
@@ -63,7 +62,3 @@ def test_local_processes_leave_a_slurm_job_that_still_runs_alone(bench):
     assert process.returncode == 0, error
     assert bench.starts == dict.fromkeys(NAMES, 1)
     assert [line["n"] for line in bench.table] == ["1", "1"]
-
-
-def parent(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])

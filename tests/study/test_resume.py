@@ -98,6 +98,16 @@ def test_a_changed_setting_is_refused_by_the_run_and_old_scores_are_not_told(ben
     assert bench.starts == {"mu=0.1-seed0": 4}
 
 
+def test_records_of_the_time_when_a_study_was_called_a_sweep_are_read(bench):
+    assert bench.study(grid=GRID) == 0
+    for record in bench.folder.glob("runs/*/study.json"):
+        record.rename(record.with_name("sweep.json"))
+    assert bench.study() == 0
+    assert set(bench.starts.values()) == {1}
+    assert bench.study(fixed={"alpha": 2}, grid=GRID) == 2  # what they say of settings counts too
+    assert "made with other settings" in bench.table[0]["problems"] or "another recipe" in bench.table[0]["problems"]
+
+
 def test_summarise_tells_of_what_is_there_and_runs_nothing(bench):
     assert bench.study(grid={"mu": [0.1, 0.2]}) == 0
     for name in ("table.csv", "table.md", "results.json"):

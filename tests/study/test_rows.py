@@ -69,5 +69,11 @@ def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
     assert without_seconds((bench.folder / "table.csv").read_text()) == without_seconds(table)
 
 
+def test_a_study_starts_without_rows_where_their_file_is_not_there_yet(bench, capsys, tmp_path):
+    assert bench.study("--rows", str(tmp_path / "later.csv"), grid={"mu": [1]}) == 0
+    assert capsys.readouterr().err.count("later.csv doesn't exist yet: no run is taken from it") == 1
+    assert set(bench.starts.values()) == {1}
+
+
 def without_seconds(table):
     return [[cell for name, cell in row.items() if "seconds" not in name] for row in csv.DictReader(io.StringIO(table))]
