@@ -26,4 +26,4 @@ def test_a_caller_chooses_how_many_names_are_shown_and_how():
 def test_all_names_are_listed_if_none_is_near():
     assert nearest_or_all("zzz", ["a", "b"], repr) == "There are 'a', 'b'."
     assert nearest_or_all("zzz", []) == "There are none."
-    assert nearest_or_all("mixupp", KNOWN) == "Did you mean mixup?"
+    assert nearest_or_all("ermm", KNOWN) == "Did you mean erm?"

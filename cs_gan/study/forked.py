@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class WarmParent:
 
     def __init__(self, script: str, environment: Mapping[str, str]) -> None:
         self._control, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
         self._state = ""  # ready, or why it can't be used; empty as long as it loads
         with other_end:
             self._process = subprocess.Popen(
@@ -43,9 +45,10 @@ class WarmParent:
 
     def loading(self, seconds: float) -> bool:
         """Whether it still loads, after waiting for at most so long."""
-        if not self._state and _readable(self._control, seconds):
-            self._state = self._control.recv(warm_parent.LONGEST, socket.MSG_PEEK).decode() or "it ended"
-        return not self._state
+        with self._lock:  # the threads of several runs wait for its one message
+            if not self._state and _readable(self._control, seconds):
+                self._state = self._control.recv(warm_parent.LONGEST).decode() or "it ended"
+            return not self._state
 
     def start(self, command: Sequence[str], here: Path, output: Path) -> ForkedRun | None:
         """Fork a run, which appends to ``output``; None if this can't fork, and a fresh process has to be started."""

@@ -14,7 +14,6 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import selectors
 import signal
 import socket
@@ -22,6 +21,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from types import CodeType, ModuleType
 from typing import Any
 
 LONGEST = 1 << 17  # bytes of a request
@@ -32,25 +32,25 @@ UNSAFE = ("__main__", "__mp_main__", "torch._inductor")  # the last starts worke
 def main() -> None:
     """Arguments: the descriptor of the control socket, and the script.
 
-    The first message says whether runs can be forked: empty, or why not. Then each request starts a run.
+    The first message is ``ready``, or why runs can't be forked. Then each request starts a run.
     """
     control, script = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    obstacle = load(script)
-    control.send((obstacle or "ready").encode())
-    if not obstacle and (request := serve(control)):
-        become(**request)
-
-
-def load(script: str) -> str:
-    """Import what the script imports at its top. Returns why runs can't be forked from here, or nothing."""
-    sys.path[0] = os.path.dirname(os.path.realpath(script))  # as for ``python <script>``
     try:
         with open(script, encoding="utf-8") as file:
-            statements = ast.parse(file.read()).body
-        imports = [statement for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
-        exec(compile(ast.Module([*imports], []), script, "exec"), {"__name__": "imports"})
+            source = file.read()
+        code, obstacle = compile(source, os.path.abspath(script), "exec"), load(script, source)
     except BaseException as error:  # also SystemExit. The script itself shall say it, in its own process
-        return f"{type(error).__name__}: {error}"
+        obstacle = f"{type(error).__name__}: {error}"
+    control.send((obstacle or "ready").encode())
+    if not obstacle and (request := serve(control)):
+        become(code, **request)
+
+
+def load(script: str, source: str) -> str:
+    """Import what the script imports at its top. Returns why runs can't be forked from here, or nothing."""
+    sys.path[0] = os.path.dirname(os.path.realpath(script))  # as for ``python <script>``
+    imports = [line for line in ast.parse(source).body if isinstance(line, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module([*imports], []), script, "exec"), {"__name__": "imports"})
     return settle()
 
 
@@ -140,15 +140,20 @@ def end_with(parent: int) -> None:
         sys.exit(143)
 
 
-def become(command: list[str], here: str, output: str) -> None:
-    """Run the script as ``python <command>`` would, in a session of its own."""
+def become(code: CodeType, command: list[str], here: str, output: str) -> None:
+    """Run the script as ``python <command>`` would, in a session of its own.
+
+    Its code is that of the start, like the modules that it imports: an edit during a study gives no mix of both.
+    """
     os.setsid()
     os.chdir(here)
     with open(output, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
+    module = sys.modules["__main__"] = ModuleType("__main__")
+    module.__file__ = code.co_filename
+    exec(code, module.__dict__)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,11 @@ def test_the_runs_of_a_study_are_forked_from_one_parent(bench):
     assert not Path(f"/proc/{warm_parent}").exists()
 
 
+def test_many_runs_may_wait_for_the_parent_at_once(bench):
+    assert bench.study("--jobs=8", grid=GRID, seeds=4) == 0
+    assert set(bench.starts.values()) == {1}
+
+
 def test_a_run_that_is_killed_harms_no_other(bench):
     bench.write(grid=GRID, seeds=2, fixed=bench.held(*NAMES))
     process = launch(bench, "--jobs=2")
