@@ -15,11 +15,12 @@ from cs_gan.runs.lines import (
     write_whole,
     written,
 )
-from cs_gan.runs.stop import StopSignal
+from cs_gan.runs.stop import SIGNALS, StopSignal
 
 __all__ = [
     "LOG_LINE",
     "METRICS_LINE",
+    "SIGNALS",
     "WRITER",
     "Evaluation",
     "Row",

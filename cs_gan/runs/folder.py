@@ -82,6 +82,11 @@ class RunFolder:
                 self._clear()
             yield
 
+    def checkpointed_steps(self) -> list[int]:
+        """The steps of the checkpoints. Whether they are damaged is not checked."""
+        matches = (re.fullmatch(r"step-(\d+)", path.name) for path in self.checkpoints.glob("step-*"))
+        return sorted(int(match[1]) for match in matches if match)
+
     def _written(self) -> list[Path]:
         """The files and folders that a run writes and that exist."""
         paths = [self.config, self.log, self.metrics, self.table, self.curve, self.report, self.scores, self.grid]
@@ -115,5 +120,5 @@ class RunFolder:
 
     def grid_steps(self) -> list[tuple[int, Path]]:
         """Step and path of each sample grid, in the order of their steps."""
-        found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in self.grids.glob("step-*.png"))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        matches = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in self.grids.glob("step-*.png"))
+        return sorted((int(match[1]), path) for match, path in matches if match)

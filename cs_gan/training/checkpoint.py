@@ -27,16 +27,11 @@ from torch import Tensor, nn
 
 from cs_gan.errors import CheckpointError
 from cs_gan.files import file_sha256
-from cs_gan.runs import METRICS_LINE, lacking
+from cs_gan.runs import lacking
 
 _FILES = ("tensors.safetensors", "state.json")
 FORMAT = 1
 """Of the folder, in manifest.json. Checkpoints from before it was written have none and are of format 1."""
-_STATE = {
-    **{"step": int, "optimizers": dict, "config": dict, "circumstances": dict, "machine": dict},
-    **{"losses": dict, "metrics": list},
-}
-"""The keys of state.json that a resume reads, and their types."""
 # Optimiser settings that belong to the device and not to the run, because a run may change its device.
 _OF_THE_DEVICE = ("fused", "capturable", "foreach", "differentiable")
 
@@ -113,8 +108,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if damage := _damage(path):
         raise CheckpointError(f"{damage} {_others(path)}")
     state = _read_json(path / "state.json")
-    if problem := lacking(state, _STATE) or _bad_rows(state):
-        raise CheckpointError(f"{path / 'state.json'} {problem}: another version of cs_gan wrote it. {_others(path)}")
+    if problem := lacking(state, {"step": int, "optimizers": dict}):
+        raise CheckpointError(f"{path / 'state.json'} {problem}. {_others(path)}")
     return load_file(path / "tensors.safetensors"), state
 
 
@@ -246,18 +241,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} can't be read: {error}.") from error
-
-
-def _bad_rows(state: dict[str, Any]) -> str:
-    """What is wrong with the evaluations and losses of a state; empty if nothing is."""
-    for row in state["metrics"]:
-        if problem := lacking(row, METRICS_LINE):
-            return f"holds an evaluation that {problem}"
-    if not all(isinstance(values, list) for values in state["losses"].values()):
-        return "holds losses that are no lists"
-    if not all(isinstance(groups, list) for groups in state["optimizers"].values()):
-        return "holds optimisers that are no lists of groups"
-    return "holds a recipe without training" if not isinstance(state["config"].get("training"), dict) else ""
 
 
 def _damage(path: Path) -> str:

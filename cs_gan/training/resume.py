@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from cs_gan.errors import CheckpointError, ConfigError, DivergedError
-from cs_gan.runs import LOG_LINE, METRICS_LINE, Row, read_lines
+from cs_gan.runs import LOG_LINE, METRICS_LINE, Row, lacking, read_lines
 from cs_gan.training.checkpoint import (
     abandon_after,
     begin_from,
@@ -95,6 +95,7 @@ def resume(task: Task[Any]) -> State:
         return State()
     path = kept[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
     tensors, stored = read_checkpoint(path)
+    _require_state(path, stored)
     extending = config.extend != "never"
     config.history = list(stored["config"].get("history", []))
     if extending:
@@ -120,6 +121,21 @@ def resume(task: Task[Any]) -> State:
     if session.is_main:
         abandon_after(folder.checkpoints, step)
     return State(step, UnreadLosses(stored["losses"]), metrics)
+
+
+def _require_state(path: Path, stored: dict[str, Any]) -> None:
+    """Raise CheckpointError for a state.json that another version or program wrote."""
+    keys = {"config": dict, "circumstances": dict, "machine": dict, "losses": dict, "metrics": list}
+    problem = lacking(stored, keys)
+    problem = problem or next((found for row in stored["metrics"] if (found := lacking(row, METRICS_LINE))), "")
+    problem = problem or lacking(stored["config"].get("training"), {"steps": int})
+    if not problem and not all(isinstance(values, list) for values in stored["losses"].values()):
+        problem = "has losses that are no lists"
+    if problem:
+        raise CheckpointError(
+            f"{path / 'state.json'} {problem}: another version of cs_gan wrote it. Resume with that version, or give "
+            "another --output_dir."
+        )
 
 
 def _results(task: Task[Any]) -> str:

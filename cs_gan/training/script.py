@@ -44,14 +44,15 @@ def run_script(
     """
     prog = os.path.basename(sys.argv[0])
     words = sys.argv[1:] if arguments is None else arguments
-    if text := answer(words, kind, prog, description, Path(script).parent / recipes):
+    folder = Path(script).parent / recipes
+    if text := answer(words, kind, prog, description, folder):
         print(text)
         return 0
     words = ["--help" if word == "--help-all" else word for word in words]
     _end_with_launcher()
     try:
         with ExitStack() as stack:
-            config = parse_config(kind, words, prog=prog, description=description)
+            config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
             session = Session(config, stack, _command(script, words))
             task = make(session)
             stack.callback(task.close)

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
+from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import RunConfig
@@ -67,8 +68,8 @@ def parse_config(
         raise ConfigError(_explained(str(error), kind)) from None
     config = kind(**{key.name: values[key.name] for key in fields(kind)})
     if config.output_dir is None:
-        recipes = [str(path) for path in parsed.config or []]
-        config.output_dir = os.path.join(SAMPLES, Path(recipes[-1]).stem if recipes else "run")
+        files = [str(path) for path in parsed.config or []]
+        config.output_dir = os.path.join(SAMPLES, Path(files[-1]).stem if files else "run")
     return config
 
 
@@ -144,7 +145,7 @@ def _checked_recipe(word: str, recipes: Path | None) -> str:
     if recipes and not path.exists() and (recipes / f"{value}.yaml").is_file():
         path = recipes / f"{value}.yaml"
     if path.is_file():
-        read_yaml(path)
+        read_yaml(path, "the recipe")
     return f"{option}={path}"
 
 
