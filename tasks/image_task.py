@@ -16,6 +16,7 @@ from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING, USELESS
 from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
+from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.runs import read_lines
@@ -54,6 +55,13 @@ class ImageTask(Task[Config]):
             batches: number of batches of images in a step.
         """
         config, session = self.config, self.session
+        size, count = config.training.batch_size, len(self.store)
+        if size * session.processes > count:
+            raise ConfigError(
+                f"training.batch_size = {size}{f' in {session.processes} processes' * (session.processes > 1)}, but "
+                f"there are {count} images to train on: a batch would hold an image twice. Give a smaller "
+                "training.batch_size, or more images."
+            )
         self.batches = BatchStream(self.batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
@@ -94,6 +102,11 @@ class ImageTask(Task[Config]):
         """
         if not blocks:
             return None
+        if batch_size < 2:
+            raise ConfigError(
+                f"training.batch_size = {self.config.training.batch_size} with coded blocks ({', '.join(blocks)}): "
+                "coding interpolates between the samples of a batch. Give 2 or more."
+            )
         ratio, horizon = Linear(code.ratio_start, code.ratio_end, levels=code.levels), self.config.training.horizon
         names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
         options = {name: getattr(code, name) for name in names}
