@@ -55,13 +55,6 @@ class ImageTask(Task[Config]):
             batches: number of batches of images in a step.
         """
         config, session = self.config, self.session
-        size, count = config.training.batch_size, len(self.store)
-        if size * session.processes > count:
-            raise ConfigError(
-                f"training.batch_size = {size}{f' in {session.processes} processes' * (session.processes > 1)}, but "
-                f"there are {count} images to train on: a batch would hold an image twice. Give a smaller "
-                "training.batch_size, or more images."
-            )
         self.batches = BatchStream(self.batch, config.data.workers, pin=session.device.type == "cuda")
         resident = config.data.device == "auto" and self.store.fits(session.device)
         self.images = self.store.images.to(session.device) if resident else None
@@ -104,7 +97,7 @@ class ImageTask(Task[Config]):
             return None
         if batch_size < 2:
             raise ConfigError(
-                f"training.batch_size = {self.config.training.batch_size} with coded blocks ({', '.join(blocks)}): "
+                f"training.batch_size = {self.config.training.batch_size} with coded blocks, so K = {batch_size}: "
                 "coding interpolates between the samples of a batch. Give 2 or more."
             )
         ratio, horizon = Linear(code.ratio_start, code.ratio_end, levels=code.levels), self.config.training.horizon
@@ -212,6 +205,11 @@ class ImageTask(Task[Config]):
     def notes(self, code: CodeConfig, coded: CodedSmoothing | None) -> list[str]:
         """The last lines of a description: experimental settings, where the images are, whether steps are captured."""
         lines = [code.warning] if coded and code.warning else []
+        size, count = self.config.training.batch_size, len(self.store)
+        if size * self.session.processes > count:
+            lines.append(
+                f"note: training.batch_size = {size} is above the {count} images to train on: a batch holds images twice"
+            )
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines
