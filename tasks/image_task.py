@@ -208,7 +208,7 @@ class ImageTask(Task[Config]):
         size, count = self.config.training.batch_size, len(self.store)
         if size * self.session.processes > count:
             lines.append(
-                f"note: training.batch_size = {size} is above the {count} images to train on: a batch holds images twice"
+                f"note: training.batch_size = {size} is above the {count} images there are: a batch holds some twice"
             )
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
