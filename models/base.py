@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 
@@ -85,3 +89,16 @@ class Critic(StemBlocksHead):
 def named_shape(batch: str, sample: tuple[int, ...]) -> str:
     """``(B, 3, 32, 32)``."""
     return f"({', '.join([batch, *map(str, sample)])})"
+
+
+def require_fit(build: Callable[..., nn.Module], arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Check the arguments of a file's network against its tensors, before a network of that size is built.
+
+    Errors: ValueError if names or shapes differ.
+    """
+    with torch.device("meta"):  # takes no memory
+        expected = {key: value.shape for key, value in build(**arguments).state_dict().items()}
+    stored = {key: value.shape for key, value in tensors.items()}
+    if expected != stored:
+        odd = sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key))
+        raise ValueError(f"its tensors don't fit its arguments {dict(arguments)}: {', '.join(odd[:4])}")

@@ -105,7 +105,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
     for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
         try:
             found.append(json.loads(part))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return [each for each in found if isinstance(each, dict)]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.utils import save_image
 
+from models.base import require_fit
 from models.card import Origin, model_card, read_origin
 from models.gan import build_gan
 
@@ -76,10 +77,12 @@ class PretrainedGenerator(
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             if json.loads(metadata["kind"]) != "gan":
                 raise ValueError(f"it holds a network of kind {metadata['kind']}")
-            pretrained = cls(**json.loads(metadata["model"]))
+            arguments = json.loads(metadata["model"])
+            require_fit(lambda **options: build_gan(**options)[0], arguments, tensors)
+            pretrained = cls(**arguments)
             pretrained.generator.load_state_dict(tensors)
             pretrained.origin = read_origin(Path(path), metadata)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise ValueError(f"{path} is no snapshot of a generator: {' '.join(str(error).split())}") from error
         return pretrained.to(device)
 

@@ -19,6 +19,7 @@ from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.files import file_sha256
 from cs_gan.training import Snapshot
+from models.base import require_fit
 
 if TYPE_CHECKING:
     from models import PretrainedGenerator
@@ -132,6 +133,7 @@ def load_network(
 ) -> Network:
     """The network of a snapshot, in evaluation mode; CheckpointError if it is no snapshot of ``what``."""
     try:
+        require_fit(build, snapshot.model, snapshot.tensors)
         network = build(**snapshot.model)
         network.load_state_dict(snapshot.tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,9 +1,12 @@
 """One thread and one seed for every test."""
 
+import functools
 import gc
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before numpy comes: its BLAS would start a thread for each core, and these spin while they wait. Child processes of
 # tests inherit it.
@@ -39,6 +42,64 @@ def after_torch() -> Iterator[AfterTorch]:
     """Run code in an interpreter that has imported torch and nothing else; torch comes once for all."""
     with AfterTorch() as run:
         yield run
+
+
+@pytest.fixture
+def signal_handlers_as_before() -> Iterator[None]:
+    """A run's signal handlers stay with its process, which here is that of all tests."""
+    from cs_gan.runs import SIGNALS
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curves and reports, and grids of 4: they take more time than all the rest of a toy run.
+
+    A test that looks at them asks for the fixture ``pictures``.
+    """
+    import sklearn.datasets
+
+    from tasks import image_task
+    from tasks.gan import task
+
+    # parsing the digits' text takes as long as a toy step
+    monkeypatch.setattr(sklearn.datasets, "load_digits", _digits_once(sklearn.datasets.load_digits))
+    if "pictures" in request.fixturenames:
+        return
+    for name in ("save_curve", "save_report"):
+        monkeypatch.setattr(image_task, name, lambda *_args: None)
+    monkeypatch.setattr(task, "SAMPLES", 4)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """For tests that look at a run's pictures and report; see ``without_pictures``."""
+
+
+@functools.cache
+def _digits_once(load: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.cache(load)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
+    from cs_gan.data import ImageStore
+    from cs_gan.training import Session
+    from tasks import one_network
+    from tasks.gan import task
+    from tests.training.recorder import Recorder
+
+    for module in (task, one_network):
+        monkeypatch.setattr(module, "device_options", lambda _device, rate: {"lr": torch.tensor(rate), "fused": True})
+    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
+    capture = Recorder()
+    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
+    return capture
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,59 +1,15 @@
-"""What tests of whole runs in their own process share: fixtures to import, and how two runs are compared."""
+"""What tests of whole runs share: toy recipes, and how two runs are compared. Their fixtures are in conftest.py."""
 
 from __future__ import annotations
 
-import functools
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import sklearn.datasets
 import torch
 
-from cs_gan.data import ImageStore
 from cs_gan.runs import read_lines
 from cs_gan.training import Session, list_checkpoints, read_checkpoint
-from tasks import image_task, one_network
-from tasks.gan import task as gan_task
-from tests.training.recorder import Recorder
-
-_digits = functools.cache(sklearn.datasets.load_digits)  # parsing their text takes as long as a toy step
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(name="drawn")
-def _drawn() -> None:
-    """For tests that look at a run's pictures and report; see ``_plain_runs``."""
-
-
-@pytest.fixture(autouse=True)
-def _plain_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves, reports and grids of 64 take more time than all the rest of a toy run: they are made on request."""
-    monkeypatch.setattr(sklearn.datasets, "load_digits", _digits)
-    if "drawn" in request.fixturenames:
-        return
-    for name in ("save_curve", "save_report"):
-        monkeypatch.setattr(image_task, name, lambda *_args: None)
-    monkeypatch.setattr(gan_task, "SAMPLES", 4)
-
-
-@pytest.fixture(name="recorder")
-def _recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
-    for module in (gan_task, one_network):
-        monkeypatch.setattr(module, "device_options", lambda _device, rate: {"lr": torch.tensor(rate), "fused": True})
-    monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
-    capture = Recorder()
-    monkeypatch.setattr(Session, "capture", lambda self, *obstacles: (capture, ""))
-    return capture
 
 
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,12 +27,14 @@ from models import build_gan
 from tasks.classifier.recipe import ClassifierConfig
 from tasks.gan.recipe import GanConfig
 from tests import test_train_classifier as classifier
-from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import last, losses, states_equal
 from tests.test_train_capture import SCHEDULES
 from tests.test_train_gan import arguments, run
 
+FIXTURES = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
+
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [FIXTURES, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 # At most log_every steps are under way when the losses are read.
 LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--training.log_every=10"]
 

@@ -13,9 +13,10 @@ from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot, save_snapshot
 from models import build_encoder
 from tasks.robustness import study as attack_study
-from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
 from tests.test_evaluate import refused
 from tests.test_train_ssl import ENCODER, run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before")
 
 
 @pytest.fixture(scope="module")

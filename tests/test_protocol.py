@@ -19,7 +19,9 @@ from cs_gan.report.run import read_run
 from cs_gan.runs import read_lines
 from tasks.gan.critic_gap import CriticGap
 from tests.reliability.runs import Started, finish
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, refusal, states_equal, words  # noqa: F401 (fixtures)
+from tests.scripts import last, refusal, states_equal, words
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 TINY = {
     "model.name": "dcgan16",
@@ -230,7 +232,7 @@ def test_the_gap_is_the_difference_of_mean_scores_and_leaves_the_critic_alone(im
     assert gap.about == {"training": 256, "held_out": 100, "split": "test"}
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_the_gap_is_logged_and_drawn_where_there_are_held_out_images(tmp_path, images):
     data = [*FOLDER, f"--data.root={images}", "--data.limit=30", "--training.evaluate_every=1"]
     assert run(tmp_path / "run", *data) == 0

@@ -28,7 +28,9 @@ from cs_gan.runs import RunFolder, read_lines
 from cs_gan.training import list_checkpoints, read_checkpoint, read_snapshot
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk
-from tests.scripts import _plain_runs, _signal_handlers_as_before  # noqa: F401 (fixtures)
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
+
 
 ROOT = Path(__file__).parents[1]
 LOOP, CHECKPOINT, EVALUATOR = "cs_gan.training.loop", "cs_gan.training.checkpoint", "cs_gan.metrics.evaluator"

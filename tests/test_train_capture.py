@@ -8,8 +8,10 @@ from cs_gan.data import ImageStore
 from cs_gan.training.capture import WARM_UP
 from tests import test_train_classifier as classifier
 from tests import test_train_ssl as ssl
-from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import last, losses, plain, states_equal
 from tests.test_train_gan import run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 SCHEDULES = [
     "--training.steps=14",

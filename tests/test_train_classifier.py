@@ -16,17 +16,9 @@ from cs_gan.runs import read_lines
 from cs_gan.training import list_checkpoints, parse_config, read_checkpoint
 from tasks.classifier import task as classifier_task
 from tasks.classifier.recipe import ClassifierConfig
-from tests.scripts import (
-    ONE_NETWORK,
-    _drawn,  # noqa: F401 (fixtures)
-    _plain_runs,  # noqa: F401
-    _signal_handlers_as_before,  # noqa: F401
-    assert_resumes,
-    equal,
-    final_tensors,
-    refusal,
-    words,
-)
+from tests.scripts import ONE_NETWORK, assert_resumes, equal, final_tensors, refusal, words
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.5"]
 
@@ -42,7 +34,7 @@ def run(folder: Path, *more: str) -> int:
     return train_classifier.main(arguments(folder, *more))
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
     more = ["--metrics.corruptions=gaussian_noise,contrast", "--training.evaluate_every=2"]
     assert run(tmp_path / "run", *CODED, *more) == 0

@@ -27,7 +27,9 @@ from cs_gan.training import Session, list_checkpoints, parse_config, read_checkp
 from tasks import image_task
 from tasks.gan.recipe import GanConfig
 from tests.reliability.runs import Started
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import last, losses, states_equal
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 ROOT = Path(__file__).parents[1]
 CODED = ["--coded.critic.blocks=blocks.1", "--coded.generator.blocks=blocks.0"]
@@ -67,7 +69,7 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
 # -- what it writes --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
     scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
     scored += ["--tracking.trackers=tensorboard", "--training.sample_every=2"]
@@ -467,7 +469,7 @@ def test_path_that_is_no_checkpoint_is_told_from_a_damaged_one(tmp_path, capsys,
     assert f"--resume={tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in error
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_run_that_is_not_scored_has_a_report_all_the_same(tmp_path):
     assert run(tmp_path / "run") == 0
     assert "critic loss" in (tmp_path / "run" / "report.html").read_text()

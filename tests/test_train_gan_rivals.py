@@ -9,8 +9,10 @@ from torch import nn
 import train_gan
 from cs_gan.runs import read_lines
 from tasks.gan import task as gan_task
-from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal, words  # noqa: F401 (fixtures)
+from tests.scripts import last, losses, plain, states_equal, words
 from tests.test_train_gan import refused, run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 NO_PENALTY = "--training.gradient_penalty=0"
 RIVALS = {

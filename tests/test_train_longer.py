@@ -18,8 +18,10 @@ from tests import test_train_gan as gan
 from tests import test_train_ssl as ssl
 from tests.reliability.child import Fault
 from tests.reliability.runs import assert_same, finish, kill
-from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, refusal, states_equal  # noqa: F401 (fixtures)
+from tests.scripts import last, losses, refusal, states_equal
 from tests.test_train_gan import run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 # N/K and the weight depend on the number of steps, and every other step observes.
 CODED = [*gan.CODED, "--coded.critic.weight_end=0.3", "--coded.every=2", "--training.checkpoint_every=1"]

@@ -21,17 +21,9 @@ from cs_gan.training import parse_config, read_snapshot
 from models import build_encoder
 from tasks import one_network
 from tasks.encoder.recipe import SslConfig
-from tests.scripts import (
-    ONE_NETWORK,
-    _drawn,  # noqa: F401 (fixtures)
-    _plain_runs,  # noqa: F401
-    _signal_handlers_as_before,  # noqa: F401
-    assert_resumes,
-    equal,
-    final_tensors,
-    refusal,
-    words,
-)
+from tests.scripts import ONE_NETWORK, assert_resumes, equal, final_tensors, refusal, words
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 RECIPES = Path(__file__).parents[1] / "configs" / "ssl"
 ENCODER = ["--coded.blocks=encoder", "--coded.weight=0.5"]
@@ -65,7 +57,7 @@ def test_every_loss_trains_plain_and_coded(tmp_path, loss, coded):
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["final"] == rows[-1]
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_the_command_and_the_hardware_are_recorded(tmp_path):
     words = arguments(tmp_path / "two words")
     assert train_ssl.main(words) == 0

@@ -13,14 +13,19 @@ from torch import Tensor
 
 from cs_gan.errors import DataError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 MEMORY_FRACTION = 0.5
 """Images that need more than this share of the available memory go into a mapped file."""
 
 
 def available_memory() -> float:
-    """Bytes that this process can still use without swapping: of the machine, or of its container if less."""
+    """Bytes that this process can still use without swapping: of the machine, its container or its limit if less."""
     free: int = psutil.virtual_memory().available
-    return min(free, _container_memory())
+    return max(0.0, min(free, _container_memory(), _address_space()))
 
 
 def allocate(shape: tuple[int, ...]) -> tuple[Tensor, bool]:  # -> (*shape) uint8, and whether it is mapped
@@ -60,12 +65,26 @@ def _reserve(descriptor: int, size: int) -> None:
         os.truncate(descriptor, size)
 
 
+CGROUPS = (
+    # version 2, where "max" (a ValueError) means no limit, and version 1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
 def _container_memory() -> float:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = int((folder / "memory.max").read_text())  # "max" (a ValueError) means no limit
-        used = int((folder / "memory.current").read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return limit - used + int(stat["inactive_file"])
-    except (OSError, KeyError, ValueError):
+    for folder, limit, used, cache in CGROUPS:
+        try:
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            return int((folder / limit).read_text()) - int((folder / used).read_text()) + int(stat[cache])
+        except (OSError, KeyError, ValueError):
+            continue
+    return math.inf
+
+
+def _address_space() -> float:
+    """What is left of a limit on the address space (``ulimit -v``)."""
+    if resource is None:
         return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit - psutil.Process().memory_info().vms

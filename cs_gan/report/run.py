@@ -100,7 +100,7 @@ def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]
         # The best is missing if its network was lost with an abandoned checkpoint.
         keys = [key for key in ("final", "best") if key in rows]
         read = {key: evaluation_of(rows[key] | {"step": int(rows[key]["step"])}) for key in keys}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}
     full = {key: evaluation for key, evaluation in read.items() if evaluation is not None}
     outdated = "final" not in full or (curve and full["final"].step < curve[-1].step)
@@ -110,7 +110,7 @@ def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]
 def _parse_config(text: str) -> dict[Any, Any]:
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

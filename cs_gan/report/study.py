@@ -83,7 +83,7 @@ def save_study(path: Path, folder: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {error}. Give the folder of a study.") from error
 
 

@@ -180,6 +180,6 @@ def _study(run: Run) -> dict[str, Any]:
         for point in told["points"]:
             if any(Path(one["folder"]).name == folder.name for one in point["runs"]):
                 return {"spec": told.get("study") or told["sweep"], "case": point["case"]}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     return {}

@@ -82,7 +82,7 @@ def readable_lines(path: Path) -> list[Row]:
     for text in read_text(path).splitlines():
         try:
             row = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)

@@ -127,7 +127,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -136,7 +136,7 @@ def _steps(folder: Path) -> int | None:
     """The number of steps of the run, from its resolved configuration."""
     try:
         return int(yaml.safe_load(RunFolder(folder).config.read_text())["training"]["steps"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -63,4 +63,6 @@ def extend(config: RunConfig, stored: dict[str, Any]) -> None:
 def began(path: Path, step: int, fresh: list[str]) -> str:
     """The note for a run that started with the weights of a checkpoint, without the parts in ``fresh``."""
     without = f", without {' and '.join(fresh)}" if fresh else ""
-    return f"began with the weights of {path} (step {step}){without}"
+    # The run's name alone: a note like this leaves the machine with a model card.
+    run = path.resolve().parents[1].name if path.parent.name == "checkpoints" else path.resolve().parent.name
+    return f"began with the weights of {run}/{path.name} (step {step}){without}"

@@ -219,7 +219,7 @@ def _scored(path: Path) -> int:
     """The last step in scores.json, or -1."""
     try:
         return int(json.loads(path.read_text())["final"]["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return -1
 
 

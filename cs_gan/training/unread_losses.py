@@ -1,4 +1,4 @@
-"""UnreadLosses of the last steps. They stay on the device until they are read."""
+"""Losses of the last steps. They stay on the device until they are read."""
 
 from __future__ import annotations
 

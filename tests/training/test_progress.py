@@ -18,7 +18,9 @@ import train_gan
 from cs_gan.runs import read_lines
 from cs_gan.training import Interrupted, Progress, StopRequest
 from cs_gan.training.progress import fitted
-from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before")
+
 
 ROOT = Path(__file__).parents[2]
 

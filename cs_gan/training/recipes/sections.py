@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -197,6 +198,8 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         self.trackers = [name for name in names_of(self.trackers) if name != "none"]
+        safe = re.fullmatch(r"[^/\\]+", self.project) and self.project.strip(".")
+        require(bool(safe), "tracking.project", self.project, "a name without slashes: it is a folder in the run's")
 
 
 @dataclass
