@@ -82,7 +82,7 @@ def result_of(folder: Path) -> dict:
 # -- end to end ------------------------------------------------------------------------------------
 
 
-def test_attack_writes_rows_gates_verdict_and_provenance(folder, tmp_path, capsys):
+def test_attack_writes_rows_sanity_checks_verdict_and_provenance(folder, tmp_path, capsys):
     write_classifier(tmp_path / "other.safetensors", 100, seed=1)
     other = [f"--surrogate={tmp_path / 'other.safetensors'}", f"--plain={tmp_path / 'other.safetensors'}"]
     assert run("attack", folder, *FEW, *other, THREATS + ",transfer,square") == 0
@@ -97,9 +97,9 @@ def test_attack_writes_rows_gates_verdict_and_provenance(folder, tmp_path, capsy
     assert {row["n"] for row in rows if row["threat"] == "neighbours clean and fixed"} == {2}
     assert any(row["attack"] == "fgsm" for row in rows)
     assert max(row["eps_pixels"] for row in rows) == 0.5
-    assert len(result["gates"]) == 8
-    assert result["claim"] == all(gate["passed"] for gate in result["gates"])
-    assert next(gate["passed"] for gate in result["gates"] if gate["name"].startswith("batch sizes"))
+    assert len(result["sanity_checks"]) == 8
+    assert result["claim"] == all(check["passed"] for check in result["sanity_checks"])
+    assert next(check["passed"] for check in result["sanity_checks"] if check["name"].startswith("batch sizes"))
     assert [row["network"] for row in result["networks"]] == ["plain network", "without RCI", "RCI"]
     about = result["provenance"]
     assert (about["images"], about["seed"], about["budget"]["steps"], about["rci"]["group"]) == (24, 0, 2, 10)
@@ -111,7 +111,7 @@ def test_attack_writes_rows_gates_verdict_and_provenance(folder, tmp_path, capsy
     assert "left" in out  # the time that it takes
     page = folder / "robustness" / "robustness.html"
     assert str(page) in out
-    assert "robustness claim" in shown(page) or "all gates passed" in shown(page)
+    assert "robustness claim" in shown(page) or "all sanity checks passed" in shown(page)
     assert 'src="http' not in page.read_text()
     assert all(name in shown(page) for name in [*names, "plain network", "Cost of RCI"])
 
@@ -155,12 +155,12 @@ def test_rci_codes_the_blocks_that_are_asked_for(folder, trained):
     assert row["mean"] == left("blocks.2", "head") != left("")
 
 
-def test_groups_too_small_for_a_gate_leave_it_unjudged(folder, capsys):
+def test_groups_too_small_for_a_sanity_check_leave_it_unjudged(folder, capsys):
     assert run("attack", folder, *FEW, "--threats=eot-1", "--group=2", "--norm=l2", "--eps=0.5") == 0
     result = result_of(folder)
-    (gate,) = (gate for gate in result["gates"] if gate["name"].startswith("batch sizes"))
-    assert not gate["passed"]
-    assert "could not be judged" in gate["evidence"]
+    (check,) = (check for check in result["sanity_checks"] if check["name"].startswith("batch sizes"))
+    assert not check["passed"]
+    assert "could not be judged" in check["evidence"]
     assert not result["claim"]
     assert "no robustness claim" in shown(folder / "robustness" / "robustness.html")
     assert max(row["eps_pixels"] for row in result["rows"]) == 4  # sqrt(8 * 8) / 2
@@ -188,7 +188,7 @@ def test_a_kill_costs_no_finished_row(folder, capsys, monkeypatch):
     again = result_of(folder)
     assert untimed(again["rows"]) == untimed(whole["rows"])
     assert again["rows"][:5] == whole["rows"][:5]  # the seconds too, so they were not computed again
-    assert again["gates"] == whole["gates"]
+    assert again["sanity_checks"] == whole["sanity_checks"]
     monkeypatch.setattr("tasks.robustness.setup.evaluate_threat", None)  # everything is there
     assert run(*command) == 0
     assert result_of(folder) == again
@@ -279,21 +279,28 @@ def planted(**changed: object) -> dict:
     cost |= {"defended_seconds": 2e-3, "slowdown": 2.0, "plain": interval}
     cost["defended"] = {"mean": interval, "worst": interval, "majority": interval, "n": 24, "draws": 2}
     network = {"network": "RCI", "trained": "ERM", "snapshot": "a/run/snapshot.safetensors", "accuracy": 0.5}
-    gates = [{"name": "first gate", "passed": True, "evidence": "fine"}]
-    made = {"claim": True, "sentence": "", "gates": gates, "networks": [network], "defence": cost, "rows": rows}
+    checks = [{"name": "first check", "passed": True, "evidence": "fine"}]
+    made = {
+        "claim": True,
+        "sentence": "",
+        "sanity_checks": checks,
+        "networks": [network],
+        "defence": cost,
+        "rows": rows,
+    }
     made |= {"threats": {}, "notes": [], "provenance": {"snapshot": "a/run/snapshot.safetensors"}}
     return made | changed
 
 
 def test_page_says_that_nothing_is_claimed_and_why(tmp_path):
-    gates = [
-        {"name": "first gate", "passed": True, "evidence": "fine"},
+    checks = [
+        {"name": "first check", "passed": True, "evidence": "fine"},
         {"name": "white-box beats black-box", "passed": False, "evidence": "square leaves 3 %, eot-1 20 %."},
     ]
-    save_robustness(tmp_path / "page.html", planted(claim=False, gates=gates))
+    save_robustness(tmp_path / "page.html", planted(claim=False, sanity_checks=checks))
     text = shown(tmp_path / "page.html")
     assert "run: no robustness claim" in text
-    assert "because 1 of 2 sanity gates failed" in text
+    assert "because 1 of 2 sanity checks failed" in text
     assert text.count("square leaves 3 %, eot-1 20 %.") == 2  # in the headline and in the table
     save_robustness(tmp_path / "page.html", planted())
     assert "no robustness claim" not in shown(tmp_path / "page.html").lower()
@@ -310,13 +317,15 @@ def test_page_draws_means_worsts_and_majorities_with_their_bands(tmp_path):
 def test_page_escapes_what_it_shows(tmp_path):
     evil = "<script>alert(1)</script>"
     row = planted()["rows"][0] | {"threat": evil, "eps_given": evil}
-    gates = [{"name": evil, "passed": False, "evidence": evil}]
-    made = planted(rows=[row], gates=gates, claim=False, notes=[evil], provenance={"snapshot": f"{evil}/a", evil: evil})
+    checks = [{"name": evil, "passed": False, "evidence": evil}]
+    made = planted(
+        rows=[row], sanity_checks=checks, claim=False, notes=[evil], provenance={"snapshot": f"{evil}/a", evil: evil}
+    )
     save_robustness(tmp_path / "page.html", made)
     assert "<script" not in (tmp_path / "page.html").read_text()
 
 
 def test_page_without_rows_or_parts(tmp_path):
     save_robustness(tmp_path / "page.html", planted(rows=[]))
-    with pytest.raises(DataError, match="lack gates, rows"):
-        save_robustness(tmp_path / "b.html", {k: v for k, v in planted().items() if k not in ("gates", "rows")})
+    with pytest.raises(DataError, match="lack sanity_checks, rows"):
+        save_robustness(tmp_path / "b.html", {k: v for k, v in planted().items() if k not in ("sanity_checks", "rows")})

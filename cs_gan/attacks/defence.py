@@ -94,7 +94,7 @@ def _measured(
             start = clock(images.device)
             right.append(predicted_classes(network(images[part])) == labels[part])
             spent["plain"] += clock(images.device) - start
-        with PassCounter(*blocks) as counted:
+        with PassCounter(*blocks) as counter:
             for index, part in enumerate(slices):
                 seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
                 batch = images[part]
@@ -108,7 +108,7 @@ def _measured(
         ratio=defence.coded.ratio,
         votes=defence.votes,
         group_size=group_size,
-        passes_per_image=counted.samples / (served * len(blocks)),
+        passes_per_image=counter.samples / (served * len(blocks)),
         plain_seconds=spent["plain"] / len(images),
         defended_seconds=spent["defended"] / served,
     )

@@ -18,7 +18,7 @@ from cs_gan.report.svg import layout
 
 DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"
 COLOURS = {"uninformed": 5, "white-box": 0, "omniscient": 7, "black-box": 2, "batch": 1}
-_NEEDED = ("claim", "sentence", "gates", "networks", "defence", "rows", "threats", "notes", "provenance")
+_NEEDED = ("claim", "sentence", "sanity_checks", "networks", "defence", "rows", "threats", "notes", "provenance")
 
 Row = Mapping[str, Any]
 
@@ -52,14 +52,14 @@ def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
         raise DataError(f"these results of a robustness evaluation lack {', '.join(missing)}: give a robustness.json.")
     rows: Sequence[Row] = result["rows"]
     threats = [row for row in rows if row["role"] == "threat"]
-    eps = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "gate"))
+    eps = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "sanity check"))
     provenance = result["provenance"]
     write_page(
         path,
         "robustness.html",
         result=result,
         name=Path(str(provenance.get("snapshot", "a classifier"))).parent.name or "a classifier",
-        failed=[gate for gate in result["gates"] if not gate["passed"]],
+        failed=[check for check in result["sanity_checks"] if not check["passed"]],
         columns=[row["network"] for row in result["networks"]],
         beside=[_beside(rows, given) for given, _ in eps],
         beside_chart=layout(_beside_panel(rows)) if len(threats) else None,
@@ -109,7 +109,7 @@ def _beside(rows: Sequence[Row], given: str) -> dict[str, Any]:
 
 
 def _beside_panel(rows: Sequence[Row]) -> Panel:
-    given = list(dict.fromkeys(row["eps_given"] for row in rows if row["role"] != "gate"))
+    given = list(dict.fromkeys(row["eps_given"] for row in rows if row["role"] != "sanity check"))
     by_network: dict[str, list[Row]] = {}
     for each in given:
         for network, row in _at(rows, each).items():
