@@ -27,7 +27,7 @@ from benchmarks.large_batches import coding_of as coding
 from benchmarks.task_steps import task_step
 from benchmarks.timing import (
     Clock,
-    Row,
+    TimingRow,
     Variant,
     clock_for,
     measure,
@@ -95,7 +95,7 @@ def refitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N
 # -- the measurements ------------------------------------------------------------------------------
 
 
-def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """Encode + decode alone, a coded block, and the whole critic coded, compared with the plain step."""
     x, y = block_tensors(critic, block, images)
     variants: dict[str, Variant] = {PLAIN: step(critic, images, None)}
@@ -128,7 +128,7 @@ def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor
     return found
 
 
-def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """The forward of a critic with an attached CodedSmoothing, outside observe, compared with the plain critic.
 
     Raises:
@@ -151,7 +151,7 @@ def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
     return rows_of(timings)
 
 
-def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """The matrices, compared with fitting splines in each step; forward only."""
     x, y = block_tensors(critic, block, images)
     code = SplineCode(len(x), round(1.5 * len(x)))
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     report(title, rows + large, device, options.json, **{share: f"{coded / forward:.2%}"} | figures)
 
 
-def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[Row], dict[str, float]]:
+def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[TimingRow], dict[str, float]]:
     """Codes for large batches: built, multiplied dense and in blocks, and compared with a classifier's step."""
     sizes, repeats, device = options.sizes, options.repeats, options.device
     rows = build_rows(sizes, repeats, clock) + crossover_rows(sizes, options.features, repeats, clock, device)

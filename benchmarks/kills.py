@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that `python benchmarks/kills.py` works
 
-from benchmarks.killed_run import SAVING, Kill, Run, seen
+from benchmarks.killed_run import SAVING, Kill, TrainingProcess, seen
 from benchmarks.same_runs import compare
 from cs_gan.runs import RunFolder, read_lines
 
@@ -49,7 +49,13 @@ CALIBRATION_STEPS = 40
 
 
 def disturb(
-    start: Callable[[], Run], kills: int, during_saves: int, pause: float, startup: float, every: int, seed: int
+    start: Callable[[], TrainingProcess],
+    kills: int,
+    during_saves: int,
+    pause: float,
+    startup: float,
+    every: int,
+    seed: int,
 ) -> list[Kill]:
     """Start, kill and restart the run, and finally let it finish.
 
@@ -97,11 +103,11 @@ def disturb(
             plan.append("save")
 
 
-def _older_than(run: Run, seconds: float) -> bool:
+def _older_than(run: TrainingProcess, seconds: float) -> bool:
     return run.seconds > seconds
 
 
-def _has_begun(run: Run) -> str:
+def _has_begun(run: TrainingProcess) -> str:
     return run.began
 
 
@@ -150,11 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure(given: argparse.Namespace, base: Path) -> int:
     starts = 0
 
-    def start(name: str, steps: int) -> Run:
+    def start(name: str, steps: int) -> TrainingProcess:
         nonlocal starts
         starts += 1
         words = command(base / name, steps, given.processes, given.workers)
-        return Run(words, base / name, base / f"start-{starts:02}.txt")
+        return TrainingProcess(words, base / name, base / f"start-{starts:02}.txt")
 
     steps = given.steps
     if steps is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.timing import Row, Variant, measure, rows_of, synchronised
+from benchmarks.timing import TimingRow, Variant, measure, rows_of, synchronised
 from cs_gan.training import Session, parse_config
 
 DATA = ("--data.name=digits", "--data.channels=3", "--data.image_size=32", "--tracking.trackers=none")
@@ -28,7 +28,7 @@ def task_step(stack: ExitStack, task: Any, config: type[Any], *arguments: str) -
 
 def task_rows(
     task: Any, config: type[Any], modes: Mapping[str, Sequence[str]], options: argparse.Namespace
-) -> list[Row]:
+) -> list[TimingRow]:
     """Time all modes (name -> arguments) in turns, compared with the first."""
     with ExitStack() as stack:
         steps = {}

@@ -45,7 +45,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One line of a table: a timing, and the timing that it is compared with (or None)."""
 
     name: str
@@ -53,13 +53,13 @@ class Row:
     base: Timing | None = None
 
 
-def rows_of(timings: Mapping[str, Timing], base: str | None = None) -> list[Row]:
+def rows_of(timings: Mapping[str, Timing], base: str | None = None) -> list[TimingRow]:
     """A row for each timing, compared with the timing ``base`` (default: the first)."""
     base = base or next(iter(timings))
-    return [Row(name, timing, None if name == base else timings[base]) for name, timing in timings.items()]
+    return [TimingRow(name, timing, None if name == base else timings[base]) for name, timing in timings.items()]
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def table(rows: list[TimingRow]) -> list[list[str]]:
     """A header, and for each row: name, median milliseconds with quartiles, ratio to its base with quartiles."""
     lines = [["measurement", "ms", "ms q1", "ms q3", "ratio", "ratio q1", "ratio q3"]]
     for row in rows:
@@ -115,7 +115,7 @@ def synchronised(run: Variant, device: str) -> Variant:
     return both
 
 
-def report(title: str, rows: list[Row], device: str, path: Path | None = None, **figures: object) -> None:
+def report(title: str, rows: list[TimingRow], device: str, path: Path | None = None, **figures: object) -> None:
     """Print the table and the figures, and write them as JSON if a path is given."""
     lines = table(rows)
     wide = max(len(line[0]) for line in lines)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
 from benchmarks.mimicry import Quiet, mimicry, ours_like, require_equal  # noqa: E402
 from benchmarks.task_steps import DATA, task_rows  # noqa: E402
-from benchmarks.timing import Row, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
+from benchmarks.timing import TimingRow, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
 from cs_gan.gan import critic_step, generator_step  # noqa: E402
 from cs_gan.runs import read_lines  # noqa: E402
 from cs_gan.training import parse_config  # noqa: E402
@@ -82,7 +82,7 @@ def parts(critic: Variant, generator: Variant) -> dict[str, Variant]:
     return {"iteration": iteration, "critic step": critic, "generator step": generator}
 
 
-def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
+def against_mimicry(options: argparse.Namespace) -> tuple[list[TimingRow], dict[str, Any]]:
     """Time both iterations in turns."""
     theirs = mimicry(options.width, options.device)
     if theirs is None:
@@ -100,7 +100,7 @@ def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, A
     run = {name: synchronised(variant, options.device) for name, variant in variants.items()}
     timings = measure(run, options.repeats, clock_for(options.device))
     rows = [
-        Row(name, timing, timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None)
+        TimingRow(name, timing, timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None)
         for name, timing in timings.items()
     ]
     if theirs is None:
@@ -134,7 +134,7 @@ CUDA_MODES = {
 }
 
 
-def network_rows(network: str, options: argparse.Namespace) -> list[Row]:
+def network_rows(network: str, options: argparse.Namespace) -> list[TimingRow]:
     """Time all modes of one network in turns, compared with the first."""
     modes = CUDA_MODES if options.device == "cuda" else MODES
     shared = [*NETWORKS[network], "--metrics.extractor=none", f"--training.batch_size={options.batch}"]

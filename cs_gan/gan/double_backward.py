@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cs_gan.core.recompute import checkpointed
-from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
+from cs_gan.gan.differentiable_ops import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
 from cs_gan.second_derivative import twice_differentiable
 
 CPU_CROSSOVER = 2**24

@@ -12,14 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
-from cs_gan.core.update import MicroBatch, Update
+from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.gan import outputs
-from cs_gan.gan.losses import adversarial_loss
+from cs_gan.gan.adversarial_losses import adversarial_loss
 from cs_gan.gan.spectral import computed_once
 from cs_gan.gan.terms import GradientPenalty, Scored, Term
-
-Backward = Callable[[Tensor], Any]
-Losses = dict[str, Tensor]
 
 NAMES = {"coded": "{}_coded", "coded_share": "{}_share"}
 CODED_ON = ("real", "fake", "both")
@@ -41,7 +38,7 @@ def critic_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update of the critic: adversarial loss, penalties and coded penalty in one backward.
 
     Args:
@@ -134,7 +131,7 @@ def generator_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update of the generator; the critic is frozen, which saves a third of its backward.
 
     Args:
@@ -185,7 +182,7 @@ def generator_step(
     return _detached({"generator_loss": total}, "generator", measured)
 
 
-def _detached(losses: Losses, part: str, measured: Losses) -> Losses:
+def _detached(losses: StepLosses, part: str, measured: StepLosses) -> StepLosses:
     """All of them without graphs; what was measured of coding gets the name of its part."""
     named = {NAMES[name].format(part): value for name, value in measured.items()}
     return {name: value.detach() for name, value in (losses | named).items()}

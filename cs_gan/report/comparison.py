@@ -24,7 +24,7 @@ from cs_gan.runs import Evaluation, best
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """A group's scores at one step: means, with standard errors if there are several runs."""
 
     label: str
@@ -91,10 +91,10 @@ def _best(group: Group, complete: bool) -> list[Evaluation]:
     return [one for one in found if one is not None]
 
 
-def _row(group: Group, index: int, chosen: Sequence[Evaluation], names: Sequence[str]) -> Row:
+def _row(group: Group, index: int, chosen: Sequence[Evaluation], names: Sequence[str]) -> ComparisonRow:
     steps = sorted({one.step for one in chosen})
     when = f"steps {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"step {steps[0]:,}" if steps else "no step"
-    return Row(group.label, index, when, len(chosen), _cells(chosen, names))
+    return ComparisonRow(group.label, index, when, len(chosen), _cells(chosen, names))
 
 
 def _cells(chosen: Sequence[Evaluation], names: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the 
 
 
 @dataclass(frozen=True)
-class Point:
+class StudyPoint:
     """Runs that differ only in the seed."""
 
     label: str
@@ -87,14 +87,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} can't be read: {error}. Give the folder of a sweep.") from error
 
 
-def _points(folder: Path, told: Mapping[str, Any]) -> list[Point]:
+def _points(folder: Path, told: Mapping[str, Any]) -> list[StudyPoint]:
     """Labels: the case if that is unique, otherwise all settings that vary."""
     cases = [point["case"] for point in told["points"]]
     points = []
     for number, point in enumerate(told["points"]):
         label = point["case"] if point["case"] and cases.count(point["case"]) == 1 else point["name"]
         runs = {run["seed"]: found for run in point["runs"] if (found := _run(folder / run["folder"]))}
-        points.append(Point(label, number, point, runs))
+        points.append(StudyPoint(label, number, point, runs))
     return points
 
 
@@ -105,13 +105,13 @@ def _run(folder: Path) -> Run | None:
         return None
 
 
-def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
+def _coloured(points: Sequence[StudyPoint], told: Mapping[str, Any]) -> list[StudyPoint]:
     """A colour for each point; if there are too many, for the baseline's points and the best ones."""
     if len(points) <= MOST:
         return list(points)
     sign = -1 if told["better"] == "higher" else 1
 
-    def rank(point: Point) -> tuple[bool, float]:
+    def rank(point: StudyPoint) -> tuple[bool, float]:
         return point.told["case"] != told["baseline"] or not told["baseline"], sign * point.told["mean"]
 
     best = sorted((point for point in points if point.told["mean"] is not None), key=rank)[: MOST - 1]
@@ -119,7 +119,7 @@ def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
     return [replace(point, colour=next(colours) if point in best else MOST - 1) for point in points]
 
 
-def _curves(point: Point, scores: Sequence[str]) -> list[list[Evaluation]]:
+def _curves(point: StudyPoint, scores: Sequence[str]) -> list[list[Evaluation]]:
     """The curves of each run, only for the scores of the study."""
     wanted = {score.removeprefix(BEST) for score in scores}
     return [
@@ -136,11 +136,11 @@ def _strips(found: Any) -> list[Strips]:
     return [strips for strips in found if strips is not None]
 
 
-def _bars(points: Sequence[Point], score: str) -> Strips | None:
+def _bars(points: Sequence[StudyPoint], score: str) -> Strips | None:
     return lay_out(score, [(point.label, point.colour, point.scores(score)) for point in points])
 
 
-def _differences(points: Sequence[Point], score: str) -> Strips | None:
+def _differences(points: Sequence[StudyPoint], score: str) -> Strips | None:
     found = [(point, point.differences(score)) for point in points if point.differences(score)]
     rows = [
         (point.label, point.colour, {int(seed): value for seed, value in one["by_seed"].items()})
@@ -150,7 +150,7 @@ def _differences(points: Sequence[Point], score: str) -> Strips | None:
     return lay_out(score, rows, notes, signed=True)
 
 
-def _pictures(points: Sequence[Point]) -> list[tuple[int, list[tuple[int, Frame]]]]:
+def _pictures(points: Sequence[StudyPoint]) -> list[tuple[int, list[tuple[int, Frame]]]]:
     """Seed -> the newest grid of each point, for as many seeds as fit on a page."""
     found: list[tuple[int, list[tuple[int, Frame]]]] = []
     for seed in sorted({seed for point in points for seed in point.runs}):

@@ -15,12 +15,12 @@ from cs_gan.errors import MetricError
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 
-Group = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
+NumberedBatch = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
 
 
 @torch.no_grad()
 def accuracy(
-    network: nn.Module, groups: Iterable[Group], *, device: torch.device | str = "cpu", seed: int = 0
+    network: nn.Module, groups: Iterable[NumberedBatch], *, device: torch.device | str = "cpu", seed: int = 0
 ) -> tuple[float, float]:
     """Percentage of correctly classified images, and mean cross-entropy.
 

@@ -25,13 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
-from cs_gan.core.update import MicroBatch, Update
+from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.errors import BatchError, ConfigError
-from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
+from cs_gan.supervised.classifier_losses import cross_entropy, jacobian_penalty, logit_norm_penalty
 from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
-
-Backward = Callable[[Tensor], Any]
-Losses = dict[str, Tensor]
 
 AGAINST = ("outputs", "labels")
 """What the penalty can compare decoded outputs with."""
@@ -82,7 +79,7 @@ def classifier_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update by one backward of (1 - mu) (task + penalties) + mu coded penalty.
 
     Args:
@@ -168,7 +165,7 @@ def _observed(
         yield pair
 
 
-def _summed(losses: Losses, weights: dict[str, float]) -> Tensor:  # ()
+def _summed(losses: StepLosses, weights: dict[str, float]) -> Tensor:  # ()
     total = losses["loss"]
     for name, weight in weights.items():
         if name in losses:

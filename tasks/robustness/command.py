@@ -97,7 +97,7 @@ def digest(provenance: Row) -> str:
 
 
 def run_all(setup: AttackSetup, planned: Sequence[tuple[str, PlannedRow]], ledger: Ledger) -> list[Row]:
-    """Compute all rows, each given with its key in the ledger. Print a line for each, with the estimated remaining time."""
+    """Compute all rows, each with its key in the ledger. Print a line for each, with the estimated remaining time."""
     arguments = setup.job.arguments
     passes = {
         key: row.passes(len(setup.images), arguments.group, arguments.targets, arguments.draws * arguments.votes)

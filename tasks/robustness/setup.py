@@ -117,7 +117,8 @@ class AttackSetup:
         arguments = self.job.arguments
         report = evaluate_defence(
             self.network, self.images, self.labels, ratio=arguments.ratio, votes=arguments.votes,
-            group_size=arguments.group, blocks=arguments.blocks, reference=self.reference, draws=arguments.draws, seed=arguments.seed,
+            group_size=arguments.group, blocks=arguments.blocks, reference=self.reference,
+            draws=arguments.draws, seed=arguments.seed,
         )  # fmt: skip
         return as_row(report)
 

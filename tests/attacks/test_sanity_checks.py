@@ -79,7 +79,7 @@ def test_an_honest_table_passes_every_check():
     assert [check.name for check in checks] == CHECKS
     assert all(check.passed for check in checks), checks
     assert verdict(checks).claim
-    assert "upper bounds" in verdict(checks).sentence
+    assert "is an upper bound" in verdict(checks).sentence
 
 
 def is_(each, threat, attack="pgd"):

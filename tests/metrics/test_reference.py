@@ -60,7 +60,7 @@ def test_cache_is_used_and_never_trusted_when_damaged(  # type: ignore[no-untype
         file.write_bytes(damaged)
         with pytest.warns(UserWarning, match="damaged"):
             assert _score(build(), real_digits) == fresh
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_everything_that_changes_the_result_changes_the_key(  # type: ignore[no-untyped-def]

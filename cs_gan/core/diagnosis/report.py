@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cs_gan.core.diagnosis.measure import CodeCondition, Parts, ratio
+from cs_gan.core.diagnosis.measure import CodeCondition, ErrorParts, ratio
 from cs_gan.core.diagnosis.strength import SHARES, Strength
 
 OVER_SMOOTHING, SMALL_BATCH = "over-smoothing", "small batch"
@@ -73,7 +73,7 @@ class BlockDiagnosis:
     calls: int
     penalty: float
     share: float | None
-    parts: Parts
+    parts: ErrorParts
     condition: CodeCondition
     headroom: float | None = None
     earlier_variance: float | None = None
