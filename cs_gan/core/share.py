@@ -42,8 +42,8 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not (trained and penalty.requires_grad and loss.requires_grad):
         return torch.zeros(2, device=loss.device)
-    each = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
-    pairs = [(own, other) for own, other in zip(*each, strict=True) if own is not None and other is not None]
+    gradients = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
+    pairs = [(own, other) for own, other in zip(*gradients, strict=True) if own is not None and other is not None]
     if not pairs:
         return torch.zeros(2, device=loss.device)
     squares = [

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cs_gan.files import replacing
+
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
