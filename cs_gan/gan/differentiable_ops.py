@@ -94,10 +94,10 @@ class ConvolutionGradient(DifferentiableOp):
     @staticmethod
     def value(by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
         x, weight = (like, other) if by == BY_X else (other, like)
-        wanted = [by == BY_X, by == BY_WEIGHT, False]
+        output_mask = [by == BY_X, by == BY_WEIGHT, False]
         with torch.autocast(grad.device.type, enabled=False):
-            found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[by]
-        return found
+            gradient: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, output_mask)[by]
+        return gradient
 
     @staticmethod
     def forward(ctx: Any, by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:

@@ -16,7 +16,7 @@ from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.gan import outputs
 from cs_gan.gan.adversarial_losses import adversarial_loss
 from cs_gan.gan.spectral import computed_once
-from cs_gan.gan.terms import GradientPenalty, Scored, Term
+from cs_gan.gan.terms import GradientPenalty, ScoredBatch, Term
 
 NAMES = {"coded": "{}_coded", "coded_share": "{}_share"}
 CODED_ON = ("real", "fake", "both")
@@ -78,8 +78,8 @@ def critic_step(
     with computed_once(bare):
         scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
         total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
-        seen = Scored(critic, bare, images, scores, autocast)
-        penalties = {term.name: term(seen) for term in terms}
+        batch = ScoredBatch(critic, bare, images, scores, autocast)
+        penalties = {term.name: term(batch) for term in terms}
         for term in terms:
             weighted = term.weighted(penalties[term.name])
             if term.held and measure_share:
@@ -168,10 +168,10 @@ def generator_step(
             with autocast():
                 with coded.observe() if coded else nullcontext():
                     fake = outputs.images("generator_step", generator(latents))
-                seen = [augment(fake) if augment else fake]
+                image_batches = [augment(fake) if augment else fake]
                 if objective.paired and real is not None:
-                    seen.append(real)
-                scores = [outputs.scores("generator_step", critic(images), images).float() for images in seen]
+                    image_batches.append(real)
+                scores = [outputs.scores("generator_step", critic(images), images).float() for images in image_batches]
             total = objective.generator(*scores)
             weighted, measured = coded_objective(total, coded, generator, measure_share)
             update.backward(backward, weighted)

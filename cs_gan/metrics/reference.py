@@ -82,8 +82,8 @@ class Reference:
     def _keep(self, outputs: tuple[Tensor, ...] | None) -> None:
         assert outputs is not None  # only the first process comes here
         features = outputs[0]
-        kept = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
-        self._known = {**feature_statistics(features), "features": kept}
+        subset = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
+        self._known = {**feature_statistics(features), "features": subset}
         store(self._path("reference", self.count), self._known)
 
     def _compute_all(self) -> Arrays:
@@ -95,12 +95,12 @@ class Reference:
         for index in batches_of(chosen, self._reader.batch_size):
             yield self.images[index]
 
-    def _path(self, what: str, count: int) -> Path:
+    def _path(self, kind: str, count: int) -> Path:
         extractor = self._reader.extractor
         # The caller's description is trusted. Hashing some of the images catches equal descriptions of different data.
-        some = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
+        every_nth = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
         key = {
-            "version": VERSIONS[what],
+            "version": VERSIONS[kind],
             "extractor": extractor.spec.name,
             "weights": extractor.weights_sha256,
             "torch_fidelity": version("torch-fidelity"),
@@ -108,9 +108,9 @@ class Reference:
             "shape": list(self.images.shape),
             "count": count,
             "features_kept": self.num_features_kept,
-            "some_images": hashlib.sha256(some.numpy().tobytes()).hexdigest(),
+            "some_images": hashlib.sha256(every_nth.numpy().tobytes()).hexdigest(),
         }
-        return self._cache_dir / f"{what}-{extractor.spec.name}-{key_digest(key)}.safetensors"
+        return self._cache_dir / f"{kind}-{extractor.spec.name}-{key_digest(key)}.safetensors"
 
 
 def _subset(total: int, count: int, purpose: str) -> Tensor:

@@ -114,7 +114,7 @@ def _checked(
     call: str, bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features in float32 or better without gradients, those of the bank finite, and int64 labels."""
-    shapes = [tuple(each.shape) for each in (bank, bank_labels, test, test_labels)]
+    shapes = [tuple(tensor.shape) for tensor in (bank, bank_labels, test, test_labels)]
     fits = all(len(shapes[i]) == 2 and shapes[i + 1] == shapes[i][:1] and shapes[i][0] for i in (0, 2))
     if not fits or not shapes[0][1] == shapes[2][1] > 0:
         raise MetricError(

@@ -60,9 +60,11 @@ def ssl_step(
     with autocast(), coded.observe() if coded else nullcontext():
         embeddings = network(views)
     if not isinstance(embeddings, Tensor) or embeddings.shape[:1] != views.shape[:1]:
-        given = f"{tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        description = (
+            f"{tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        )
         raise ConfigError(
-            f"the network gave {given} for {len(views)} views: ssl_step needs embeddings ({len(views)}, D). "
+            f"the network gave {description} for {len(views)} views: ssl_step needs embeddings ({len(views)}, D). "
             "Give a module that returns only the embeddings."
         )
     first, second = embeddings.float().chunk(2)

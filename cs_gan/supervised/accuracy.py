@@ -67,9 +67,9 @@ def accuracy(
 def _checked(logits: Any, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,) int64
     """The labels of a group, on their own device: reading them on a GPU would wait for the network."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[:1] != labels.shape:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        description = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise MetricError(
-            f"accuracy: the network gave {given} for labels of shape {tuple(labels.shape)}. It must give logits "
+            f"accuracy: the network gave {description} for labels of shape {tuple(labels.shape)}. It must give logits "
             "(K, classes), for labels (K,)."
         )
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():

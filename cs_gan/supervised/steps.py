@@ -154,14 +154,14 @@ def _observed(
 
     With ``label_smoothing``, decoded outputs are compared with the targets, which are known only after mixing.
     """
-    known: list[Tensor] = []
+    targets_of_step: list[Tensor] = []
 
     def to_targets(decoded: Tensor, _output: Tensor) -> Tensor:  # (K, C) -> ()
-        return cross_entropy(decoded, known[0], label_smoothing or 0.0)
+        return cross_entropy(decoded, targets_of_step[0], label_smoothing or 0.0)
 
     # observe() comes before the mix, so the hook of the mix runs first and coding sees mixed samples.
     with coded.observe(None if label_smoothing is None else to_targets) if coded else nullcontext(), mixed as pair:
-        known.append(pair[1])
+        targets_of_step.append(pair[1])
         yield pair
 
 
@@ -236,8 +236,8 @@ def _checked_labels(images: Tensor, labels: Tensor, num_classes: int | None) -> 
 
 def _check_logits(logits: Any, K: int, num_classes: int) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (K, num_classes):
-        given = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        description = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ConfigError(
-            f"the model gave {given} for {K} images: classifier_step needs logits of shape ({K}, {num_classes}). "
+            f"the model gave {description} for {K} images: classifier_step needs logits of shape ({K}, {num_classes}). "
             f"Build the model with num_classes={num_classes}, or select the logits from its output."
         )
