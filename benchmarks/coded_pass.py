@@ -63,18 +63,18 @@ def cases(steps: Steps, all_of: list[int]) -> dict[str, tuple[str, Step, int]]:
     """Name -> (name of the plain step to compare with, the step, number of steps in a round)."""
     count = len(steps.critic.blocks)
     places = {"last block": [f"blocks.{count - 1}"], "inner block": [f"blocks.{count // 2}"], "whole critic": [""]}
-    steps = {"critic, plain": ("critic, plain", steps.step("critic", None), 1)}
+    step_cases = {"critic, plain": ("critic, plain", steps.step("critic", None), 1)}
     for (name, blocks), ratio in itertools.product(places.items(), (1.0, 1.5)):
-        steps[f"critic, {name}, N = {ratio} K"] = ("critic, plain", steps.step("critic", blocks, ratio), 1)
+        step_cases[f"critic, {name}, N = {ratio} K"] = ("critic, plain", steps.step("critic", blocks, ratio), 1)
     for every in all_of:
         name = f"critic, whole critic, N = 1.5 K, every {every}"
-        steps[name] = ("critic, plain", steps.step("critic", [""], 1.5, every), every)
-    steps["generator, plain"] = ("generator, plain", steps.step("generator", None), 1)
+        step_cases[name] = ("critic, plain", steps.step("critic", [""], 1.5, every), every)
+    step_cases["generator, plain"] = ("generator, plain", steps.step("generator", None), 1)
     for ratio in (1.0, 1.5):
         last = [f"blocks.{len(steps.generator.blocks) - 1}"]
         step = steps.step("generator", last, ratio)
-        steps[f"generator, last block, N = {ratio} K"] = ("generator, plain", step, 1)
-    return steps
+        step_cases[f"generator, last block, N = {ratio} K"] = ("generator, plain", step, 1)
+    return step_cases
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -82,7 +82,9 @@ def compare(network: str, options: argparse.Namespace) -> tuple[list[TimingRow],
             others.append(gradients(losses[name]))
             seconds[f"{network}, {name}: seconds to compile"] = time.perf_counter() - start
     scale = max(float(x.abs().max()) for x in expected)
-    difference = max(float((a - b).abs().max()) for mine in others for a, b in zip(mine, expected, strict=True)) / scale
+    difference = (
+        max(float((a - b).abs().max()) for compiled in others for a, b in zip(compiled, expected, strict=True)) / scale
+    )
     if difference > 1e-4:  # rounding of float32 sums in another order
         raise AssertionError(f"{network}: gradients differ by {difference:.2g} of the largest.")
 
@@ -114,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[TimingRow] = []
     figures: dict[str, float] = {}
     for network in options.networks.split(","):
-        more, found = compare(network, options)
-        rows, figures = rows + more, figures | found
+        network_rows, network_figures = compare(network, options)
+        rows, figures = rows + network_rows, figures | network_figures
     report("critic's loss and gradients", rows, options.device, options.json, **figures)
 
 

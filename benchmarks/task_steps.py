@@ -37,7 +37,7 @@ def task_rows(
             for _ in range(4 if options.device == "cuda" else 1):  # from then on it runs as a CUDA graph
                 step()
             steps[name] = synchronised(step, options.device)
-        found = rows_of(measure(steps, options.repeats))
+        rows = rows_of(measure(steps, options.repeats))
     if options.device == "cuda":
         torch.cuda.empty_cache()
-    return found
+    return rows

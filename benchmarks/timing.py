@@ -90,12 +90,12 @@ def clock_for(device: str) -> Clock:
 
 def parser(about: str | None, prog: str | None = None, repeats: int = 5) -> argparse.ArgumentParser:
     """A parser with the options of all speed benchmarks."""
-    found = argparse.ArgumentParser(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    found.add_argument("--repeats", type=int, default=repeats, help=f"number of rounds ({repeats})")
-    found.add_argument("--toy", action="store_true", help="tiny sizes, to check that the benchmark runs")
-    found.add_argument("--json", type=Path, help="write the results to this file")
-    return found
+    common = argparse.ArgumentParser(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    common.add_argument("--repeats", type=int, default=repeats, help=f"number of rounds ({repeats})")
+    common.add_argument("--toy", action="store_true", help="tiny sizes, to check that the benchmark runs")
+    common.add_argument("--json", type=Path, help="write the results to this file")
+    return common
 
 
 def width_of(width: int | None) -> dict[str, int]:
@@ -127,9 +127,9 @@ def report(title: str, rows: list[TimingRow], device: str, path: Path | None = N
     if path:
         milliseconds = {row.name: 1e3 * row.timing.median for row in rows}
         ratios = {row.name: row.timing.relative_to(row.base).median for row in rows if row.base}
-        found = {"title": title, "machine": machine(device), "ms": milliseconds, "ratio": ratios, **figures}
+        results = {"title": title, "machine": machine(device), "ms": milliseconds, "ratio": ratios, **figures}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=2))
+        path.write_text(json.dumps(results, indent=2))
 
 
 def measure(variants: Mapping[str, Variant], repeats: int, clock: Clock = time.perf_counter) -> dict[str, Timing]:
