@@ -1,7 +1,8 @@
 """The sanity checks of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), run automatically.
 
-A defence that only hides its gradients can be recognised: one step beats many, a black-box attack beats gradients, or
-accuracy remains at a huge eps. If a check fails or can't be judged, robustness is not claimed.
+These signs show that a defence only hides its gradients: one step harms more than many, an attack without gradients
+harms more than one with them, or accuracy remains at a huge eps. If a check fails or can't be decided, robustness is
+not claimed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run_sanity_checks(rows: Sequence[ResultRow]) -> list[SanityCheck]:
 
 
 def verdict(checks: Iterable[SanityCheck]) -> Verdict:
-    """ "no robustness claim" with the evidence of every failed check, or that none failed."""
+    """Whether robustness may be claimed. If not, the sentence contains the evidence of every failed check."""
     checks = list(checks)
     failed = [check for check in checks if not check.passed]
     if not checks:
@@ -95,10 +96,14 @@ def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> SanityCheck:
             largest = max((row.eps, row.n) for row in adaptive)
             best.append(_best(row for row in adaptive if (row.eps, row.n) == largest))
     if not best:
-        return _not_judged(name, "needs rows of eot-n with pgd (or apgd), the last at an eps that no input survives.")
+        return _not_judged(
+            name, "needs rows of eot-n with pgd (or apgd), the last at an eps where no prediction can stay correct."
+        )
     worst = max(best, key=lambda row: row.mean.value)
     passed = worst.mean.value < ZERO
-    advice = "." if passed else "; raise eps until nothing survives, and if something still does, gradients are masked."
+    advice = (
+        "." if passed else "; raise eps until nothing survives. If accuracy remains at any eps, gradients are masked."
+    )
     return SanityCheck(name, passed, f"at {worst.norm} eps = {worst.eps:g}, {_says(worst)}{advice}")
 
 
@@ -149,7 +154,9 @@ def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> SanityCheck:
     if worst.without_class:
         lost = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
         return SanityCheck(
-            name, False, f"{lost} at {_where(worst)}: {_says(worst)}. Such a network is broken, not attacked."
+            name,
+            False,
+            f"{lost} at {_where(worst)}: {_says(worst)}. The network is broken: this is no result of the attack.",
         )
     return SanityCheck(name, True, f"logits are finite in all {len(rows)} rows.")
 

@@ -247,5 +247,5 @@ def _named(tensor: Tensor) -> str:
 
 def _finite(score: str, value: float) -> float:
     if not math.isfinite(value):
-        raise MetricError(f"{score} came out as {value}; this is a failure, not a score")
+        raise MetricError(f"{score} came out as {value}; it is no valid score")
     return value

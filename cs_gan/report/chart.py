@@ -1,4 +1,4 @@
-"""The content of a chart, and drawing it as a picture. ``svg.py`` makes the same chart for a page."""
+"""The content of a chart, and how it is drawn as a picture. ``svg.py`` draws the same chart for a page."""
 
 from __future__ import annotations
 

@@ -15,17 +15,16 @@ from cs_gan.nested import flatten
 from cs_gan.report.chart import Panel, Series
 from cs_gan.report.page import write_page
 from cs_gan.report.svg import layout
+from cs_gan.runs import Row
 
 DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"
 COLOURS = {"uninformed": 5, "white-box": 0, "omniscient": 7, "black-box": 2, "batch": 1}
 _NEEDED = ("claim", "sentence", "sanity_checks", "networks", "defence", "rows", "threats", "notes", "provenance")
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Banded(Series):
-    """A line with its band: ``values`` is (3, s): the line, the lower end and the upper end of the band."""
+    """A line with a band. ``values`` is (3, s): the line, the lower end and the upper end of the band."""
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:  # (s,)

@@ -88,7 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _points(folder: Path, results: Mapping[str, Any]) -> list[StudyPoint]:
-    """Labels: the case if that is unique, otherwise all settings that vary."""
+    """The points. A point is labelled by its case if that is unique, otherwise by all settings that vary."""
     cases = [point["case"] for point in results["points"]]
     points = []
     for number, point in enumerate(results["points"]):

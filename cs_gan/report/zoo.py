@@ -1,4 +1,4 @@
-"""Runs as a Markdown table: what each is, what it scored, and the command that made it."""
+"""Runs as a Markdown table: the settings of each, its scores, and the command that made it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ from cs_gan.runs import Evaluation
 
 COLUMNS = ("run", "network", "parameters", "data", "coded", "steps", "scores", "n", "scored on", "hardware", "made by")
 UNKNOWN = "not recorded"
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: the only ones in models/
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm; networks in models/ have no others
 INCEPTIONS = ("FID", "IS", "KID")
 HEAD = """# Runs
 
-A row is a run, or runs that differ only in the seed: mean ± standard error over n of them, after the last step. Scores
-are named for the features they are measured on, and only Inception's give an FID. They compare where "scored on" is the
-same. The parameters are those of the snapshot: of a GAN the generator's, of an encoder with its projector.
+Each row is one run, or n runs that differ only in the seed. Then scores are mean ± standard error over these runs, after
+the last step. The name of a score contains the features that it is measured on. Only Inception's features give an FID.
+Compare scores only where "scored on" is the same. The parameters are those in the snapshot: a GAN's generator, or an
+encoder with its projector.
 """
 
 
 def save_zoo(path: Path, runs: Sequence[Path]) -> None:
-    """Write run folders as one Markdown table, whole or not at all.
+    """Write run folders as one Markdown table, atomically.
 
     Raises:
         DataError: if a folder is no run.
     """
     groups = group_runs([read_run(run) for run in runs])
     lines = [HEAD, markdown_row(COLUMNS), markdown_row("---" for _ in COLUMNS)]
-    warnings = [f"- {label}: a seed occurs twice, so ± is no error over seeds." for label in repeated_seeds(groups)]
+    warnings = [
+        f"- {label}: a seed occurs twice, so ± is not an error over different seeds."
+        for label in repeated_seeds(groups)
+    ]
     for group in groups:
         evaluations = _chosen(group)
         lines.append(markdown_row(_cells(group, evaluations)))
@@ -52,7 +56,7 @@ def save_zoo(path: Path, runs: Sequence[Path]) -> None:
 
 
 def _patterns(runs: Sequence[Path]) -> list[str]:
-    """Their paths as a shell takes them; ``folder/*`` for all of a folder's."""
+    """The paths, quoted for a shell. If all folders in a folder are given, ``folder/*`` stands for them."""
     patterns: dict[str, None] = {}
     for run in runs:
         siblings = {path for path in run.parent.iterdir() if path.is_dir()}
@@ -62,7 +66,7 @@ def _patterns(runs: Sequence[Path]) -> list[str]:
 
 
 def _chosen(group: Group) -> list[Evaluation]:
-    """Each run's last scores, in full where all of the group have such."""
+    """The last scores of each run: the full ones, if every run of the group has them."""
     return last_scores(group, all("final" in run.full for run in group.scored)) if group.scored else []
 
 
@@ -72,20 +76,20 @@ def _cells(group: Group, evaluations: Sequence[Evaluation]) -> list[str]:
     return [
         _label(group),
         _network(run),
-        _same(_parameters(seed_run.path) for seed_run in group.runs),
+        _distinct(_parameters(seed_run.path) for seed_run in group.runs),
         _data(run),
         _coded(run.config),
         _steps(run, evaluations),
         _scores(evaluations),
         f"{len(evaluations) or len(group.runs)} (seed {seeds})",
-        _same(_scored_on(evaluation.provenance) for evaluation in evaluations),
-        _same(str(evaluation.provenance.get("hardware", UNKNOWN)) for evaluation in evaluations),
+        _distinct(_scored_on(evaluation.provenance) for evaluation in evaluations),
+        _distinct(str(evaluation.provenance.get("hardware", UNKNOWN)) for evaluation in evaluations),
         _command(run),
     ]
 
 
-def _same(values: Iterable[str]) -> str:
-    """One value, or those that there are."""
+def _distinct(values: Iterable[str]) -> str:
+    """The distinct values, separated by slashes."""
     return " / ".join(dict.fromkeys(values)) or UNKNOWN
 
 
@@ -102,7 +106,7 @@ def _network(run: Run) -> str:
 
 
 def _parameters(folder: Path) -> str:
-    """Of the snapshot's network, from the file's header alone."""
+    """The number of parameters in the snapshot. Only the header of the file is read."""
     try:
         with safe_open(folder / "snapshot.safetensors", framework="np") as file:
             names = [name for name in file.keys() if name.rsplit(".", 1)[-1] not in BUFFERS]  # noqa: SIM118
@@ -117,7 +121,7 @@ def _data(run: Run) -> str:
 
 
 def _coded(config: dict[str, Any]) -> str:
-    """The coded blocks of any of the three kinds of recipe, each with its weight, and N/K."""
+    """The coded blocks, each with its weight, and N/K. The three kinds of recipe have them under different keys."""
     descriptions = []
     for section in ("coded.generator", "coded.critic", "coded", "method.coded"):
         blocks, mu = config.get(f"{section}.blocks"), config.get(f"{section}.mu")
@@ -140,15 +144,15 @@ def _steps(run: Run, evaluations: Sequence[Evaluation]) -> str:
     steps = sorted({evaluation.step for evaluation in evaluations} or {run.steps_done})
     total = run.config.get("training.steps")
     short = isinstance(total, int) and steps[0] < total
-    return _same(f"{step:,}" for step in steps) + (f" of {total:,}" if short else "")
+    return _distinct(f"{step:,}" for step in steps) + (f" of {total:,}" if short else "")
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> str:
     cells = []
     for name in score_names(evaluations):
         scored = [evaluation for evaluation in evaluations if name in evaluation.scores]
-        extractor = _same(str(evaluation.provenance.get("extractor", "inception")) for evaluation in scored)
-        # A file of another hand may call a distance so.
+        extractor = _distinct(str(evaluation.provenance.get("extractor", "inception")) for evaluation in scored)
+        # A file written by another program may call any distance FID.
         title = name if name not in INCEPTIONS or extractor == "inception" else f"{name} of {extractor}, not Inception"
         cells.append(f"{title}: {with_spread(*mean_and_error([evaluation.scores[name] for evaluation in scored]))}")
     return "<br>".join(cells) or "none yet"
@@ -159,13 +163,13 @@ def _scored_on(provenance: dict[str, Any]) -> str:
         value = provenance.get(key)
         return f"{value:,}" if isinstance(value, int) else UNKNOWN
 
-    of = f"{provenance.get('reference.data', UNKNOWN)} ({provenance.get('reference.split', UNKNOWN)})"
+    reference = f"{provenance.get('reference.data', UNKNOWN)} ({provenance.get('reference.split', UNKNOWN)})"
     if "extractor" in provenance:
         weights = str(provenance.get("weights_sha256", UNKNOWN))[:8]
         features = f"features of {provenance['extractor']} (weights {weights})"
-        return f"{count('num_samples')} generated against {count('num_reference')} of {of}, {features}"
+        return f"{count('num_samples')} generated against {count('num_reference')} of {reference}, {features}"
     labels = f", {count('num_labels')} labels, k = {provenance.get('k')}" if "num_labels" in provenance else ""
-    return f"{count('num_images')} of {of}{labels}"
+    return f"{count('num_images')} of {reference}{labels}"
 
 
 def _command(run: Run) -> str:
@@ -175,7 +179,7 @@ def _command(run: Run) -> str:
 
 
 def _sweep(run: Run) -> dict[str, Any]:
-    """The study and the case that a run in ``<sweep>/runs/`` is of; nothing for another run."""
+    """The study and the case of a run in ``<sweep>/runs/``. Empty for any other run."""
     folder = run.path.resolve()
     try:
         results = json.loads((folder.parents[1] / "results.json").read_text(encoding="utf-8"))
