@@ -15,8 +15,8 @@ from cs_gan.runs import Evaluation
 
 # Runs that differ only in these keys are the same experiment.
 FREE = ("seed", "output_dir", "resume")
-# Scores stay comparable if only these keys differ (the last part of a key counts). Any other difference gives a warning:
-# one too many is better than a wrong comparison.
+# Scores stay comparable if only these keys differ (the last part of a key counts). Any other difference gives a
+# warning: one too many is better than a wrong comparison.
 HARMLESS = {
     "seed",
     "seconds",

@@ -24,8 +24,8 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch nor
 INCEPTIONS = ("FID", "IS", "KID")
 HEAD = """# Runs
 
-Each row is one run, or n runs that differ only in the seed. Then scores are mean ± standard error over these runs, after
-the last step. The name of a score contains the features that it is measured on. Only Inception's features give an FID.
+Each row is one run, or n runs that differ only in the seed. Scores are those after the last step: mean ± standard error
+over the n runs. A score's name contains the features that it is measured on. Only Inception's features give an FID.
 Compare scores only where "scored on" is the same. The parameters are those in the snapshot: a GAN's generator, or an
 encoder with its projector.
 """
