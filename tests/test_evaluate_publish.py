@@ -56,7 +56,7 @@ def scored(gan_folder):
     return gan_folder
 
 
-def test_push_hands_the_hub_weights_and_a_card_with_scores_and_name(scored, hub, capsys):
+def test_push_makes_the_repository_and_one_commit_and_prints_where(scored, hub, capsys):
     assert run("publish", scored, "--repo=someone/digits") == 0
     assert "publish: https://huggingface.co/someone/digits" in capsys.readouterr().out
     assert hub.made == {
@@ -65,12 +65,20 @@ def test_push_hands_the_hub_weights_and_a_card_with_scores_and_name(scored, hub,
         "exist_ok": True,
         "message": "snapshot.safetensors of step 70",
     }
+
+
+def test_the_hub_gets_weights_config_samples_and_a_card_with_scores_and_name(scored, hub):
+    assert run("publish", scored, "--repo=someone/digits") == 0
     names = {"config.json", "model.safetensors", "README.md", "samples.png"}
     assert {path.name for path in hub.uploaded.iterdir()} == names
     card = ModelCard.load(hub.uploaded / "README.md")
     assert [each.metric_value for each in card.data.eval_results] == [12.5]
     assert card.data.model_name == "digits"
     assert 'from_pretrained("someone/digits")' in card.text
+
+
+def test_the_published_network_gives_the_images_of_the_snapshot(scored, hub):
+    assert run("publish", scored, "--repo=someone/digits") == 0
     again = PretrainedGenerator.from_pretrained(str(hub.uploaded))
     assert torch.equal(again.sample(3), PretrainedGenerator.from_snapshot(scored / "snapshot.safetensors").sample(3))
 

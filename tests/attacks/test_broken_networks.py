@@ -176,6 +176,6 @@ class TestLabels:
         (torch.full((2, 3), -1), torch.full((3,), -1), "smallest label is -1"),
     ],
 )
-def test_predictions_that_are_no_score(predictions, labels, message):
+def test_predictions_that_are_no_score_are_refused(predictions, labels, message):
     with pytest.raises(AttackError, match=message):
         score_predictions(predictions, labels)

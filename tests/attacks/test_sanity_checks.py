@@ -169,7 +169,7 @@ def test_every_norm_must_pass():
     assert "l2" in check.evidence
 
 
-def test_no_gate_is_no_claim():
+def test_without_checks_nothing_is_claimed():
     assert not verdict([]).claim
 
 

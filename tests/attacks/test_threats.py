@@ -40,15 +40,15 @@ def attacked_batch(defence, images, labels, draws=4, budget=BUDGET, **options):
 
 
 class TestRegistry:
-    def test_the_names_of_the_issue(self):
+    def test_all_threats_are_there_in_order_and_say_what_they_know(self):
         assert list(THREATS) == NAMES
         assert all(threat.name == name and threat.knows for name, threat in THREATS.items())
 
     @pytest.mark.parametrize("name", ["true-permutation", "True permutation", "jointly_perturbed", "EOT_5"])
-    def test_spelling_is_free(self, name):
+    def test_case_spaces_hyphens_and_underscores_in_a_name_do_not_matter(self, name):
         assert find_threat(name).name in NAMES
 
-    def test_eot_of_any_n(self):
+    def test_eot_can_average_over_any_n(self):
         assert find_threat("eot-7").eot == 7
 
     @pytest.mark.parametrize("name", ["eot-0", "eot", "psychic", ""])
@@ -148,7 +148,7 @@ class TestPermutations:
             fixed(defence, seed)(trial.batch(draw))
         return attack, recorder.take()
 
-    def test_oblivious_draws_none(self, monkeypatch):
+    def test_the_oblivious_attacker_draws_no_permutation(self, monkeypatch):
         attack, scoring = self.split(monkeypatch, "oblivious")
         assert attack == []
         assert len(set(scoring)) == 4

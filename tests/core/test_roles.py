@@ -420,7 +420,7 @@ class TestDivisibleBatches:
             )
             assert isinstance(raised.value.__cause__, RuntimeError)
 
-    def test_multiple_rounds_n(self):
+    def test_multiple_rounds_N_up(self):
         block, x = Function(self.groups), torch.randn(64, 3)
         coded = CodedSmoothing(block, [""], 65 / 64, multiple=4)
         assert [CodedSmoothing(Function(None), [""], r, multiple=4).code(64).N for r in (0.99, 1.0, 1.04, 1.5)] == [
@@ -459,7 +459,7 @@ class TestMemory:
         monkeypatch.setattr("cs_gan.core.roles.readable", lambda *_: False)  # as on a GPU after the first call
         torch.testing.assert_close(observed(coded, lambda: block(x, mask)), expected, **EXACT)
 
-    def test_inside_torch_func_too(self):
+    def test_a_mask_is_recognised_inside_torch_func(self):
         block, x, mask = Function(attend), tokens(), padding(-1e9)
 
         def penalty(x):
