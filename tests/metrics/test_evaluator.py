@@ -202,12 +202,24 @@ def test_a_generator_without_latent_dim_is_refused(evaluator: Evaluator) -> None
 def test_images_of_another_size_than_the_reference_are_refused(evaluator: Evaluator) -> None:
     with pytest.raises(MetricError, match="reference images of"):
         evaluator(Replay(torch.zeros(4, 1, 16, 16, dtype=torch.uint8)), num_samples=4)
-    with pytest.raises(MetricError, match="num_samples = 1"):
-        evaluator(Replay(real_digits), num_samples=1)
-    with pytest.raises(MetricError, match="replace the provenance's own seed, weights"):
-        evaluator(Replay(real_digits), about={"weights": "EMA", "seed": 1})
-    with pytest.raises(MetricError, match="subsets = 0"):  # before an image is generated
-        evaluator(nn.Identity(), kid_subsets=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 1}, "num_samples = 1"),
+        ({"about": {"weights": "EMA", "seed": 1}}, "replace the provenance's own seed, weights"),
+        ({"kid_subsets": 0}, "subsets = 0"),
+    ],
+)
+def test_options_of_a_call_are_checked_before_an_image_is_generated(
+    evaluator: Evaluator, options: dict, message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        evaluator(nn.Identity(), **options)
+
+
+def test_more_neighbours_than_reference_images_are_refused(evaluator: Evaluator, real_digits: Tensor) -> None:
     with pytest.raises(MetricError, match="k = 901"):
         evaluator.nearest(real_digits[:2], k=901)
 

@@ -249,7 +249,7 @@ def test_half_precision_features_score_as_the_same_numbers_in_float32(dtype: tor
 
 
 @pytest.mark.parametrize("score", [kernel_distance, precision_recall, density_coverage])
-def test_features_of_mixed_dtype_with_gradients_and_whole_numbers_have_scores(
+def test_features_of_any_dtype_and_with_gradients_have_scores(
     score: Callable[..., tuple[float, float]],
 ) -> None:
     generated, real = _clouds(60, 70, 4)
