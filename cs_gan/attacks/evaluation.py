@@ -107,15 +107,15 @@ def evaluate_threat(
     if draws < 1 or targets < 1:
         raise AttackError(f"draws={draws}, targets={targets}: give at least one of each.")
     slices, labels = list(groups(defence, images, labels, group_size)), labels.long()
-    chosen = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
+    target_indices = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
     networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
     predicted, truth, seconds, passes = [], [], 0.0, 0
     with undisturbed(images.device, stream(seed, "attacked"), defence, *networks), torch.inference_mode(False):
         predict(defence, lambda _: images[slices[0]], [0], labels)  # so that wrong labels fail at once
         for index, part in enumerate(slices):
-            inside = [i - part.start for i in chosen if part.start <= i < part.stop]
+            positions = [i - part.start for i in target_indices if part.start <= i < part.stop]
             attacked = AttackedBatch(
-                defence, images[part], labels[part], images, part.start, inside, budget,
+                defence, images[part], labels[part], images, part.start, positions, budget,
                 (seed, "group", index), draws, surrogate,
             )  # fmt: skip
             with PassCounter(*networks) as counter:
@@ -157,12 +157,12 @@ def exercise_batch_sizes(
     if K < 3:
         raise AttackError(f"{len(images)} images, group_size={group_size}: sizes 1, 2, K and a short one need K >= 3.")
     last = min(max(2, K // 2), len(images) - K)
-    alone = not isinstance(defence, RandomizedCodedInference) or defence.reference is not None
-    if last == 1 and not alone:
+    one_is_possible = not isinstance(defence, RandomizedCodedInference) or defence.reference is not None
+    if last == 1 and not one_is_possible:
         raise AttackError(
             f"{len(images)} images in groups of {K} leave a group of one: give more images or a reference bank."
         )
-    plan = [(1, 2)] if alone else []
+    plan = [(1, 2)] if one_is_possible else []
     return [
         evaluate_threat(
             "eot-1", defence, images[:count], labels[:count], budget, group_size=size, draws=draws, seed=seed

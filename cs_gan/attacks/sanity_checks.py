@@ -59,16 +59,16 @@ def verdict(checks: Iterable[SanityCheck]) -> Verdict:
     if not checks:
         return Verdict(False, "no robustness claim: no sanity check was run.")
     if failed:
-        why = " ".join(f"{check.name}: {check.evidence}" for check in failed)
-        return Verdict(False, f"no robustness claim: {len(failed)} of {len(checks)} sanity checks failed. {why}")
+        evidence = " ".join(f"{check.name}: {check.evidence}" for check in failed)
+        return Verdict(False, f"no robustness claim: {len(failed)} of {len(checks)} sanity checks failed. {evidence}")
     return Verdict(True, f"all {len(checks)} sanity checks passed: each accuracy under attack is an upper bound.")
 
 
 def _iterative_beats_single_step(rows: Sequence[ResultRow]) -> SanityCheck:
     pairs = []
-    for same in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
-        iterative = [row for row in same if row.attack not in ("fgsm", "square")]
-        pairs += [(_best(iterative), row) for row in same if row.attack == "fgsm" and iterative]
+    for group in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
+        iterative = [row for row in group if row.attack not in ("fgsm", "square")]
+        pairs += [(_best(iterative), row) for row in group if row.attack == "fgsm" and iterative]
     needs = "needs rows of fgsm and of pgd (or apgd) for the same threat, norm, eps, group size and n."
     return _compared("iterative beats single-step", pairs, needs)
 
@@ -90,8 +90,8 @@ def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> SanityCheck:
 
 def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> SanityCheck:
     name, best = "large eps gives 0 %", []
-    for same in _by(_attacked(rows), lambda row: (row.norm,)):
-        adaptive = [row for row in same if row.kind == "white-box" and row.attack != "fgsm"]
+    for group in _by(_attacked(rows), lambda row: (row.norm,)):
+        adaptive = [row for row in group if row.kind == "white-box" and row.attack != "fgsm"]
         if adaptive:
             largest = max((row.eps, row.n) for row in adaptive)
             best.append(_best(row for row in adaptive if (row.eps, row.n) == largest))
@@ -129,8 +129,8 @@ def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> SanityCheck:
     check = _compared(name, pairs, "needs rows of eot-n for two or more n at the same eps, with fgsm or pgd.")
     if check.passed and rising:
         less, more = rising[0]
-        still = f"no plateau yet at {_where(more)}: {_says(less)}, {_says(more)}; raise n."
-        return SanityCheck(name, False, still)
+        evidence = f"no plateau yet at {_where(more)}: {_says(less)}, {_says(more)}; raise n."
+        return SanityCheck(name, False, evidence)
     return check
 
 
@@ -152,11 +152,11 @@ def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> SanityCheck:
         return _not_judged(name, "there are no rows.")
     worst = max(rows, key=lambda row: row.without_class)
     if worst.without_class:
-        lost = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
+        problem = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
         return SanityCheck(
             name,
             False,
-            f"{lost} at {_where(worst)}: {_says(worst)}. The network is broken: this is no result of the attack.",
+            f"{problem} at {_where(worst)}: {_says(worst)}. The network is broken: this is no result of the attack.",
         )
     return SanityCheck(name, True, f"logits are finite in all {len(rows)} rows.")
 
@@ -172,23 +172,23 @@ def _compared(name: str, pairs: Sequence[Pair], needs: str) -> SanityCheck:
         return _not_judged(name, needs)
     excess, strong, weak = max(((s.mean.value - w.mean.high, s, w) for s, w in pairs), key=lambda triple: triple[0])
     passed = excess <= 0
-    many = f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
-    closest = f"{many}, the {'closest' if passed else 'worst'} at {_where(strong)}"
+    comparisons = f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
+    closest = f"{comparisons}, the {'closest' if passed else 'worst'} at {_where(strong)}"
     return SanityCheck(name, passed, f"{closest}: {_says(strong)}, {_says(weak)}.")
 
 
 def _best_against(rows: Sequence[ResultRow], kind: str, weaker: Callable[[ResultRow], bool]) -> list[Pair]:
     """Pairs of the strongest row of a kind with each weaker row of the same setting."""
     pairs = []
-    for same in _by(_attacked(rows), _setting):
-        strong = [row for row in same if row.kind == kind]
-        pairs += [(_best(strong), row) for row in same if strong and weaker(row)]
+    for group in _by(_attacked(rows), _setting):
+        strong = [row for row in group if row.kind == kind]
+        pairs += [(_best(strong), row) for row in group if strong and weaker(row)]
     return pairs
 
 
 def _by(rows: Iterable[ResultRow], key: Callable[[ResultRow], tuple[object, ...]]) -> list[list[ResultRow]]:
     text = lambda row: tuple(map(str, key(row)))
-    return [list(same) for _, same in groupby(sorted(rows, key=text), text)]
+    return [list(group) for _, group in groupby(sorted(rows, key=text), text)]
 
 
 def _setting(row: ResultRow) -> tuple[object, ...]:

@@ -49,9 +49,9 @@ def _wrong_permutation(attacked: AttackedBatch) -> list[Trial]:
     """Its permutation is not among the scoring permutations, unless the batch is too small for another one."""
     bank = attacked.defence.reference if isinstance(attacked.defence, RandomizedCodedInference) else None
     size = max(len(attacked.images), 1 if bank is None else 1 + len(bank))
-    taken = {first_permutation(seed, size) for seed in attacked.seeds()}
+    scoring_permutations = {first_permutation(seed, size) for seed in attacked.seeds()}
     candidates = [derive_seed(*attacked.key, "wrong", attempt) for attempt in range(64)]
-    others = [seed for seed in candidates if first_permutation(seed, size) not in taken]
+    others = [seed for seed in candidates if first_permutation(seed, size) not in scoring_permutations]
     return [attacked.whole(_through_seed(attacked, (others or candidates)[0]))]
 
 
@@ -201,13 +201,13 @@ def find_threat(name: str) -> ThreatModel:
         AttackError: for an unknown name.
     """
     plain_name = _plainly(name)
-    for known, threat in THREATS.items():
-        if _plainly(known) == plain_name:
+    for known_name, threat in THREATS.items():
+        if _plainly(known_name) == plain_name:
             return threat
     if count := re.fullmatch(r"eot ([1-9]\d*)", plain_name):
         return _eot(int(count[1]))
-    near = difflib.get_close_matches(plain_name, map(_plainly, THREATS), n=1)
-    hint = "".join(f"Did you mean {known}? " for known in THREATS if _plainly(known) in near)
+    similar = difflib.get_close_matches(plain_name, map(_plainly, THREATS), n=1)
+    hint = "".join(f"Did you mean {known_name}? " for known_name in THREATS if _plainly(known_name) in similar)
     raise AttackError(f"threat {name!r} is unknown. {hint}There are {', '.join(THREATS)}, and eot-n with another n.")
 
 

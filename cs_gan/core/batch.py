@@ -86,9 +86,9 @@ def _nearest(
         index = code.nearest()
         if permutation is not None:  # node k holds sample permutation[k]
             index = permutation[index]
-        chosen = entries.index_select(axis, index.to(leaf.device))
+        coded_entries = entries.index_select(axis, index.to(leaf.device))
     elif _same_for_all(entries, axis):
-        chosen = (
+        coded_entries = (
             entries.narrow(axis, 0, 1).movedim(axis, 0).expand(code.N, *(-1,) * (entries.dim() - 1)).movedim(0, axis)
         )
     else:
@@ -98,7 +98,7 @@ def _nearest(
             'discrete="nearest", which gives each coded sample the label or mask of the data sample nearest to it. '
             f'If it is data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain".'
         )
-    return chosen.flatten(axis, axis + 1) if role.rows > 1 else chosen
+    return coded_entries.flatten(axis, axis + 1) if role.rows > 1 else coded_entries
 
 
 def _same_for_all(entries: Tensor, axis: int) -> bool:

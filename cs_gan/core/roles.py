@@ -117,12 +117,12 @@ def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict
     """
     if not isinstance(arguments, Mapping):
         raise BlockError(f"arguments={arguments!r}: give a mapping from names or positions, as {{'table': 'plain'}}.")
-    apart = {key: value for key, value in arguments.items() if isinstance(value, Mapping)}
-    shared = {key: value for key, value in arguments.items() if key not in apart}
-    if unknown := apart.keys() - blocks.keys():
+    by_block = {key: value for key, value in arguments.items() if isinstance(value, Mapping)}
+    shared = {key: value for key, value in arguments.items() if key not in by_block}
+    if unknown := by_block.keys() - blocks.keys():
         raise BlockError(f"arguments names {sorted(unknown)}, not coded: the coded blocks are {list(blocks)}.")
     fitting: set[int | str] = set()
-    words: dict[str, dict[int | str, Any]] = {name: {**shared, **apart.get(name, {})} for name in blocks}
+    words: dict[str, dict[int | str, Any]] = {name: {**shared, **by_block.get(name, {})} for name in blocks}
     for name, block in blocks.items():
         parameters = parameters_of(block)
         open_ended = not parameters or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values())
@@ -132,7 +132,7 @@ def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict
             fits = argument in parameters or (isinstance(argument, int) and 0 <= argument < len(parameters))
             if fits or open_ended:
                 fitting.add(argument)
-            elif argument in apart.get(name, {}) or len(blocks) == 1:
+            elif argument in by_block.get(name, {}) or len(blocks) == 1:
                 raise BlockError(f"arguments names {argument!r}, but block {name!r} takes {list(parameters)}.")
     if unknown := shared.keys() - fitting:
         raise BlockError(f"arguments names {sorted(map(str, unknown))}, which no coded block takes.")

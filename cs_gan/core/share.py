@@ -170,8 +170,8 @@ class HeldShare(nn.Module):
         first = self.count == 0
         change = (self.share * norms[1] / norms[0]).log() * torch.where(first, 1.0, 1 - self.decay)
         limit = torch.where(first, math.inf, math.log(self.change))
-        moved = (self.weight.log() + change.clamp(-limit, limit)).exp().clamp(*self.bounds)
-        self.weight.copy_(torch.where(usable, moved, self.weight))
+        new_weight = (self.weight.log() + change.clamp(-limit, limit)).exp().clamp(*self.bounds)
+        self.weight.copy_(torch.where(usable, new_weight, self.weight))
         self.count += usable
         return self.measured.clone()
 

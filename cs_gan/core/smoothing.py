@@ -123,9 +123,9 @@ class CodedSmoothing:
         self.blocks = select_blocks(model, blocks, exclude)
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
-        if moved := [name for name in axes if share_dropout and axes[name].takes]:
+        if other_axis := [name for name in axes if share_dropout and axes[name].takes]:
             raise BlockError(
-                f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
+                f"share_dropout needs the batch as first axis, which blocks {other_axis} don't have: leave it off."
             )
         self._axes, self._discrete, self._multiple = axes, discrete, checked_multiple(multiple)
         self._user_roles, self._histories = (
@@ -200,8 +200,8 @@ class CodedSmoothing:
             if not self.due:
                 yield
                 return
-            chosen = self.discrepancy if discrepancy is None else discrepancy_of(discrepancy)
-            hooks = Observing(self._coding(), chosen, self.share_dropout, self._penalties)
+            measure = self.discrepancy if discrepancy is None else discrepancy_of(discrepancy)
+            hooks = Observing(self._coding(), measure, self.share_dropout, self._penalties)
             try:
                 with hooks.installed(self.blocks):
                     yield
@@ -323,11 +323,11 @@ class CodedSmoothing:
             assert self._model is not None
             weights = objective_weights(self.weight if weight is None else weight, mu)
             hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
-            drawn = self._drawn
+            draws_before = self._drawn
             try:
                 return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, mu, earlier)
             finally:
-                self._drawn = drawn
+                self._drawn = draws_before
 
     def __repr__(self) -> str:
         nodes, spline, decoder, _ = self._code_options

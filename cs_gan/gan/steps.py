@@ -88,8 +88,8 @@ def critic_step(
         objective, measured = coded_objective(total, coded, bare, measure_share)
         update.backward(backward, objective)
     update.finish()
-    apart = scores["real"].mean() - scores["fake"].mean()
-    losses = {"critic_loss": total, **penalties, "wasserstein": apart}
+    difference = scores["real"].mean() - scores["fake"].mean()
+    losses = {"critic_loss": total, **penalties, "wasserstein": difference}
     return _detached(losses, "critic", measured)
 
 

@@ -51,7 +51,7 @@ def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
         raise DataError(f"these results of a robustness evaluation lack {', '.join(missing)}: give a robustness.json.")
     rows: Sequence[Row] = result["rows"]
     threats = [row for row in rows if row["role"] == "threat"]
-    eps = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "sanity check"))
+    radii = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "sanity check"))
     provenance = result["provenance"]
     write_page(
         path,
@@ -60,7 +60,7 @@ def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
         name=Path(str(provenance.get("snapshot", "a classifier"))).parent.name or "a classifier",
         failed=[check for check in result["sanity_checks"] if not check["passed"]],
         columns=[row["network"] for row in result["networks"]],
-        beside=[_beside(rows, given) for given, _ in eps],
+        beside=[_beside(rows, eps) for eps, _ in radii],
         beside_chart=layout(_beside_panel(rows)) if len(threats) else None,
         charts=[(layout(panel), knows) for panel, knows in _threat_panels(threats, result["threats"])],
         table=[(row, _three(row)) for row in rows],

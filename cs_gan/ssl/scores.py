@@ -134,9 +134,9 @@ def _checked(
     bank, test = bank.detach().to(dtype), test.detach().to(dtype)
     finite = bank.isfinite().all(1)
     if not bool(finite.all()):
-        lost = len(bank) - int(finite.sum())
+        left_out = len(bank) - int(finite.sum())
         warnings.warn(
-            f"{call}: {lost:,} of {len(bank):,} training images have features that aren't finite and are left out.",
+            f"{call}: {left_out:,} of {len(bank):,} training images have features that aren't finite and are left out.",
             stacklevel=3,
         )
         bank, bank_labels = bank[finite], bank_labels[finite]

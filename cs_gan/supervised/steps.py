@@ -114,12 +114,12 @@ def classifier_step(
     update = Update("classifier_step", optimizer, micro_batch)
     # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    drawn = generator
-    if isinstance(drawn, torch.Generator):
-        drawn = draw_step(drawn, bare, images.shape, num_classes, mix, jacobian)
+    draws = generator
+    if isinstance(draws, torch.Generator):
+        draws = draw_step(draws, bare, images.shape, num_classes, mix, jacobian)
     if mix is not None:
         mix.check(bare, coded)
-    mixed = _mixed(bare, images, labels, num_classes, mix, drawn)
+    mixed = _mixed(bare, images, labels, num_classes, mix, draws)
     smoothing = label_smoothing if against == "labels" else None
     with autocast(), _observed(mixed, coded, smoothing) as (inputs, targets):
         logits = model(inputs)
@@ -128,8 +128,8 @@ def classifier_step(
     if logit_norm:
         losses["logit_norm"] = logit_norm_penalty(logits)
     if jacobian:
-        assert drawn.projections is not None
-        losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
+        assert draws.projections is not None
+        losses["jacobian"] = jacobian_penalty(bare, inputs, draws.projections)
     total = _summed(losses, {"logit_norm": logit_norm, "jacobian": jacobian})
     objective, measured = coded_objective(total, coded, model, measure_share, mu)
     update.backward(backward, objective)
@@ -138,12 +138,12 @@ def classifier_step(
 
 
 def _mixed(
-    model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, mix: Mix | None, drawn: StepDraw
+    model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, mix: Mix | None, draws: StepDraw
 ) -> AbstractContextManager[Mixed]:
     """A context that mixes inputs and targets, if they are mixed."""
-    if mix is None or drawn.mix is None:
+    if mix is None or draws.mix is None:
         return nullcontext((images, labels))
-    return mix.mixing(model, images, labels, num_classes, drawn.mix, checked=True)  # in _checked_labels
+    return mix.mixing(model, images, labels, num_classes, draws.mix, checked=True)  # in _checked_labels
 
 
 @contextmanager
