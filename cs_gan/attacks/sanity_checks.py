@@ -66,9 +66,9 @@ def verdict(checks: Iterable[SanityCheck]) -> Verdict:
 
 def _iterative_beats_single_step(rows: Sequence[ResultRow]) -> SanityCheck:
     pairs = []
-    for group in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
-        iterative = [row for row in group if row.attack not in ("fgsm", "square")]
-        pairs += [(_best(iterative), row) for row in group if row.attack == "fgsm" and iterative]
+    for comparable in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
+        iterative = [row for row in comparable if row.attack not in ("fgsm", "square")]
+        pairs += [(_best(iterative), row) for row in comparable if row.attack == "fgsm" and iterative]
     needs = "needs rows of fgsm and of pgd (or apgd) for the same threat, norm, eps, group size and n."
     return _compared("iterative beats single-step", pairs, needs)
 
@@ -90,8 +90,8 @@ def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> SanityCheck:
 
 def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> SanityCheck:
     name, best = "large eps gives 0 %", []
-    for group in _by(_attacked(rows), lambda row: (row.norm,)):
-        adaptive = [row for row in group if row.kind == "white-box" and row.attack != "fgsm"]
+    for comparable in _by(_attacked(rows), lambda row: (row.norm,)):
+        adaptive = [row for row in comparable if row.kind == "white-box" and row.attack != "fgsm"]
         if adaptive:
             largest = max((row.eps, row.n) for row in adaptive)
             best.append(_best(row for row in adaptive if (row.eps, row.n) == largest))
@@ -180,15 +180,15 @@ def _compared(name: str, pairs: Sequence[Pair], needs: str) -> SanityCheck:
 def _best_against(rows: Sequence[ResultRow], kind: str, weaker: Callable[[ResultRow], bool]) -> list[Pair]:
     """Pairs of the strongest row of a kind with each weaker row of the same setting."""
     pairs = []
-    for group in _by(_attacked(rows), _setting):
-        strong = [row for row in group if row.kind == kind]
-        pairs += [(_best(strong), row) for row in group if strong and weaker(row)]
+    for comparable in _by(_attacked(rows), _setting):
+        strong = [row for row in comparable if row.kind == kind]
+        pairs += [(_best(strong), row) for row in comparable if strong and weaker(row)]
     return pairs
 
 
 def _by(rows: Iterable[ResultRow], key: Callable[[ResultRow], tuple[object, ...]]) -> list[list[ResultRow]]:
     text = lambda row: tuple(map(str, key(row)))
-    return [list(group) for _, group in groupby(sorted(rows, key=text), text)]
+    return [list(comparable) for _, comparable in groupby(sorted(rows, key=text), text)]
 
 
 def _setting(row: ResultRow) -> tuple[object, ...]:
