@@ -33,7 +33,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The core is imported, with torch, when one of its names is first used. A sweep and its jobs need neither."""
+    """The core is imported, with torch, when one of its names is first used. A study and its jobs need neither."""
     if name in __all__:
         globals()[name] = getattr(import_module("cs_gan.core"), name)
         return globals()[name]

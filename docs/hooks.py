@@ -61,14 +61,14 @@ def for_the_site(markdown: str, folder: Path) -> str:
 
 
 def recipe_table(folder: str) -> str:
-    """A table of every recipe in configs/``folder``: its first comment and, but for sweeps, what it trains."""
+    """A table of every recipe in configs/``folder``: its first comment and, but for studies, what it trains."""
     recipes = {path.stem: path.read_text() for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
     rows = ["| recipe | what it is |", "|---|---|"]
-    if folder != "sweeps":
+    if folder != "studies":
         rows = ["| recipe | what it is | data | network | length | coded |", "|---|---|---|---|---|---|"]
     for name, text in recipes.items():
         cells = [f"`{name}`", comment(text)]
-        if folder != "sweeps":
+        if folder != "studies":
             cells += trained(yaml.safe_load(text))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -1,7 +1,7 @@
 """Make the pages of docs/results/ from the raw rows beside them: ``make results``.
 
-``python docs/make_results.py samples/sweeps/<name>`` first copies a finished sweep's rows there. A study's file is
-``configs/studies/<name>.yaml`` or ``configs/sweeps/<name>.yaml``.
+``python docs/make_results.py samples/studies/<name>`` first copies a finished study's rows there. A study's file is
+``configs/studies/<name>.yaml``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cs_gan.sweep.plan import plan  # noqa: E402
-from cs_gan.sweep.rows import read_rows  # noqa: E402
-from cs_gan.sweep.spec import read_sweep  # noqa: E402
-from cs_gan.sweep.tables import markdown  # noqa: E402
+from cs_gan.study.plan import plan  # noqa: E402
+from cs_gan.study.rows import read_rows  # noqa: E402
+from cs_gan.study.spec import read_study  # noqa: E402
+from cs_gan.study.tables import markdown  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
 
 
 def page(rows: Path) -> str:
     """The page of one study; paths in its file are relative to the repository."""
-    files = [Path("configs") / folder / f"{rows.stem}.yaml" for folder in ("studies", "sweeps")]
-    sweep = read_sweep(next(path for path in files if path.exists()))
-    text = markdown(read_rows(sweep, plan(sweep, Path("samples") / "sweeps" / rows.stem), rows.read_text()))
+    study = read_study(Path("configs") / "studies" / f"{rows.stem}.yaml")
+    text = markdown(read_rows(study, plan(study, Path("samples") / "studies" / rows.stem), rows.read_text()))
     return f"{text}\nRaw rows, one per run: `docs/results/{rows.name}`.\n"
 
 

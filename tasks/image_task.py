@@ -64,6 +64,7 @@ class ImageTask(Task[Config]):
             "processes": session.processes,
             "images": self.store.fingerprint,
             "precision": session.precision,
+            **self.data_circumstances(),
         }
         self.images_per_step = config.training.batch_size * batches * session.processes
 
@@ -172,6 +173,10 @@ class ImageTask(Task[Config]):
             elif name.endswith("_share") and share > OVERWHELMING:
                 remarks.append(f"note: {name} is {share:.2g}: the coded penalty outweighs the loss it is added to.")
         return remarks
+
+    @abstractmethod
+    def data_circumstances(self) -> dict[str, str]:
+        """Fingerprints of what a run depends on besides its training images: labels, and the images of the scores."""
 
     @property
     @abstractmethod

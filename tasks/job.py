@@ -38,8 +38,13 @@ class Job:
     device: torch.device
 
     def beside(self, name: str, given: Path | None) -> Path:
-        """The path for a result: the given one, or this name beside the snapshot. Creates its folder."""
-        path = given or self.path.with_name(name)
+        """The path for a result: the given one, or this name beside the snapshot. Creates its folder.
+
+        The name gets that of the snapshot, such as ``samples-best.png``, unless that is snapshot.safetensors.
+        """
+        plain = Path(name)
+        own = name if self.path.stem == "snapshot" else f"{plain.stem}-{self.path.stem}{plain.suffix}"
+        path = given or self.path.with_name(own)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -16,6 +16,7 @@ from torch import nn
 from cs_gan import HeldShare, SplineCode
 from cs_gan.core.schedule import Schedule
 from cs_gan.data import train_and_test
+from cs_gan.data.labelled import labels_fingerprint
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
@@ -62,6 +63,7 @@ class OneNetworkTask(ImageTask[Config]):
         )
         if training.epochs is not None:
             training.steps = math.ceil(training.epochs * len(self.store) / (training.batch_size * session.processes))
+        self.warm_up_steps = math.floor(training.warmup * training.horizon)
         self.model = self.arguments()
         self.bare = self._network()
         self.modules = {"network": self.bare}
@@ -83,6 +85,11 @@ class OneNetworkTask(ImageTask[Config]):
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return network.to(self.session.device).to(memory_format=torch.channels_last)
+
+    def data_circumstances(self) -> dict[str, str]:
+        """The labels to train on, and the images and labels to score on."""
+        scored = f"{self.test_store.fingerprint} {labels_fingerprint(self.test_store)}"
+        return {"labels": labels_fingerprint(self.store), "scored_images": scored}
 
     # -- one step ----------------------------------------------------------------------------------
 

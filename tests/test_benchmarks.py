@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coding, diagnosis, large_batches, spirals
+from benchmarks import coding, diagnosis, large_batches, spirals, warm_runs
 from benchmarks.killed_run import TrainingProcess
 from benchmarks.timing import Timing, TimingRow, measure, table
 from cs_gan import CodedSmoothing, SplineCode
@@ -151,6 +151,31 @@ def test_diagnosis_tells_of_each_case(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == list(diagnosis.CASES)
     assert "collapse to ERM" in lines[-1]  # N = 4 K, whose code hardly acts on an affine block
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+folder = Path(options["output_dir"])
+(folder / "config.yaml").write_text("training: {steps: 1}")
+save_file({"seed": np.array([int(options["seed"])])}, folder / "snapshot.safetensors")
+(folder / "scores.json").write_text(json.dumps({"final": {"step": 1, "scores": {"seed": 0}}}))
+"""
+
+
+def test_warm_runs_compares_forked_runs_with_fresh_processes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # which the command leaves
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    monkeypatch.setattr(warm_runs, "SCRIPT", script)
+    assert warm_runs.main(["--runs=3", "--jobs=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 runs of one step, 2 at a time")
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["a fresh process", "forked", "ratio"]
+    assert all(float(cell) > 0 for line in lines[4:] for cell in line.split("|")[2:5])
 
 
 def test_a_run_that_has_ended_has_no_family_left_to_kill(tmp_path):

@@ -39,7 +39,7 @@ LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--
 
 def make(stack: ExitStack, folder, *more: str) -> train_gan.GanTask:
     config = parse_config(GanConfig, arguments(folder, *SCHEDULES, *more))
-    task = train_gan.GanTask(config, Session(config, stack))
+    task = train_gan.GanTask(Session(config, stack))
     stack.callback(task.close)
     return task
 
@@ -224,7 +224,7 @@ def test_a_classifiers_step_never_waits_for_the_gpu(tmp_path):
     more = ["--method.coded.blocks=['']", "--method.coded.ratio_end=1", "--method.mixup.alpha=1"]
     config = parse_config(ClassifierConfig, classifier.arguments(tmp_path, *CLASSIFIER, *more))
     with ExitStack() as stack:
-        task = train_classifier.ClassifierTask(config, Session(config, stack))
+        task = train_classifier.ClassifierTask(Session(config, stack))
         stack.callback(task.close)
         for step in range(4):
             task.step(step)

@@ -117,14 +117,14 @@ def test_commands_name_what_exists(page):
 
 def test_commands_that_name_nothing_are_seen():
     page = """
-python -m cs_gan.nothing configs/sweeps/nothing.yaml
+python -m cs_gan.nothing configs/studies/nothing.yaml
 accelerate launch --num_processes 2 train_nothing.py --config configs/gan/none.yaml
 make nothing
 python evaluate.py sample samples/quickstart; `make test`; --config configs/gan/$recipe.yaml
 """
     assert sorted(missing(page)) == [
         "configs/gan/none.yaml",
-        "configs/sweeps/nothing.yaml",
+        "configs/studies/nothing.yaml",
         "cs_gan.nothing",
         "make nothing",
         "train_nothing.py",
@@ -176,7 +176,7 @@ def test_site_lists_every_recipe_and_every_public_name(site):
     import cs_gan.supervised
 
     recipes = (site / "recipes.html").read_text()
-    for folder in ("gan", "classifier", "ssl", "sweeps"):
+    for folder in ("gan", "classifier", "ssl", "studies"):
         for path in (ROOT / "configs" / folder).glob("*.yaml"):
             assert f"<code>{path.stem}</code>" in recipes
     for module in (

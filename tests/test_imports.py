@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {
-    f"cs_gan.{name}"
-    for name in ("errors", "files", "nested", "predictions", "randomness", "restore", "runs", "second_derivative")
-}
+NAMES = "errors files names nested predictions randomness read_yaml restore runs second_derivative"
+GROUND = {f"cs_gan.{name}" for name in NAMES.split()}
 SHARED = GROUND | {"cs_gan.core"}
 # A study's page is made as a run's is; what a run leaves behind is read and written by name.
 USES = {
-    "cs_gan.sweep": {"cs_gan.report"},
+    "cs_gan.study": {"cs_gan.report"},
     "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.nested"},
     "cs_gan.second_derivative": {"cs_gan.errors"},
+    "cs_gan.read_yaml": {"cs_gan.errors"},
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate"}
 KINDS = {"gan": set[str](), "classifier": set[str](), "encoder": set[str](), "robustness": {"classifier"}}
@@ -82,6 +81,34 @@ def test_imports_go_one_way(path):
     assert violations(path, (ROOT / path).read_text()) == set()
 
 
+def at_run_time(source: str) -> str:
+    """The source without what only a type checker reads."""
+    tree = ast.parse(source)
+    tree.body = [
+        line for line in tree.body if not (isinstance(line, ast.If) and "TYPE_CHECKING" in ast.dump(line.test))
+    ]
+    return ast.unparse(tree)
+
+
+def circles(sources: dict[str, str]) -> set[str]:
+    """The modules that can't be put into an order in which each imports only earlier ones, not even in a function."""
+    uses = {name: imported(at_run_time(source), name.rpartition(".")[0]) - {name} for name, source in sources.items()}
+    while free := {name for name, used in uses.items() if not used & uses.keys()}:
+        uses = {name: used for name, used in uses.items() if name not in free}
+    return set(uses)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if path.stem != "__init__"}
+    assert circles({name: path.read_text() for path, name in files.items()}) == set()
+
+
+def test_a_circle_is_seen_even_if_a_function_closes_it():
+    sources = {"a.b": "from a import c", "a.c": "def f():\n    from a.b import x", "a.d": "import json"}
+    assert circles(sources) == {"a.b", "a.c"}
+    assert circles(sources | {"a.c": "if TYPE_CHECKING:\n    import a.b"}) == set()
+
+
 @pytest.mark.parametrize(
     ("path", "source"),
     [
@@ -94,8 +121,8 @@ def test_imports_go_one_way(path):
         ("cs_gan/gan/a.py", "import models"),
         ("cs_gan/gan/a.py", "from models.gan import build_gan"),
         ("cs_gan/report/a.py", "import train_gan"),
-        ("cs_gan/report/a.py", "from cs_gan.sweep import plan"),
-        ("cs_gan/sweep/a.py", "from cs_gan.training.checkpoint import save"),
+        ("cs_gan/report/a.py", "from cs_gan.study import plan"),
+        ("cs_gan/study/a.py", "from cs_gan.training.checkpoint import save"),
         ("cs_gan/errors.py", "from cs_gan.core import code"),
         ("cs_gan/__init__.py", "from cs_gan.gan import b"),
         ("models/a.py", "from cs_gan import CodedSmoothing"),
@@ -172,6 +199,6 @@ def test_what_make_compat_runs_needs_no_extra():
     """tests/compat.sh has torch, numpy, scipy and pytest alone."""
     files = [path for folder in ("core", "gan", "attacks") for path in (ROOT / "tests" / folder).glob("*.py")]
     assert files
-    extras = {*HEAVY, *SCRIPTS} | {f"cs_gan.{name}" for name in ("data", "metrics", "report", "sweep", "training")}
+    extras = {*HEAVY, *SCRIPTS} | {f"cs_gan.{name}" for name in ("data", "metrics", "report", "study", "training")}
     found = {path.name: extras & {part(module) for module in imported(path.read_text(), "tests")} for path in files}
     assert {name: modules for name, modules in found.items() if modules} == {}

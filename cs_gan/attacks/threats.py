@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cs_gan.attacks.attacked_batch import AttackedBatch, Trial
 from cs_gan.attacks.scoring import fixed, fresh, plain
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import AttackError
+from cs_gan.names import did_you_mean
 from cs_gan.randomness import derive_seed, stream
 
 SQUARE = "square"
@@ -206,9 +206,10 @@ def find_threat(name: str) -> ThreatModel:
             return threat
     if count := re.fullmatch(r"eot ([1-9]\d*)", plain_name):
         return _eot(int(count[1]))
-    similar = difflib.get_close_matches(plain_name, map(_plainly, THREATS), n=1)
-    hint = "".join(f"Did you mean {known_name}? " for known_name in THREATS if _plainly(known_name) in similar)
-    raise AttackError(f"threat {name!r} is unknown. {hint}There are {', '.join(THREATS)}, and eot-n with another n.")
+    names = {_plainly(known_name): known_name for known_name in THREATS}
+    hint = did_you_mean(plain_name, names, most=1, show=names.__getitem__)
+    available = f"There are {', '.join(THREATS)}, and eot-n with another n."
+    raise AttackError(f"threat {name!r} is unknown. {hint}{' ' if hint else ''}{available}")
 
 
 def _plainly(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from cs_gan.errors import BlockError
+from cs_gan.names import did_you_mean
 
 Choice = str | nn.Module | type[nn.Module]
 
@@ -81,10 +81,9 @@ def _not_found(choice: Choice, model: nn.Module, names: list[str]) -> str:
         return f"this {type(choice).__name__} is not a module of the {kind}: choose from model.named_modules()."
     # Suggest names with as many dots as the misspelt one, if there are any.
     peers = [name for name in names if name.count(".") == choice.count(".")] or names
-    near = difflib.get_close_matches(choice, peers, n=3, cutoff=0.4) or difflib.get_close_matches(choice, names, n=3)
+    hint = did_you_mean(choice, peers, most=3, cutoff=0.4, show=repr) or did_you_mean(choice, names, most=3, show=repr)
     top_level = ", ".join(repr(name) for name in names if "." not in name)
-    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return f"{kind} has no block {choice!r}. {hint}Its top-level blocks: {top_level}."
+    return f"{kind} has no block {choice!r}. {hint}{' ' if hint else ''}Its top-level blocks: {top_level}."
 
 
 def nothing_ran(model: nn.Module | None, blocks: Mapping[str, nn.Module], context: str) -> BlockError:

@@ -11,7 +11,6 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torchvision.transforms.v2 import functional as TF
 from cs_gan.data.memory import allocate
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.errors import DataError
+from cs_gan.names import did_you_mean
 from cs_gan.randomness import stream
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -74,9 +74,8 @@ def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> 
 def _check(images: Tensor, name: str, severity: int) -> None:
     call = f"corrupted({name!r}, {severity=})"
     if name not in CORRUPTIONS:
-        near = get_close_matches(name, CORRUPTIONS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{call}: known corruptions are {', '.join(CORRUPTIONS)}.{hint}")
+        hint = did_you_mean(name, CORRUPTIONS, most=1, show=repr)
+        raise DataError(f"{call}: known corruptions are {', '.join(CORRUPTIONS)}. {hint}".rstrip())
     if severity not in SEVERITIES:
         raise DataError(f"{call}: give a severity of 1 to 5.")
     if images.shape[1] not in (1, 3):

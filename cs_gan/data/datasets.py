@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from cs_gan.data.sources import (
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.errors import DataError
+from cs_gan.names import did_you_mean
 
 DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
@@ -144,9 +144,8 @@ def decoded_store(
 def check_name(name: str, names: Sequence[str]) -> None:
     """DataError, with the nearest name, unless ``name`` is one of ``names``."""
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}.{hint}")
+        hint = did_you_mean(name, names, most=1, show=repr)
+        raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}. {hint}".rstrip())
 
 
 def _check_arguments(name: str, image_size: int | None, channels: int | None, limit: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A sweep on one page: scores, differences to the baseline, curves and pictures of each point."""
+"""A study on one page: scores, differences to the baseline, curves and pictures of each point."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class StudyPoint:
 
 
 def save_study(path: Path, folder: Path) -> None:
-    """Write the results of a sweep so far as one HTML file, atomically.
+    """Write the results of a study so far as one HTML file, atomically.
 
     Args:
         path: the page.
-        folder: the sweep's, with ``results.json`` and ``runs/``.
+        folder: the study's, with ``results.json`` and ``runs/``.
 
     Raises:
         DataError: if there is no ``results.json`` that can be read.
@@ -62,7 +62,7 @@ def save_study(path: Path, folder: Path) -> None:
     write_page(
         path,
         "study.html",
-        name=Path(results["sweep"]).stem,
+        name=Path(results.get("study") or results["sweep"]).stem,
         results=results,
         states={state: states.count(state) for state in ("done", "failed", "not run")},
         total=len(states),
@@ -84,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error}. Give the folder of a sweep.") from error
+        raise DataError(f"{path} can't be read: {error}. Give the folder of a study.") from error
 
 
 def _points(folder: Path, results: Mapping[str, Any]) -> list[StudyPoint]:

@@ -94,7 +94,7 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def _label(group: Group) -> str:
-    cases = {_sweep(run).get("case") for run in group.runs}
+    cases = {_study(run).get("case") for run in group.runs}
     return str(cases.pop() or group.label) if len(cases) == 1 else group.label
 
 
@@ -173,19 +173,19 @@ def _scored_on(provenance: dict[str, Any]) -> str:
 
 
 def _command(run: Run) -> str:
-    sweep = _sweep(run).get("spec")
-    command = f"python -m cs_gan.sweep {sweep}" if sweep else command_of(run)
+    study = _study(run).get("spec")
+    command = f"python -m cs_gan.study {study}" if study else command_of(run)
     return f"`{command}`" if command else UNKNOWN
 
 
-def _sweep(run: Run) -> dict[str, Any]:
-    """The study and the case of a run in ``<sweep>/runs/``. Empty for any other run."""
+def _study(run: Run) -> dict[str, Any]:
+    """The study and the case of a run in ``<study>/runs/``. Empty for any other run."""
     folder = run.path.resolve()
     try:
         results = json.loads((folder.parents[1] / "results.json").read_text(encoding="utf-8"))
         for point in results["points"]:
             if any(Path(entry["folder"]).name == folder.name for entry in point["runs"]):
-                return {"spec": results["sweep"], "case": point["case"]}
+                return {"spec": results.get("study") or results["sweep"], "case": point["case"]}
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return {}

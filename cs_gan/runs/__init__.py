@@ -3,8 +3,11 @@
 from cs_gan.runs.evaluation import Evaluation, best, evaluation_of, is_number, read_evaluations
 from cs_gan.runs.folder import WRITER, RunFolder
 from cs_gan.runs.lines import (
+    LOG_LINE,
+    METRICS_LINE,
     Row,
     append_line,
+    lacking,
     read_lines,
     read_text,
     readable_lines,
@@ -12,9 +15,12 @@ from cs_gan.runs.lines import (
     write_whole,
     written,
 )
-from cs_gan.runs.stop import StopSignal
+from cs_gan.runs.stop import SIGNALS, StopSignal
 
 __all__ = [
+    "LOG_LINE",
+    "METRICS_LINE",
+    "SIGNALS",
     "WRITER",
     "Evaluation",
     "Row",
@@ -24,6 +30,7 @@ __all__ = [
     "best",
     "evaluation_of",
     "is_number",
+    "lacking",
     "read_evaluations",
     "read_lines",
     "read_text",

@@ -14,13 +14,17 @@ from cs_gan.runs.lines import readable_lines
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One line of ``metrics.jsonl``; ``provenance`` is flat, ``a.b`` for b inside a."""
+    """One line of ``metrics.jsonl``; ``provenance`` is flat, ``a.b`` for b inside a.
+
+    ``untrained`` is whether it came before the first step or during the recipe's warm-up.
+    """
 
     step: int
     scores: dict[str, float]
     primary: str  # one of the scores
     better: str  # lower or higher
     provenance: dict[str, Any]
+    untrained: bool = False
 
 
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
@@ -34,7 +38,8 @@ def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
     primary = row["primary"] if row.get("primary") in numbers else next(iter(numbers))
     better = "higher" if row.get("better") == "higher" else "lower"
     about = flatten(provenance) if isinstance(provenance, dict) else {}
-    return Evaluation(row["step"], numbers, primary, better, about)
+    untrained = row["step"] == 0 or row.get("untrained") is True
+    return Evaluation(row["step"], numbers, primary, better, about, untrained)
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -47,14 +52,15 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The earliest evaluation with the best primary score, among those with the same kind of score as the last."""
+    """The earliest evaluation with the best primary score, among those with the same kind of score as the last.
+
+    An untrained network is never best: grey noise can score better than the first samples. None if all are untrained.
+    """
     if not evaluations:
         return None
     name, sign = evaluations[-1].primary, -1 if evaluations[-1].better == "higher" else 1
-    return min(
-        (evaluation for evaluation in evaluations if name in evaluation.scores),
-        key=lambda evaluation: sign * evaluation.scores[name],
-    )
+    candidates = [evaluation for evaluation in evaluations if name in evaluation.scores and not evaluation.untrained]
+    return min(candidates, key=lambda evaluation: sign * evaluation.scores[name], default=None)
 
 
 def is_number(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,12 +51,22 @@ class RunFolder:
         self.tracking = path / "tracking"
 
     @contextmanager
-    def occupied(self) -> Iterator[None]:
+    def occupied(self, overwrite: bool = False) -> Iterator[None]:
         """Create the folder and lock it against a second run. A kill releases the lock.
 
+        Args:
+            overwrite: first delete what a run wrote here.
+
         Raises:
-            ConfigError: if it can't be written, or another process has locked it.
+            ConfigError: if it can't be written, another process has locked it, or it holds files of these names that
+                no run wrote.
         """
+        foreign = self._foreign()
+        if foreign:
+            raise ConfigError(
+                f"output_dir={self.path} holds {foreign} that no run of cs_gan wrote, and a run would write over it: "
+                "give another --output_dir."
+            )
         try:
             self.grids.mkdir(parents=True, exist_ok=True)
             file = (self.path / WRITER).open("w")
@@ -67,7 +78,34 @@ class RunFolder:
                     f"another process is still writing to {self.path}. Wait for it to end, or give another "
                     "--output_dir."
                 )
+            if overwrite:
+                self._clear()
             yield
+
+    def checkpointed_steps(self) -> list[int]:
+        """The steps of the checkpoints. Whether they are damaged is not checked."""
+        matches = (re.fullmatch(r"step-(\d+)", path.name) for path in self.checkpoints.glob("step-*"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _written(self) -> list[Path]:
+        """The files and folders that a run writes and that exist."""
+        paths = [self.config, self.log, self.metrics, self.table, self.curve, self.report, self.scores, self.grid]
+        paths += [self.snapshot, self.best, self.checkpoints, self.tracking, *(grid for _, grid in self.grid_steps())]
+        return [path for path in paths if path.exists()]
+
+    def _foreign(self) -> str:
+        """The name of a file that a run would write over, in a folder that no run has written to; empty if none."""
+        if (self.path / WRITER).exists() or any(self.checkpoints.glob("step-*/manifest.json")):
+            return ""
+        return next((str(path.relative_to(self.path)) for path in self._written()), "")
+
+    def _clear(self) -> None:
+        """Delete what a run wrote here, and nothing else."""
+        for path in self._written():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def identity(self) -> str:
         """An id of eight letters that stays with this folder, for trackers that can continue a run."""
@@ -82,5 +120,5 @@ class RunFolder:
 
     def grid_steps(self) -> list[tuple[int, Path]]:
         """Step and path of each sample grid, in the order of their steps."""
-        found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in self.grids.glob("step-*.png"))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        matches = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in self.grids.glob("step-*.png"))
+        return sorted((int(match[1]), path) for match, path in matches if match)

@@ -32,11 +32,21 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row).encode() + b"\n")
 
 
-def read_lines(path: Path) -> list[Row]:
+LOG_LINE: Mapping[str, type] = {"step": int}
+"""What each line of log.jsonl has."""
+METRICS_LINE: Mapping[str, type] = {"step": int, "scores": dict, "primary": str, "better": str, "provenance": dict}
+"""What each line of metrics.jsonl has."""
+
+
+def read_lines(path: Path, keys: Mapping[str, type] | None = None) -> list[Row]:
     """The rows of a file of JSON lines; none if there is no file. An incomplete last line is ignored.
 
+    Args:
+        path: the file.
+        keys: what each line has, and of which type.
+
     Raises:
-        CheckpointError: for a line that is not a JSON object.
+        CheckpointError: for a line that is not a JSON object, or lacks a key.
     """
     if not path.exists():
         return []
@@ -44,10 +54,23 @@ def read_lines(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}, line {number}, is damaged: {error}. Remove that line.") from error
+        if problem := lacking(row, keys or {}):
+            raise CheckpointError(f"{path}, line {number}, {problem}. Remove that line.")
+        rows.append(row)
     return rows
+
+
+def lacking(value: object, keys: Mapping[str, type]) -> str:
+    """What a value from a file lacks to be an object with these keys; empty if it lacks nothing."""
+    if not isinstance(value, dict):
+        return "is no JSON object"
+    for key, kind in keys.items():
+        if not isinstance(value.get(key), kind) or isinstance(value[key], bool):
+            return f"has no {key!r} of type {kind.__name__}"
+    return ""
 
 
 def readable_lines(path: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM or a time limit."""
+"""Requests to stop: Ctrl-C, SIGTERM, Slurm's warning, a terminal that is gone, or a time limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 import time
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Windows has the first two."""
 ECHO = 2.0  # seconds: a shell and a launcher may both pass on the same Ctrl-C
 
 
@@ -27,13 +28,15 @@ class StopSignal:
         self.signal = 0
         self._limit = limit
         self._received_at = 0.0
+        self._expired = False
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._before: dict[int, object] = {}
 
     def listen(self) -> None:
         """Receive the signals from now on."""
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._receive)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._before[number] = signal.signal(number, self._receive)
 
     def restore(self) -> None:
         """Put the handlers back that were there before."""
@@ -45,8 +48,8 @@ class StopSignal:
         """Why to stop; empty if there is no reason."""
         if self.signal:
             return f"{signal.Signals(self.signal).name} received"
-        over = self._deadline is not None and time.monotonic() > self._deadline
-        return self._limit if over else ""
+        self._expired = self._expired or (self._deadline is not None and time.monotonic() > self._deadline)
+        return self._limit if self._expired else ""
 
     def first(self) -> None:
         """Called by the first signal."""

@@ -3,7 +3,6 @@
 from cs_gan.training.capture import CapturedStep, CudaGraphs
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
 from cs_gan.training.loop import train
-from cs_gan.training.losses import Losses
 from cs_gan.training.optimizers import device_options, set_learning_rate
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.recipes.parse import as_plain, differences, parse_config, save_config
@@ -11,18 +10,19 @@ from cs_gan.training.script import run_script
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, save_snapshot
 from cs_gan.training.task import State, Task
+from cs_gan.training.unread_losses import UnreadLosses
 
 __all__ = [
     "CapturedStep",
     "CudaGraphs",
     "Interrupted",
-    "Losses",
     "Progress",
     "Session",
     "Snapshot",
     "State",
     "StopRequest",
     "Task",
+    "UnreadLosses",
     "abandon_after",
     "as_plain",
     "device_options",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from cs_gan.errors import CheckpointError, DivergedError
-from cs_gan.runs import Row, append_line, read_lines, write_lines, write_whole, written
+from cs_gan.runs import LOG_LINE, Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.checkpoint import list_checkpoints
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.recipes.parse import save_config
@@ -25,12 +26,11 @@ from cs_gan.training.snapshot import read_snapshot
 from cs_gan.training.task import State, Task
 
 
-def train(task: Task[Any]) -> str:
+def train(task: Task[Any]) -> int:
     """Run all remaining steps. Starts from the checkpoint if there is one.
 
     Returns:
-        The signal that ended it early, such as ``SIGTERM received``, or an empty string. It is the same in all
-        processes.
+        The number of the signal that ended it early; 0 if none did. In a process that got none itself it is SIGTERM.
     """
     session, training = task.session, task.session.config.training
     state = resume(task)
@@ -69,7 +69,7 @@ def train(task: Task[Any]) -> str:
         progress.close()  # so that an error message starts on a new line
     if session.is_main:
         print(_closing(task, state, ended))
-    return ended if signalled else ""
+    return (stop.signal or signal.SIGTERM) if signalled else 0
 
 
 def _due(done: int, every: int) -> bool:
@@ -86,12 +86,12 @@ def _start_log(session: Session[Any], state: State) -> None:
     """Put the files back to where they were at the step that the run resumes from."""
     if session.is_main:
         folder = session.folder
-        write_lines(folder.log, [row for row in read_lines(folder.log) if row["step"] <= state.step])
+        write_lines(folder.log, [row for row in read_lines(folder.log, LOG_LINE) if row["step"] <= state.step])
         write_lines(folder.metrics, state.metrics)
         if _scored(folder.scores) > state.step:  # from steps that this resume discards
             folder.scores.unlink()
-        for grid in folder.grids.glob("step-*.png"):
-            if grid > folder.grid_at(state.step):
+        for step, grid in folder.grid_steps():
+            if step > state.step:
                 grid.unlink()
         save_config(session.config, folder.config, session.command)
     session.start_trackers(state.step)
@@ -152,7 +152,8 @@ def _look(
         with stop.interruptible():
             row = task.evaluate(_about(task, state.step))
         if row is not None:
-            _keep(task, state, {"step": state.step, **row}, progress)
+            untrained = {"untrained": True} if state.step <= task.warm_up_steps else {}
+            _keep(task, state, {"step": state.step, **row, **untrained}, progress)
     if sample or evaluate:
         session.accelerator.wait_for_everyone()
         progress.pause()
@@ -239,6 +240,7 @@ def _opening(task: Task[Any], state: State) -> str:
 def _closing(task: Task[Any], state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
+    auto += " without --overwrite" if task.session.overwrote else ""
     kept = list_checkpoints(folder.checkpoints)
     where = f"continues from step {state.step}" if kept else "starts again at step 0: no checkpoint was written yet"
     lines = [f"Ended early: {ended}. The same command{auto} {where}." if ended else "Done."]

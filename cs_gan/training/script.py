@@ -39,18 +39,20 @@ def run_script(
         recipes: the folder of the recipes that come with the script, relative to it.
 
     Returns:
-        0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM.
+        0 when done, 2 for an error the user can fix, 128 + the number of a signal that ended it: 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     prog = os.path.basename(sys.argv[0])
     words = sys.argv[1:] if arguments is None else arguments
-    if text := answer(words, kind, prog, description, Path(script).parent / recipes):
+    folder = Path(script).parent / recipes
+    if text := answer(words, kind, prog, description, folder):
         print(text)
         return 0
     words = ["--help" if word == "--help-all" else word for word in words]
     _end_with_launcher()
     try:
         with ExitStack() as stack:
-            config = parse_config(kind, words, prog=prog, description=description)
+            config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
             session = Session(config, stack, _command(script, words))
             task = make(session)
             stack.callback(task.close)
@@ -62,7 +64,7 @@ def run_script(
     except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return {"": 0, "SIGINT received": 130}.get(ended, 143)
+    return ended and 128 + ended
 
 
 def _command(script: str, words: Sequence[str]) -> str:

@@ -56,8 +56,11 @@ class Session(Generic[Config]):
         self.precision = _precision(config)
         torch.backends.cudnn.allow_tf32 = config.training.tf32
         torch.backends.cudnn.deterministic = config.training.deterministic
+        self.overwrote, config.overwrite = config.overwrite, False  # a resume from the saved recipe must not
         if self.is_main and not config.dry_run:
-            stack.enter_context(self.folder.occupied())
+            stack.enter_context(self.folder.occupied(self.overwrote))
+        if self.overwrote:
+            self.accelerator.wait_for_everyone()  # before the others look for checkpoints
 
     @property
     def is_main(self) -> bool:

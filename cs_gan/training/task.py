@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.runs import Row, best, evaluation_of
-from cs_gan.training.losses import Losses
 from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.session import Session
+from cs_gan.training.unread_losses import UnreadLosses
 
 
 @dataclass
@@ -29,7 +29,7 @@ class State:
     """
 
     step: int = 0
-    losses: Losses = field(default_factory=Losses)
+    losses: UnreadLosses = field(default_factory=UnreadLosses)
     metrics: list[Row] = field(default_factory=list)
     remarked: bool = False
 
@@ -59,6 +59,8 @@ class Task(ABC, Generic[Config]):
     optimizers: dict[str, torch.optim.Optimizer]
     circumstances: dict[str, Any]
     images_per_step: int
+    warm_up_steps = 0
+    """Evaluations up to this step are of an untrained network, which is never the best."""
 
     @property
     def config(self) -> Config:

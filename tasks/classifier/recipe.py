@@ -133,7 +133,7 @@ class ClassifierConfig(OneNetworkConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, overwrite, history, dry_run, tracking: as in ``RunConfig``.
         data: the labelled images.
         model: the network.
         training: its training.

@@ -110,7 +110,7 @@ class SslConfig(OneNetworkConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, extend, history, dry_run, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, overwrite, history, dry_run, tracking: as in ``RunConfig``.
         data: the images.
         model: the network.
         training: its training, as for a classifier.

@@ -182,7 +182,7 @@ class GanConfig(RunConfig):
     """A whole recipe.
 
     Args:
-        seed, output_dir, resume, extend, history, dry_run, data, tracking: as in ``RunConfig``.
+        seed, output_dir, resume, extend, overwrite, history, dry_run, data, tracking: as in ``RunConfig``.
         model: the networks.
         training: their training.
         critic: more regularisers of the critic.

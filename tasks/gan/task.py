@@ -110,7 +110,8 @@ class GanTask(ImageTask[GanConfig]):
         self.batch_sizes = {"generator": config.training.generator_batch_size or critic_batch, "critic": critic_batch}
         self.coded = {part: self._coded(part) for part in ("generator", "critic")}
         scored = config.metrics.extractor != "none"
-        self.evaluator = data.evaluator(data.reference(self.store), device) if scored else None
+        self.reference = data.reference(self.store) if scored else None
+        self.evaluator = data.evaluator(self.reference, device) if self.reference else None
         self.critic_gap, self.gap_line = self._critic_gap(data)
         obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
         self.prepare_steps(obstacle, batches=config.training.n_critic)
@@ -178,6 +179,10 @@ class GanTask(ImageTask[GanConfig]):
         if held_out is None:
             return None, f"no critic_gap: {reason}"
         return CriticGap(self.store, held_out, self.config.seed, self.session.device), ""
+
+    def data_circumstances(self) -> dict[str, str]:
+        """The images to score against."""
+        return {"scored_images": self.reference.fingerprint} if self.reference else {}
 
     # -- one step ----------------------------------------------------------------------------------
 

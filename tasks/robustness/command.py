@@ -30,7 +30,7 @@ def attack(job: Job) -> None:
     """Attack a classifier under Randomized Coded Inference with every threat model, and check what may be claimed."""
     setup = AttackSetup(job)
     notes: list[str] = []
-    folder = job.beside("robustness" if job.path.stem == "snapshot" else f"robustness-{job.path.stem}", setup.output)
+    folder = job.beside("robustness", setup.output)
     folder.mkdir(exist_ok=True)
     threats = chosen_threats(setup, notes)
     planned = plan(

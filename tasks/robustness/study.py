@@ -75,7 +75,7 @@ def attack_unit(
 def main(words: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     parser = Parser(prog="python -m tasks.robustness.study", description=__doc__, allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="folder of the sweep, such as samples/sweeps/classifier_5k")
+    parser.add_argument("folder", type=Path, help="folder of the study, such as samples/studies/classifier_5k")
     parser.add_argument("--images", type=positive, default=1000, help="number of test images (%(default)s)")
     parser.add_argument("--eps", type=float, default=2 / 255, help="L-inf, for pixels in [0, 1] (2/255)")
     parser.add_argument(

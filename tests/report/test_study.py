@@ -1,4 +1,4 @@
-"""The page of a sweep, from its results.json and run folders."""
+"""The page of a study, from its results.json and run folders."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def study(tmp_path):
     """Writes results.json and gives the page."""
 
     def make(*points, baseline="plain"):
-        told = {"sweep": "configs/sweeps/mine.yaml", "score": FD, "scores": [FD, f"best {FD}"], "better": "lower"}
+        told = {"study": "configs/studies/mine.yaml", "score": FD, "scores": [FD, f"best {FD}"], "better": "lower"}
         told |= {"scored_on": ["cifar10, test"], "baseline": baseline, "points": points, "best": []}
         (tmp_path / "results.json").write_text(json.dumps(told))
         save_study(tmp_path / "study.html", tmp_path)
@@ -110,8 +110,8 @@ def test_names_are_escaped(study):
     assert "<script>alert" not in study(point("<script>alert(1)</script>", PLAIN), baseline="")
 
 
-def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
-    with pytest.raises(DataError, match="Give the folder of a sweep"):
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(DataError, match="Give the folder of a study"):
         save_study(tmp_path / "study.html", tmp_path)
 
 

@@ -138,18 +138,19 @@ def test_hardware_and_command_are_told_where_recorded(make_run, table):
     assert row["made by"] == "`python train_gan.py --config a\0b.yaml`"
 
 
-def test_a_run_of_a_study_has_its_case_and_its_sweeps_command(make_run, tmp_path, table):
+@pytest.mark.parametrize("key", ["study", "sweep"])  # a study was once called a sweep
+def test_a_run_of_a_study_has_its_case_and_its_studys_command(make_run, tmp_path, table, key):
     for seed in (0, 1):
-        make_run(f"sweep/runs/plain~12-seed{seed}", recipe={"seed": seed}, metrics=[scored(9, 3.0 + seed)])
+        make_run(f"study/runs/plain~12-seed{seed}", recipe={"seed": seed}, metrics=[scored(9, 3.0 + seed)])
     runs = [{"folder": f"runs/plain~12-seed{seed}"} for seed in (0, 1)]
-    told = {"sweep": "configs/studies/a.yaml", "points": [{"case": "no coding", "runs": runs}]}
-    (tmp_path / "sweep" / "results.json").write_text(json.dumps(told))
-    [row], text = table(*sorted((tmp_path / "sweep" / "runs").iterdir()))
+    told = {key: "configs/studies/a.yaml", "points": [{"case": "no coding", "runs": runs}]}
+    (tmp_path / "study" / "results.json").write_text(json.dumps(told))
+    [row], text = table(*sorted((tmp_path / "study" / "runs").iterdir()))
     assert row["run"] == "no coding"
-    assert row["made by"] == "`python -m cs_gan.sweep configs/studies/a.yaml`"
-    assert f"{tmp_path}/sweep/runs/* \\\n" in text  # all of the folder's, so by a pattern
-    (tmp_path / "sweep" / "results.json").write_text("{")
-    assert table(*sorted((tmp_path / "sweep" / "runs").iterdir()))[0][0]["run"] == "plain~12"
+    assert row["made by"] == "`python -m cs_gan.study configs/studies/a.yaml`"
+    assert f"{tmp_path}/study/runs/* \\\n" in text  # all of the folder's, so by a pattern
+    (tmp_path / "study" / "results.json").write_text("{")
+    assert table(*sorted((tmp_path / "study" / "runs").iterdir()))[0][0]["run"] == "plain~12"
 
 
 def networks():

@@ -210,6 +210,8 @@ class RunConfig:
             changed keys and another output_dir, a new run starts with its weights.
         extend: train a run longer than planned: hold (``--extend`` for short) keeps schedules at their end, stretch
             spreads them over all steps. Provenance then says that this is not one uninterrupted run.
+        overwrite: first delete what an earlier run wrote to the folder (``--overwrite`` for short). Leave it out to
+            resume.
         history: notes about extensions and weights of other runs. The run writes this itself.
         dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
     """
@@ -218,6 +220,7 @@ class RunConfig:
     output_dir: str | None = None
     resume: str = "auto"
     extend: Literal["never", "hold", "stretch"] = "never"
+    overwrite: bool = False
     history: list[str] = field(default_factory=list)
     dry_run: bool = False
     data: DataConfig = field(default_factory=DataConfig)

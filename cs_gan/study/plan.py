@@ -1,0 +1,123 @@
+"""The points of a study and their runs: which settings, which folder, which command."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cs_gan.errors import ConfigError
+from cs_gan.study.spec import CASE, Case, Study
+
+LONGEST = 120  # maximum length of a name, well below the limits of file systems
+UNSAFE = re.compile(r"[^a-z0-9._+-]")  # also capitals: some file systems ignore case
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid: runs that differ only in the seed."""
+
+    case: str
+    varied: dict[str, Any]
+    settings: dict[str, Any]  # all settings given to the run, including those constant in its case
+    slug: str
+
+    def value(self, key: str) -> Any:
+        """Its value on an axis; None if its case doesn't have the key."""
+        return self.case if key == CASE else self.varied.get(key)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A point with one seed.
+
+    ``asked`` has all its settings and the recipe's keys, as read back from JSON.
+    """
+
+    point: Point
+    seed: int
+    folder: Path
+    command: list[str]
+    asked: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+def plan(study: Study, folder: Path) -> list[Run]:
+    """All runs in the order of the file, seed by seed, so that a stopped study has most points at least once.
+
+    Raises:
+        ConfigError: if two of them would share a folder.
+    """
+    points = list_points(study)
+    if len({point.slug for point in points}) < len(points):
+        raise ConfigError(f"{study.path}: two points have the same name. Does a list contain a value twice?")
+    return [_run(study, point, seed, folder / "runs") for seed in study.seeds for point in points]
+
+
+def list_points(study: Study) -> list[Point]:
+    """The product of all settings within each case."""
+    short = short_names(study.keys)
+    points = []
+    for case in study.cases:
+        for values in itertools.product(*case.varied.values()):
+            varied = dict(zip(case.varied, values, strict=True))
+            points.append(Point(case.name, varied, case.constant | varied, _slug(case, varied, short)))
+    return points
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The shortest unique ends of dotted keys: ``method.coded.mu`` -> ``mu``."""
+    keys = list(keys)
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        others = [f".{other}" for other in keys if other != key]
+        short[key] = next((end for end in ends if not any(o.endswith(f".{end}") for o in others)), key)
+    return short
+
+
+def text(value: Any) -> str:
+    """A value in the syntax of the command line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _slug(case: Case, varied: dict[str, Any], short: dict[str, str]) -> str:
+    """``coded,mu=0.1,spline=natural``; with a checksum if letters were replaced or the name was cut.
+
+    Safe values contain no comma, ``=`` or ``~``, so different points have different names.
+    """
+    texts = {key: text(value) for key, value in varied.items()}
+    pieces = [UNSAFE.sub("_", case.name.lower())] if case.name else []
+    pieces += [f"{short[key]}={UNSAFE.sub('_', value)}" for key, value in texts.items()]
+    slug = re.sub(r"[^A-Za-z0-9._+=,-]", "_", ",".join(pieces))
+    # The file's check ensures that names of cases differ in more than capitals.
+    if len(slug) > LONGEST or UNSAFE.search("".join([case.name.lower(), *texts.values()])):
+        checksum = hashlib.sha256(json.dumps([case.name, texts]).encode()).hexdigest()
+        slug = f"{slug[:LONGEST]}~{checksum[:8]}"
+    return slug
+
+
+def _run(study: Study, point: Point, seed: int, runs: Path) -> Run:
+    folder = runs / f"{point.slug}-seed{seed}"
+    settings = study.fixed | point.settings
+    # The study has its own table. Hundreds of event files would only be in the way.
+    if "tracking.trackers" not in study.recipe | settings:
+        settings = {"tracking.trackers": "none"} | settings
+    command = [sys.executable, str(study.script), *([f"--config={study.config}"] if study.config else [])]
+    command += [f"--{key}={text(value)}" for key, value in settings.items()]
+    command += [f"--seed={seed}", f"--output_dir={folder}", "--resume=auto"]
+    # The output folder is not part of a run's identity.
+    recipe = {key: value for key, value in study.recipe.items() if key not in ("seed", "output_dir", "resume")}
+    asked = {"script": str(study.script), **recipe, **settings, "seed": seed}
+    return Run(point, seed, folder, command, json.loads(json.dumps(asked, default=str)))

@@ -1,0 +1,69 @@
+"""The raw rows of a study, one per run: enough to rebuild its tables without the run folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from cs_gan.errors import ConfigError
+from cs_gan.study.outcome import BEST, Outcome, adopt
+from cs_gan.study.plan import Run
+from cs_gan.study.results import Results, collected
+from cs_gan.study.spec import Study
+
+ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "better", "scored_on")
+
+
+def write_rows(results: Results) -> str:
+    """CSV: :data:`ABOUT`, the scores of the last step and, with prefix ``best ``, the best primary score."""
+    runs = [(entry.point, seed, outcome) for entry in results.entries for seed, outcome in entry.outcomes.items()]
+    names = list(dict.fromkeys(name for _, _, outcome in runs for name in outcome.scores if _in_rows(name, outcome)))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*ABOUT, *names])
+    for point, seed, outcome in runs:
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.10g}"
+        about = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
+        scores = [f"{outcome.scores[name]:.6g}" if name in outcome.scores else "" for name in names]
+        writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *about, *scores])
+    return file.getvalue()
+
+
+def _in_rows(name: str, outcome: Outcome) -> bool:
+    """Only the primary score of the best step. All scores would double the file."""
+    return not name.startswith(BEST) or name == f"{BEST}{outcome.primary}"
+
+
+def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
+    """Read the rows of :func:`write_rows`.
+
+    Raises:
+        ConfigError: if the rows don't belong to this study's runs.
+    """
+    rows = _by_run(text)
+    names = [run.name for run in runs]
+    if set(rows) != set(names):
+        odd = sorted(set(rows) ^ set(names))
+        raise ConfigError(f"{study.path} and its rows differ in {len(odd)} runs, such as {odd[0]}.")
+    return collected(study, runs, [_outcome(rows[name]) for name in names])
+
+
+def adopt_rows(runs: Sequence[Run], text: str) -> int:
+    """Count the finished runs of such rows as done, where this study has not begun them. Returns how many there are."""
+    rows = _by_run(text)
+    adopted = [run for run in runs if rows.get(run.name, {}).get("status") == "done" and not run.folder.exists()]
+    for run in adopted:
+        adopt(run, _outcome(rows[run.name]))
+    return len(adopted)
+
+
+def _by_run(text: str) -> dict[str, dict[str, Any]]:
+    return {row["run"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    scores = {name: float(value) for name, value in row.items() if name not in ABOUT and value}
+    seconds = float(row["seconds"]) if row["seconds"] else None
+    return Outcome(row["status"], row["reason"], scores, row["primary"], row["better"], row["scored_on"], seconds)

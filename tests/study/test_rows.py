@@ -1,0 +1,79 @@
+"""Tables made from raw rows are those made from run folders, and the committed pages are made of the committed rows."""
+
+import csv
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from cs_gan.errors import ConfigError
+from cs_gan.study.plan import plan
+from cs_gan.study.results import read_results
+from cs_gan.study.rows import read_rows, write_rows
+from cs_gan.study.spec import read_study
+from cs_gan.study.tables import csv_table, markdown
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import make_results  # noqa: E402
+
+ROWS = sorted(make_results.RESULTS.glob("*.csv"))
+
+
+def test_rows_give_the_same_tables(bench):
+    cases = {"plain": {"mu": 1}, "other": {"mu": 2}}
+    assert bench.study(cases=cases, baseline="plain", better="lower") == 0
+    study = read_study(bench.file)
+    runs = plan(study, bench.folder)
+    results = read_results(study, runs)
+    again = read_rows(study, runs, (bench.folder / "rows.csv").read_text())
+    assert csv_table(again) == csv_table(results)
+    assert markdown(again) == markdown(results)
+
+
+def test_rows_of_another_study_are_refused(bench):
+    assert bench.study(grid={"mu": [1, 2]}, better="lower") == 0
+    text = write_rows(read_results(read_study(bench.file), plan(read_study(bench.file), bench.folder)))
+    bench.write(grid={"mu": [1, 3]}, better="lower")
+    study = read_study(bench.file)
+    with pytest.raises(ConfigError, match="differ in 4 runs, such as mu=2"):
+        read_rows(study, plan(study, bench.folder), text)
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=lambda path: path.stem)
+def test_committed_pages_are_made_of_the_committed_rows(rows, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert rows.with_suffix(".md").read_text() == make_results.page(rows), "run `make results`"
+
+
+def test_there_are_committed_rows():
+    assert ROWS
+
+
+def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
+    cases = {"plain": {"mu": 1}, "other": {"mu": 2}}
+    assert bench.study(cases=cases, baseline="plain", better="lower") == 0
+    rows, table = (bench.folder / "rows.csv").read_text(), (bench.folder / "table.csv").read_text()
+    kept = bench.folder.parent / "kept.csv"
+    lost = rows.splitlines()[1].split(",")[0]
+    kept.write_text("\n".join(line for line in rows.splitlines() if not line.startswith(lost)))
+    shutil.rmtree(bench.folder)
+    assert bench.study("--rows", str(kept), cases=cases, baseline="plain", better="lower") == 0
+    count = len(rows.splitlines()) - 2
+    assert f"{count} finished runs taken from" in capsys.readouterr().err
+    begun = [path.name for path in (bench.folder / "runs").iterdir() if (path / "scores.json").exists()]
+    assert begun == [lost]
+    assert without_seconds((bench.folder / "table.csv").read_text()) == without_seconds(table)
+
+
+def test_a_study_starts_without_rows_where_their_file_is_not_there_yet(bench, capsys, tmp_path):
+    assert bench.study("--rows", str(tmp_path / "later.csv"), grid={"mu": [1]}) == 0
+    assert capsys.readouterr().err.count("later.csv doesn't exist yet: no run is taken from it") == 1
+    assert set(bench.starts.values()) == {1}
+
+
+def without_seconds(table):
+    return [[cell for name, cell in row.items() if "seconds" not in name] for row in csv.DictReader(io.StringIO(table))]
