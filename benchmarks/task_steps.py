@@ -21,7 +21,7 @@ def task_step(stack: ExitStack, task: Any, config: type[Any], *arguments: str) -
     """A step of a task (class) with everything except the log. Later arguments override earlier ones."""
     output = stack.enter_context(tempfile.TemporaryDirectory())
     parsed = parse_config(config, [*DATA, f"--output_dir={output}", *arguments])
-    built = task(parsed, Session(parsed, stack))
+    built = task(Session(parsed, stack))
     stack.callback(built.close)
     return partial(built.step, 0)
 
