@@ -12,7 +12,10 @@ from cs_gan.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers like the scripts (1e-4 is one). Rejects duplicate keys, of which YAML drops the first."""
+    """As YAML 1.2: 1e-4 is a number, and only true and false are booleans, so no and off are words.
+
+    Rejects duplicate keys, of which YAML drops the first.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As in the base class, after checking the keys."""
@@ -24,6 +27,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

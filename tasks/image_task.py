@@ -16,6 +16,7 @@ from cs_gan.core.diagnosis.report import OVERWHELMING, PLAIN_TRAINING, USELESS
 from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
+from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.runs import read_lines
@@ -94,6 +95,11 @@ class ImageTask(Task[Config]):
         """
         if not blocks:
             return None
+        if batch_size < 2:
+            raise ConfigError(
+                f"training.batch_size = {self.config.training.batch_size} with coded blocks, so K = {batch_size}: "
+                "coding interpolates between the samples of a batch. Give 2 or more."
+            )
         ratio, horizon = Linear(code.ratio_start, code.ratio_end, levels=code.levels), self.config.training.horizon
         names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
         options = {name: getattr(code, name) for name in names}
@@ -199,6 +205,11 @@ class ImageTask(Task[Config]):
     def notes(self, code: CodeConfig, coded: CodedSmoothing | None) -> list[str]:
         """The last lines of a description: experimental settings, where the images are, whether steps are captured."""
         lines = [code.warning] if coded and code.warning else []
+        size, count = self.config.training.batch_size, len(self.store)
+        if size * self.session.processes > count:
+            lines.append(
+                f"note: training.batch_size = {size} is above the {count} images there are: a batch holds some twice"
+            )
         if self.capture_line:
             lines.append(f"images {'in main memory' if self.images is None else 'on the GPU'}; {self.capture_line}")
         return lines

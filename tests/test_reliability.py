@@ -44,7 +44,7 @@ def whole(tmp_path_factory):
 def killed(tmp_path_factory):
     """A run that was killed in its seventh step, after the checkpoint of step 6; to be copied."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    kill(folder, Fault("train_gan:generator_step", call=7))
+    kill(folder, Fault("tasks.gan.task:generator_step", call=7))
     return folder
 
 
@@ -63,10 +63,10 @@ def steps_saved(folder: Path) -> list[int]:
 STAGES = {
     "steps": [
         Fault("train_gan:GanTask.step", call=4),  # amid an epoch
-        Fault("train_gan:generator_step", call=3),  # between the critic's step and the generator's
+        Fault("tasks.gan.task:generator_step", call=3),  # between the critic's step and the generator's
         Fault(f"{LOOP}:append_line", "log.jsonl"),
         Fault(f"{LOOP}:append_line", "log.jsonl", after=True),
-        Fault("train_gan:save_grid", "step-00000006"),  # after its checkpoint, where no evaluation is due
+        Fault("tasks.gan.task:save_grid", "step-00000006"),  # after its checkpoint, where no evaluation is due
     ],
     "saving": [
         Fault("tasks.image_task:save_snapshot", "/snapshot.safetensors", call=2, after=True),
@@ -88,7 +88,7 @@ STAGES = {
         Fault("os:replace", "best.safetensors"),  # when it is made up for
         Fault(f"{LOOP}:append_line", "metrics.jsonl"),
         Fault(f"{LOOP}:append_line", "metrics.jsonl", after=True),
-        Fault("train_gan:save_grid", "step-00000008"),
+        Fault("tasks.gan.task:save_grid", "step-00000008"),
     ],
     "finishing": [
         Fault(f"{EVALUATOR}:generated_images", call=4),  # after the last step, which no period meets
@@ -203,7 +203,7 @@ def test_checkpoint_of_another_folder_begins_a_run_here(tmp_path, whole, killed)
 
 
 def test_sigterm_finishes_the_step_saves_and_resumes_to_the_bit(tmp_path, whole):
-    started = Started(tmp_path / "run", fault=Fault("train_gan:generator_step", call=3, what="signal:SIGTERM"))
+    started = Started(tmp_path / "run", fault=Fault("tasks.gan.task:generator_step", call=3, what="signal:SIGTERM"))
     assert started.code == 143
     assert "Ended early: SIGTERM" in started.said()
     assert steps_saved(tmp_path / "run") == [2, 3]
@@ -211,7 +211,7 @@ def test_sigterm_finishes_the_step_saves_and_resumes_to_the_bit(tmp_path, whole)
 
 
 def test_second_signal_ends_at_once_and_the_last_checkpoint_stands(tmp_path, whole):
-    started = Started(tmp_path / "run", fault=Fault("train_gan:generator_step", call=4, what="signals:SIGTERM"))
+    started = Started(tmp_path / "run", fault=Fault("tasks.gan.task:generator_step", call=4, what="signals:SIGTERM"))
     assert started.code == 130
     assert "the last checkpoint stands" in started.said()
     assert steps_saved(tmp_path / "run") == [2]
@@ -259,7 +259,7 @@ def test_full_disk_while_writing_a_log_is_named_and_goes_on_when_there_is_room(t
 
 def test_full_disk_while_writing_a_grid_is_named_and_goes_on_when_there_is_room(tmp_path, whole):
     with small_disk(tmp_path / "disk", "16m") as disk:
-        fault = Fault("train_gan:save_grid", "step-00000004", what=f"fill:{disk}/ballast")
+        fault = Fault("tasks.gan.task:save_grid", "step-00000004", what=f"fill:{disk}/ballast")
         started = Started(disk / "run", fault=fault)
         assert started.code == 2
         assert f"can't write {disk}/run/grids: No space left" in started.said()
@@ -353,7 +353,7 @@ def test_broken_or_empty_image_file_is_named(content, tmp_path, capsys):
 
 
 def test_killed_process_ends_the_other_and_the_run_resumes_to_the_bit(tmp_path, whole_of_two):
-    for rank, fault in ((1, "train_gan:generator_step"), (0, f"{CHECKPOINT}:save_file")):
+    for rank, fault in ((1, "tasks.gan.task:generator_step"), (0, f"{CHECKPOINT}:save_file")):
         start = time.monotonic()
         started = Started(tmp_path / "run", processes=2, fault=Fault(fault, call=3, rank=rank))
         codes = started.wait(seconds=60)
@@ -364,7 +364,7 @@ def test_killed_process_ends_the_other_and_the_run_resumes_to_the_bit(tmp_path, 
 
 
 def test_sigterm_to_one_process_of_two_ends_both_after_the_same_step(tmp_path, whole_of_two):
-    fault = Fault("train_gan:generator_step", call=4, what="signal:SIGTERM", rank=1)  # an evaluation is due then
+    fault = Fault("tasks.gan.task:generator_step", call=4, what="signal:SIGTERM", rank=1)  # an evaluation is due then
     started = Started(tmp_path / "run", processes=2, fault=fault)
     assert started.wait() == [143, 143]
     assert steps_saved(tmp_path / "run") == [2, 4]

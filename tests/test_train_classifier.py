@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 from PIL import Image
 
 import train_classifier
+from cs_gan.data import train_and_test
 from cs_gan.runs import read_lines
-from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint
-from tasks import one_network
+from cs_gan.training import list_checkpoints, parse_config, read_checkpoint
+from tasks.classifier import task as classifier_task
 from tasks.classifier.recipe import ClassifierConfig
 from tests.scripts import (
     ONE_NETWORK,
@@ -61,20 +61,20 @@ def test_run_scores_plain_and_under_rci_side_by_side(tmp_path):
 
 def test_a_network_is_scored_once_where_the_end_asks_for_nothing_more(tmp_path, monkeypatch):
     counted = []
-    accuracies = train_classifier.accuracies
+    accuracies = classifier_task.accuracies
 
     def count(*given, **named):
         counted.append(1)
         return accuracies(*given, **named)
 
-    monkeypatch.setattr(train_classifier, "accuracies", count)
+    monkeypatch.setattr(classifier_task, "accuracies", count)
     assert run(tmp_path / "run", "--metrics.rci_ratio=null", "--training.evaluate_every=2") == 0
     assert len(counted) == 3  # at steps 0, 2 and 4
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert "accuracy, RCI (%)" not in rows[-1]["scores"]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["final"] == rows[-1]
-    assert scores["best"] == max(rows, key=lambda row: row["scores"]["accuracy (%)"])
+    assert scores["best"] == max(rows[1:], key=lambda row: row["scores"]["accuracy (%)"])
 
 
 def test_rci_codes_the_blocks_of_the_recipe(tmp_path):
@@ -90,12 +90,11 @@ def test_rci_codes_the_blocks_of_the_recipe(tmp_path):
 
 def test_training_and_test_images_share_none_and_seeds_share_the_test_set(tmp_path):
     config = parse_config(ClassifierConfig, arguments(tmp_path))
-    session = Session(config, ExitStack())
-    train, test = one_network.images(config, session)
+    train, test = train_and_test(**config.data.parts(config.seed))
     seen = {image.numpy().tobytes() for image in train.images}
     assert not any(image.numpy().tobytes() in seen for image in test.images)
     config.seed = 1
-    other_train, other_test = one_network.images(config, session)
+    other_train, other_test = train_and_test(**config.data.parts(config.seed))
     assert torch.equal(test.images, other_test.images)
     assert not torch.equal(train.images, other_train.images)
 

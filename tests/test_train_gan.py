@@ -355,7 +355,7 @@ def test_too_small_a_ratio_is_refused_before_the_first_step(tmp_path, capsys):
 
 
 def test_batch_of_one_is_refused_where_blocks_are_coded(tmp_path, capsys):
-    assert "K = 2" in refused(capsys, tmp_path / "run", *CODED, "--training.batch_size=1")
+    assert "so K = 1" in refused(capsys, tmp_path / "run", *CODED, "--training.batch_size=1")
 
 
 def test_missing_inception_weights_are_named_and_nothing_else_is_scored(tmp_path, capsys, monkeypatch):

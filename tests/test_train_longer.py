@@ -82,7 +82,7 @@ def test_extended_run_under_sigkill_equals_the_undisturbed_extension(tmp_path):
     for name in ("whole", "parts"):
         finish(tmp_path / name)
     finish(tmp_path / "whole", *longer)
-    kill(tmp_path / "parts", Fault("train_gan:generator_step", call=2), *longer)
+    kill(tmp_path / "parts", Fault("tasks.gan.task:generator_step", call=2), *longer)
     assert_same(tmp_path / "whole", finish(tmp_path / "parts", *longer))
 
 

@@ -45,7 +45,7 @@ def save_report(path: Path, run: Path) -> None:
         averaged=points_averaged(contents.log),
         columns=score_names(evaluations),
         rows=[_row(evaluation, score_names(evaluations)) for evaluation in evaluations],
-        provenance=_provenance([last, top]) if last and top else {},
+        provenance=_provenance([last, top or last]) if last else {},
         conflicts=score_conflicts([evaluations]),
         commands=_commands(contents),
     )

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from cs_gan.errors import CheckpointError
 from cs_gan.files import file_sha256
-from cs_gan.runs import lacking
+from cs_gan.runs import lacking, written
 
 _FILES = ("tensors.safetensors", "state.json")
 FORMAT = 1
@@ -79,6 +79,16 @@ def save_checkpoint(
             old.rename(pruned)
         shutil.rmtree(pruned, ignore_errors=True)
     return final
+
+
+def mark_begun(folder: Path, step: int) -> None:
+    """Leave a sign that a checkpoint has begun. :func:`save_checkpoint` replaces it.
+
+    Raises:
+        CheckpointError: if the folder can't be written.
+    """
+    with written(folder):
+        (folder / f".partial-{step:08d}").mkdir(parents=True, exist_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

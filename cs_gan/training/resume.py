@@ -15,6 +15,7 @@ from cs_gan.training.checkpoint import (
     abandon_after,
     begin_from,
     list_checkpoints,
+    mark_begun,
     read_checkpoint,
     restore,
     save_checkpoint,
@@ -51,6 +52,7 @@ def checkpoint(task: Task[Any], state: State) -> None:
             f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
         )
     if session.is_main:
+        mark_begun(session.folder.checkpoints, state.step)
         # Before the checkpoint, because a resume repeats only work that comes after the checkpoint.
         task.save_snapshot(session.folder.snapshot, state.step, None)
         about = {
@@ -102,7 +104,7 @@ def resume(task: Task[Any]) -> State:
         extend(config, stored)
     if changed := _changes(task, stored, extending):
         # With the same recipe and another number of processes, the user does not want a new run.
-        longer = config.training.steps > stored["config"]["training"].get("steps", 0)
+        longer = config.training.steps >= stored["config"]["training"]["steps"]
         same = all(line.split(":")[0] in task.circumstances.keys() - DATA for line in changed)
         if extending or same or path.resolve().parent == folder.checkpoints.resolve():
             raise ConfigError(_refusal(path, changed, extending, same, longer))
@@ -145,7 +147,8 @@ def _results(task: Task[Any]) -> str:
     and replaces them; another one doesn't.
     """
     folder = task.session.folder
-    for path in (folder.scores, folder.snapshot, folder.best):
+    began = any(folder.checkpoints.glob(".partial-*"))  # the first checkpoint, after the snapshot of its step
+    for path in (folder.scores, folder.best, *([] if began else [folder.snapshot])):
         if path.exists():
             return path.name
     if any(row["step"] > 0 for row in read_lines(folder.metrics, METRICS_LINE)):
@@ -195,7 +198,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool, longer
         changed: the differences.
         extending: whether ``--extend`` was given.
         same: whether the recipe is the same.
-        longer: whether more steps are asked for.
+        longer: whether at least as many steps are asked for.
     """
     text = f"{path} belongs to another recipe; changed since: {'; '.join(changed)}."
     only_length = not extending and all(line.split(":")[0] in LENGTH for line in changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from argparse import ArgumentError
@@ -17,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
+from cs_gan.names import nearest_or_all
 from cs_gan.nested import flatten
 from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import write_whole
@@ -29,6 +31,12 @@ SAMPLES = "samples"
 ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold", "--overwrite": "--overwrite=true"}
 """The meaning of words that are given without a value."""
 COMPLETION = "--print_completion"
+SYNONYMS = {
+    **{"lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "wd": "weight_decay", "beta": "betas"},
+    **{"path": "root", "dataset": "name", "size": "image_size", "resolution": "image_size", "z_dim": "latent_dim"},
+    **{"out": "output_dir", "outdir": "output_dir", "save_dir": "output_dir", "gp": "gradient_penalty"},
+}
+"""What other code bases call a key."""
 
 
 def parse_config(
@@ -61,15 +69,16 @@ def parse_config(
     parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
     try:
         words = _files_first(arguments, kind)
-        parsed = parser.parse_args([_checked_recipe(word, recipes) for word in words])
+        parsed = parser.parse_args([_inline(word, recipes) for word in words])
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
         raise ConfigError(_explained(str(error), kind)) from None
     config = kind(**{key.name: values[key.name] for key in fields(kind)})
     if config.output_dir is None:
-        files = [str(path) for path in parsed.config or []]
-        config.output_dir = os.path.join(SAMPLES, Path(files[-1]).stem if files else "run")
+        files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+        named = files and not files[-1].lstrip().startswith("{")
+        config.output_dir = os.path.join(SAMPLES, Path(files[-1]).stem if named else "run")
     return config
 
 
@@ -132,21 +141,29 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
     return [word for words in sorted(given, key=rank) for word in words]
 
 
-def _checked_recipe(word: str, recipes: Path | None) -> str:
-    """``--config=NAME`` with the path of the recipe of that name, if there is no such file. Other words stay.
-
-    Raises:
-        ConfigError: for a file that has a key twice, or is nested too deeply.
-    """
+def _inline(word: str, recipes: Path | None) -> str:
+    """``--config=FILE`` with the content of the file, read as studies read it. Other words stay."""
     option, equals, value = word.partition("=")
-    if option != "--config" or not equals or value.lstrip().startswith("{"):
+    if option != "--config" or not equals or not (path := _recipe_file(value, recipes)).is_file():
         return word
+    content = read_yaml(path, "the recipe")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: the recipe must be a mapping of keys, not {type(content).__name__}.")
+    return f"{option}={json.dumps(content)}"
+
+
+def _recipe_file(value: str, recipes: Path | None) -> Path:
+    """The path of a recipe: as it is given, or that of the recipe of this name."""
     path = Path(value)
-    if recipes and not path.exists() and (recipes / f"{value}.yaml").is_file():
-        path = recipes / f"{value}.yaml"
-    if path.is_file():
-        read_yaml(path, "the recipe")
-    return f"{option}={path}"
+    if path.exists() or recipes is None or not re.fullmatch(r"[\w-]+", value):
+        return path
+    named = recipes / f"{value}.yaml"
+    if not named.is_file():
+        known = sorted(recipe.stem for recipe in recipes.glob("*.yaml"))
+        raise ConfigError(
+            f"--config={value}: there is no such file, and no recipe of that name. {nearest_or_all(value, known)}"
+        )
+    return named
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
@@ -175,7 +192,14 @@ def _explained(message: str, kind: type[RunConfig]) -> str:
     valid = list(flatten(asdict(kind())))
     near = difflib.get_close_matches(key, valid, n=2, cutoff=0.6)
     last = key.split(".")[-1]  # two names that have only their section in common aren't near
-    near = [name for name in near if difflib.get_close_matches(last, [name.split(".")[-1]])] or near[:1]
+    usual = [name for name in valid if name.split(".")[-1] == SYNONYMS.get(last)]
+    if usual:
+        near = [name for name in usual if name.split(".")[:-1] == key.split(".")[:-1]] or usual[:2]
+    near = (
+        (usual and near)
+        or [name for name in near if difflib.get_close_matches(last, [name.split(".")[-1]])]
+        or near[:1]
+    )
     if not near and (names := difflib.get_close_matches(key, [name.split(".")[-1] for name in valid], n=1)):
         near = [name for name in valid if name.split(".")[-1] == names[0]][:3]  # the section was left out
     hint = f"Did you mean {' or '.join(near)}?" if near else "See `--help` for all keys."
