@@ -1,9 +1,9 @@
-"""What a trained network does, from its snapshot alone: ``python evaluate.py <command> <snapshot or run folder>``.
+"""Evaluate a trained network from its snapshot: ``python evaluate.py <command> <snapshot or run folder>``.
 
-``sample``, ``interpolate``, ``score``, ``nearest`` and ``publish`` are for generators, ``accuracy`` and ``attack`` for
-classifiers, ``accuracy`` also for encoders.
-``--help`` lists the commands, and ``evaluate.py <command> --help`` what each takes. ``score`` alone can be spread over
-processes: ``accelerate launch evaluate.py score <run folder>``.
+Generators have the commands ``sample``, ``interpolate``, ``score``, ``nearest`` and ``publish``. Classifiers have
+``accuracy`` and ``attack``, and encoders have ``accuracy``. ``--help`` lists the commands, and ``evaluate.py <command>
+--help`` the options of one. Only ``score`` can use several processes:
+``accelerate launch evaluate.py score <run folder>``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the words that change the recipe."""
     parser = Parser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    device = {"help": "such as cpu or cuda:1 (a GPU where there is one)"}
+    device = {"help": "such as cpu or cuda:1 (default: a GPU if there is one)"}
     for name, command in COMMANDS.items():
-        words_of = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
-        words_of.add_argument("snapshot", type=Path, help="a snapshot, or a run folder for its snapshot.safetensors")
-        words_of.add_argument("--best", action="store_true", help="of a run folder, its best.safetensors")
-        for option, (default, how) in {**command.options, "device": (None, device)}.items():
-            words_of.add_argument(f"--{option}", default=default, **how)
+        subparser = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+        subparser.add_argument("snapshot", type=Path, help="a snapshot, or a run folder for its snapshot.safetensors")
+        subparser.add_argument("--best", action="store_true", help="read best.safetensors of the run folder")
+        for option, (default, settings) in {**command.options, "device": (None, device)}.items():
+            subparser.add_argument(f"--{option}", default=default, **settings)
     arguments, overrides = parser.parse_known_args(words)
     if overrides and not COMMANDS[arguments.command].sections:
         raise ConfigError(f"{arguments.command} doesn't take {' '.join(overrides)}; --help lists what it takes.")
@@ -58,28 +58,28 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def prepare(words: list[str] | None) -> Job:
     """Everything a command needs, checked."""
     arguments, overrides = parse(words)
-    # Told so, or without a GPU, several processes talk over the CPU; accelerate wouldn't join them unasked.
+    # Without a GPU, or if the user asks for it, several processes communicate over the CPU. Accelerate must be told so.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
     if state.num_processes > 1 and (arguments.command != "score" or arguments.device):
-        raise ConfigError("several processes are for score alone, without --device; start this one with python.")
+        raise ConfigError("only score can use several processes, without --device. Start this command with python.")
     path = find_snapshot(arguments.snapshot, arguments.best)
     snapshot = read_snapshot(path)
     if snapshot.kind not in COMMANDS[arguments.command].runs:
         fitting = [f"evaluate.py {name}" for name, command in COMMANDS.items() if snapshot.kind in command.runs]
         raise ConfigError(
-            f"{arguments.command} doesn't take {path}: it holds a network of kind {snapshot.kind!r}, which is for "
-            f"{', '.join(fitting) or 'no command'}."
+            f"{arguments.command} doesn't take {path}: it holds a network of kind {snapshot.kind!r}. Its commands: "
+            f"{', '.join(fitting) or 'none'}."
         )
     try:
         device = torch.device(arguments.device or state.device)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's words for no such device differ by build
+    except (RuntimeError, AssertionError) as error:  # which one it is depends on the build of torch
         raise ConfigError(f"--device {arguments.device} can't be used: {str(error).splitlines()[0]}") from error
     return Job(arguments, overrides, state, path, snapshot, device)
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run from the command line; 0 when done, 2 for an error the user can fix, 130 after Ctrl-C."""
+    """Run from the command line; 0 at the end, 2 after an error that the user can fix, 130 after Ctrl-C."""
     try:
         job = prepare(words)
         COMMANDS[job.arguments.command].runs[job.snapshot.kind](job)

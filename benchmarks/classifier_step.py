@@ -34,14 +34,14 @@ def main(arguments: list[str] | None = None) -> None:
         options.networks, options.precisions, options.batch, options.width, options.repeats = "resnet20", "no", 8, 4, 1
     shared = ["--data.holdout=500", f"--training.batch_size={options.batch}"]
     shared += [f"--model.width={options.width}"] if options.width else []
-    found = []
+    rows = []
     for network in options.networks.split(","):
         for precision in options.precisions.split(","):
-            given = [*shared, f"--model.name={network}", f"--training.mixed_precision={precision}"]
-            modes = {f"{network}, {precision}, {name}": [*given, *mode] for name, mode in MODES.items()}
-            found += task_rows(ClassifierTask, ClassifierConfig, modes, options)
-    images = {row.name: round(options.batch / row.timing.median) for row in found}
-    report("a classifier's step", found, options.device, options.json, images_per_second=images)
+            recipe = [*shared, f"--model.name={network}", f"--training.mixed_precision={precision}"]
+            modes = {f"{network}, {precision}, {name}": [*recipe, *mode] for name, mode in MODES.items()}
+            rows += task_rows(ClassifierTask, ClassifierConfig, modes, options)
+    images = {row.name: round(options.batch / row.timing.median) for row in rows}
+    report("a classifier's step", rows, options.device, options.json, images_per_second=images)
 
 
 if __name__ == "__main__":

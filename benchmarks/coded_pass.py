@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.timing import Row, clock_for, measure, parser, report, synchronised, width_of
+from benchmarks.timing import TimingRow, clock_for, measure, parser, report, synchronised, width_of
 from cs_gan import CodedSmoothing
 from cs_gan.gan import critic_step, generator_step
 from cs_gan.training.dry_run import counting
@@ -63,18 +63,18 @@ def cases(steps: Steps, all_of: list[int]) -> dict[str, tuple[str, Step, int]]:
     """Name -> (name of the plain step to compare with, the step, number of steps in a round)."""
     count = len(steps.critic.blocks)
     places = {"last block": [f"blocks.{count - 1}"], "inner block": [f"blocks.{count // 2}"], "whole critic": [""]}
-    found = {"critic, plain": ("critic, plain", steps.step("critic", None), 1)}
+    step_cases = {"critic, plain": ("critic, plain", steps.step("critic", None), 1)}
     for (name, blocks), ratio in itertools.product(places.items(), (1.0, 1.5)):
-        found[f"critic, {name}, N = {ratio} K"] = ("critic, plain", steps.step("critic", blocks, ratio), 1)
+        step_cases[f"critic, {name}, N = {ratio} K"] = ("critic, plain", steps.step("critic", blocks, ratio), 1)
     for every in all_of:
         name = f"critic, whole critic, N = 1.5 K, every {every}"
-        found[name] = ("critic, plain", steps.step("critic", [""], 1.5, every), every)
-    found["generator, plain"] = ("generator, plain", steps.step("generator", None), 1)
+        step_cases[name] = ("critic, plain", steps.step("critic", [""], 1.5, every), every)
+    step_cases["generator, plain"] = ("generator, plain", steps.step("generator", None), 1)
     for ratio in (1.0, 1.5):
         last = [f"blocks.{len(steps.generator.blocks) - 1}"]
         step = steps.step("generator", last, ratio)
-        found[f"generator, last block, N = {ratio} K"] = ("generator, plain", step, 1)
-    return found
+        step_cases[f"generator, last block, N = {ratio} K"] = ("generator, plain", step, 1)
+    return step_cases
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -89,8 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.network, options.batch, options.width, options.every, options.repeats = "dcgan16", 4, 4, [2], 1
     steps = Steps(options)
     flops, memory, variants = {}, {}, {}
-    found = cases(steps, options.every)
-    for name, (_, step, every) in found.items():
+    step_cases = cases(steps, options.every)
+    for name, (_, step, every) in step_cases.items():
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with counting() as counter:
@@ -101,13 +101,16 @@ def main(arguments: list[str] | None = None) -> None:
             memory[name] = torch.cuda.max_memory_allocated() / 2**20
         variants[name] = synchronised(partial(_repeated, step, every), options.device)
     timings = measure(variants, options.repeats, clock_for(options.device))
-    rows = [Row(name, timings[name], timings[base] if base != name else None) for name, (base, *_) in found.items()]
+    rows = [
+        TimingRow(name, timings[name], timings[base] if base != name else None)
+        for name, (base, *_) in step_cases.items()
+    ]
     over = {}
-    for name, (base, _, every) in found.items():
+    for name, (base, _, every) in step_cases.items():
         if name != base:
             by_time = timings[name].relative_to(timings[base]).median / every
             over[name] = round(by_time / (flops[name] / flops[base]), 3)
-    figures = {"over_ideal": over, "flops_ratio": {k: flops[k] / flops[found[k][0]] for k in over}}
+    figures = {"over_ideal": over, "flops_ratio": {k: flops[k] / flops[step_cases[k][0]] for k in over}}
     title = f"{options.network}, batch {options.batch}; `every m` is m steps together"
     peaks = {"peak_MiB": {name: round(value) for name, value in memory.items()}} if memory else {}
     report(title, rows, options.device, options.json, **figures, **peaks)

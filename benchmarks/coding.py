@@ -27,7 +27,7 @@ from benchmarks.large_batches import coding_of as coding
 from benchmarks.task_steps import task_step
 from benchmarks.timing import (
     Clock,
-    Row,
+    TimingRow,
     Variant,
     clock_for,
     measure,
@@ -95,7 +95,7 @@ def refitting(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (N
 # -- the measurements ------------------------------------------------------------------------------
 
 
-def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """Encode + decode alone, a coded block, and the whole critic coded, compared with the plain step."""
     x, y = block_tensors(critic, block, images)
     variants: dict[str, Variant] = {PLAIN: step(critic, images, None)}
@@ -111,24 +111,24 @@ def step_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock
 def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor, clock: Clock) -> dict[str, float]:
     """The share of encoding and decoding in the critic in the time of a whole coded step of train_gan.py."""
     x, y = block_tensors(critic, options.block, images)
-    given = [f"--model.name={options.network}", f"--coded.critic.blocks={options.block}"]
-    given += [f"--model.width={options.width}"] if options.width else []
-    given += [f"--data.image_size={images.shape[-1]}", f"--training.batch_size={len(images)}"]
-    given += ["--metrics.extractor=none"]
-    found = {}
+    words = [f"--model.name={options.network}", f"--coded.critic.blocks={options.block}"]
+    words += [f"--model.width={options.width}"] if options.width else []
+    words += [f"--data.image_size={images.shape[-1]}", f"--training.batch_size={len(images)}"]
+    words += ["--metrics.extractor=none"]
+    shares = {}
     for ratio in RATIOS:
         with ExitStack() as stack:
-            given += [f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}"]
-            step = task_step(stack, GanTask, GanConfig, *given)
+            words += [f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}"]
+            step = task_step(stack, GanTask, GanConfig, *words)
             alone = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
             variants = {"step": step, "alone": alone}
             timings = measure({k: synchronised(v, images.device.type) for k, v in variants.items()}, 5, clock)
         share = N_CRITIC * timings["alone"].relative_to(timings["step"]).median
-        found[f"encode + decode, N = {ratio} K, of a whole coded step of train_gan.py"] = share
-    return found
+        shares[f"encode + decode, N = {ratio} K, of a whole coded step of train_gan.py"] = share
+    return shares
 
 
-def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """The forward of a critic with an attached CodedSmoothing, outside observe, compared with the plain critic.
 
     Raises:
@@ -151,7 +151,7 @@ def outside_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, cl
     return rows_of(timings)
 
 
-def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[Row]:
+def fitting_rows(critic: nn.Module, block: str, images: Tensor, repeats: int, clock: Clock) -> list[TimingRow]:
     """The matrices, compared with fitting splines in each step; forward only."""
     x, y = block_tensors(critic, block, images)
     code = SplineCode(len(x), round(1.5 * len(x)))
@@ -206,9 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
     critic.to(device).to(memory_format=torch.channels_last)  # as in train_gan.py
     images = torch.randn(options.batch, *critic.image_shape, device=device).to(memory_format=torch.channels_last)
     clock = clock_for(device)
-    what, often = (critic, options.block, images), 4 * options.repeats  # all except the steps are fast
-    rows = step_rows(*what, options.repeats, clock)
-    rows += outside_rows(*what, often, clock) + fitting_rows(*what, often, clock)
+    subject, many_repeats = (critic, options.block, images), 4 * options.repeats  # all except the steps are fast
+    rows = step_rows(*subject, options.repeats, clock)
+    rows += outside_rows(*subject, many_repeats, clock) + fitting_rows(*subject, many_repeats, clock)
     large, figures = large_rows(options, clock)
     figures |= recipe_shares(options, critic, images, clock)
     coded, forward = flops(critic, options.block, images, max(RATIOS))
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     report(title, rows + large, device, options.json, **{share: f"{coded / forward:.2%}"} | figures)
 
 
-def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[Row], dict[str, float]]:
+def large_rows(options: argparse.Namespace, clock: Clock) -> tuple[list[TimingRow], dict[str, float]]:
     """Codes for large batches: built, multiplied dense and in blocks, and compared with a classifier's step."""
     sizes, repeats, device = options.sizes, options.repeats, options.device
     rows = build_rows(sizes, repeats, clock) + crossover_rows(sizes, options.features, repeats, clock, device)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
 from benchmarks.timing import (  # noqa: E402
-    Row,
+    TimingRow,
     Variant,
     clock_for,
     measure,
@@ -57,7 +57,7 @@ def whole_loss(critic: nn.Module, context: Callable[[], AbstractContextManager[N
     return loss
 
 
-def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
+def compare(network: str, options: argparse.Namespace) -> tuple[list[TimingRow], dict[str, float]]:
     """For one network: rows, seconds to compile, and the largest difference between gradients."""
     torch.manual_seed(0)
     torch._dynamo.reset()
@@ -82,7 +82,9 @@ def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], dict[
             others.append(gradients(losses[name]))
             seconds[f"{network}, {name}: seconds to compile"] = time.perf_counter() - start
     scale = max(float(x.abs().max()) for x in expected)
-    difference = max(float((a - b).abs().max()) for mine in others for a, b in zip(mine, expected, strict=True)) / scale
+    difference = (
+        max(float((a - b).abs().max()) for compiled in others for a, b in zip(compiled, expected, strict=True)) / scale
+    )
     if difference > 1e-4:  # rounding of float32 sums in another order
         raise AssertionError(f"{network}: gradients differ by {difference:.2g} of the largest.")
 
@@ -111,11 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
         print(f"torch {torch.__version__} can't compile a gradient penalty: use 2.11 or later.")
         return
-    rows: list[Row] = []
+    rows: list[TimingRow] = []
     figures: dict[str, float] = {}
     for network in options.networks.split(","):
-        more, found = compare(network, options)
-        rows, figures = rows + more, figures | found
+        network_rows, network_figures = compare(network, options)
+        rows, figures = rows + network_rows, figures | network_figures
     report("critic's loss and gradients", rows, options.device, options.json, **figures)
 
 

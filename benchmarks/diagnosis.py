@@ -64,15 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
     parser.add_argument("--steps", type=int, default=282, help="batches of 64; the default is 60 epochs (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     columns = ("", "accuracy at the end", "share", "headroom", "variance of logits", "affine", "warnings")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, (mu, ratio) in CASES.items():
-        accuracy, reports = run(mu, ratio, given.seed, given.steps)
+        accuracy, reports = run(mu, ratio, options.seed, options.steps)
         blocks = [report.blocks[""] for report in reports]
         figures = [(block.share, block.headroom, block.parts.variance, block.affine_share) for block in blocks]
         cells = [", ".join(f"{value:.2g}" for value in values) for values in zip(*figures, strict=True)]
-        warned = ", ".join(dict.fromkeys(found.signature for report in reports for found in report.findings)) or "none"
+        warned = (
+            ", ".join(dict.fromkeys(finding.signature for report in reports for finding in report.findings)) or "none"
+        )
         print(f"| {name} | {accuracy:.1f} % | {' | '.join(cells)} | {warned} |", flush=True)
     return 0
 

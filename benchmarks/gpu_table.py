@@ -18,17 +18,17 @@ def table(folder: Path) -> str:
         (folder / "tests.json").write_text(json.dumps(counts))
         lines.append("Tests: " + ", ".join(f"{value} {key}" for key, value in counts.items()) + ".")
     for path in sorted(folder.glob("*.json")):
-        found: dict[str, Any] = json.loads(path.read_text())
-        if "title" not in found:
+        results: dict[str, Any] = json.loads(path.read_text())
+        if "title" not in results:
             continue
-        machine = machine or found["machine"]
-        lines += ["", f"**{found['title']}** (`{path.stem}`)", ""]
-        if found["ms"]:
-            ratios = {name: f"{value:.3f}" for name, value in found["ratio"].items()}
+        machine = machine or results["machine"]
+        lines += ["", f"**{results['title']}** (`{path.stem}`)", ""]
+        if results["ms"]:
+            ratios = {name: f"{value:.3f}" for name, value in results["ratio"].items()}
             lines += ["| | ms | ratio |", "|---|---|---|"]
-            lines += [f"| {name} | {value:.4g} | {ratios.get(name, '')} |" for name, value in found["ms"].items()]
-        for key in [key for key in found if key not in ("title", "machine", "ms", "ratio")]:
-            lines += ["", f"{key}: {_readable(found[key])}"]
+            lines += [f"| {name} | {value:.4g} | {ratios.get(name, '')} |" for name, value in results["ms"].items()]
+        for key in [key for key in results if key not in ("title", "machine", "ms", "ratio")]:
+            lines += ["", f"{key}: {_readable(results[key])}"]
     return "\n".join([f"{machine}.", "", *lines, ""])
 
 

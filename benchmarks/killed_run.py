@@ -22,7 +22,7 @@ WRITING = ("*.partial", "grids/*.partial")  # single files
 POLL = 0.0005  # seconds; saving a checkpoint takes a few hundredths
 
 
-class Run:
+class TrainingProcess:
     """One start of ``train_gan.py`` with its output in a file."""
 
     def __init__(self, command: list[str], folder: Path, output: Path) -> None:
@@ -41,8 +41,8 @@ class Run:
     @property
     def began(self) -> str:
         """The step that the run continues from, or "" before it has printed that."""
-        found = re.search(r"Continuing from (step \d+)|(Writing to)", self.output.read_text(errors="replace"))
-        return (found[1] or "nothing") if found else ""
+        match = re.search(r"Continuing from (step \d+)|(Writing to)", self.output.read_text(errors="replace"))
+        return (match[1] or "nothing") if match else ""
 
     def unfinished(self, *patterns: str) -> list[Path]:
         """Files and folders with a temporary name that this start wrote, not one that was killed before."""
@@ -111,7 +111,7 @@ class Kill:
         return self.doing.startswith("writing checkpoint")
 
 
-def seen(run: Run, evaluate_every: int) -> tuple[str, str]:
+def seen(run: TrainingProcess, evaluate_every: int) -> tuple[str, str]:
     """The step that a killed run had reached and what it was doing, according to its folder."""
     folder = run.folder
     if not run.began:

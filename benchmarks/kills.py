@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that `python benchmarks/kills.py` works
 
-from benchmarks.killed_run import SAVING, Kill, Run, seen
+from benchmarks.killed_run import SAVING, Kill, TrainingProcess, seen
 from benchmarks.same_runs import compare
 from cs_gan.runs import RunFolder, read_lines
 
@@ -49,7 +49,13 @@ CALIBRATION_STEPS = 40
 
 
 def disturb(
-    start: Callable[[], Run], kills: int, during_saves: int, pause: float, startup: float, every: int, seed: int
+    start: Callable[[], TrainingProcess],
+    kills: int,
+    during_saves: int,
+    pause: float,
+    startup: float,
+    every: int,
+    seed: int,
 ) -> list[Kill]:
     """Start, kill and restart the run, and finally let it finish.
 
@@ -65,7 +71,7 @@ def disturb(
     draw = random.Random(seed)
     plan = ["save"] * during_saves + ["any"] * (kills - during_saves)
     draw.shuffle(plan)
-    done: list[Kill] = []
+    kills_made: list[Kill] = []
     while True:
         run = start()
         kind = plan.pop(0) if plan else "none"
@@ -82,26 +88,26 @@ def disturb(
                 time.sleep(draw.uniform(0, 0.01))  # to hit another stage of the save each time
             if going:
                 run.kill(family)
-        if done:
-            done[-1].continued = run.began or "(killed before it read)"
+        if kills_made:
+            kills_made[-1].continued = run.began or "(killed before it read)"
         if run.process.returncode == 0:
-            return done
+            return kills_made
         if run.process.returncode != -signal.SIGKILL:
             run.finish()
         step, doing = seen(run, every)
-        done.append(Kill(run.seconds, run.began, step, doing))
-        print(f"kill {len(done):2}: {run.seconds:5.1f} s after its start, at step {step}, {doing}", flush=True)
-        if kind == "save" and not done[-1].saving:  # too late; plan another one
+        kills_made.append(Kill(run.seconds, run.began, step, doing))
+        print(f"kill {len(kills_made):2}: {run.seconds:5.1f} s after its start, at step {step}, {doing}", flush=True)
+        if kind == "save" and not kills_made[-1].saving:  # too late; plan another one
             if "any" in plan:
                 plan.remove("any")
             plan.append("save")
 
 
-def _older_than(run: Run, seconds: float) -> bool:
+def _older_than(run: TrainingProcess, seconds: float) -> bool:
     return run.seconds > seconds
 
 
-def _has_begun(run: Run) -> str:
+def _has_begun(run: TrainingProcess) -> str:
     return run.began
 
 
@@ -133,36 +139,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="data.workers")
     parser.add_argument("--seed", type=int, default=0, help="for the times of the kills")
     parser.add_argument("--folder", type=Path, help="keep the runs in this folder; by default they are removed")
-    given = parser.parse_args(arguments)
-    if not 0 <= given.during_saves <= given.kills:
+    options = parser.parse_args(arguments)
+    if not 0 <= options.during_saves <= options.kills:
         parser.error("--during-saves must be between 0 and --kills")
-    if given.folder and given.folder.exists() and any(given.folder.iterdir()):
-        parser.error(f"--folder={given.folder} isn't empty")
-    base = given.folder or Path(tempfile.mkdtemp(prefix="kills-"))
+    if options.folder and options.folder.exists() and any(options.folder.iterdir()):
+        parser.error(f"--folder={options.folder} isn't empty")
+    base = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     base.mkdir(parents=True, exist_ok=True)
     try:
-        return _measure(given, base)
+        return _measure(options, base)
     finally:
-        if given.folder is None:
+        if options.folder is None:
             shutil.rmtree(base)
 
 
-def _measure(given: argparse.Namespace, base: Path) -> int:
+def _measure(options: argparse.Namespace, base: Path) -> int:
     starts = 0
 
-    def start(name: str, steps: int) -> Run:
+    def start(name: str, steps: int) -> TrainingProcess:
         nonlocal starts
         starts += 1
-        words = command(base / name, steps, given.processes, given.workers)
-        return Run(words, base / name, base / f"start-{starts:02}.txt")
+        words = command(base / name, steps, options.processes, options.workers)
+        return TrainingProcess(words, base / name, base / f"start-{starts:02}.txt")
 
-    steps = given.steps
+    steps = options.steps
     if steps is None:
         run = start("calibration", CALIBRATION_STEPS)
         run.finish()
         speed = sorted(row["images_per_second"] for row in read_lines(run.folder.log))[CALIBRATION_STEPS // 2]
-        images = int(RECIPE["training.batch_size"]) * int(RECIPE["training.n_critic"]) * given.processes
-        steps = round(60 * given.minutes * speed / images)
+        images = int(RECIPE["training.batch_size"]) * int(RECIPE["training.n_critic"]) * options.processes
+        steps = round(60 * options.minutes * speed / images)
     run = start("uninterrupted", steps)
     run.wait(lambda: run.began)
     startup = run.seconds
@@ -171,14 +177,16 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
     every = 4 * max(2, steps // 60)
     evaluations = len(read_lines(run.folder.metrics))
     print(
-        f"{given.processes} process(es), {given.workers} workers, {platform.processor() or platform.machine()}, "
+        f"{options.processes} process(es), {options.workers} workers, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}\n"
         f"uninterrupted: {startup:.0f} s to start, {training:.0f} s for {steps} steps and {evaluations} evaluations",
         flush=True,
     )
-    pause = training / (given.kills + 1)
+    pause = training / (options.kills + 1)
     begin = time.monotonic()
-    kills = disturb(lambda: start("killed", steps), given.kills, given.during_saves, pause, startup, every, given.seed)
+    kills = disturb(
+        lambda: start("killed", steps), options.kills, options.during_saves, pause, startup, every, options.seed
+    )
     print(f"killed {len(kills)} times: {time.monotonic() - begin:.0f} s\n")
     print_table(
         ["kill", "seconds", "started from", "step reached", "doing", "then continued from"],
@@ -192,7 +200,7 @@ def _measure(given: argparse.Namespace, base: Path) -> int:
         ["compared", "size", "verdict"], [[name, size, "same" if same else "DIFFERENT"] for name, size, same in rows]
     )
     same, hit = all(row[2] for row in rows), sum(kill.saving for kill in kills)
-    enough = len(kills) >= given.kills and hit >= given.during_saves
+    enough = len(kills) >= options.kills and hit >= options.during_saves
     print(f"{len(kills)} kills, {hit} of them while a checkpoint was being written: {'same' if same else 'DIFFERENT'}.")
     if not enough:
         print("The run ended before all kills were made: give more --minutes.")

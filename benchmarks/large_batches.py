@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import Clock, Row, Variant, measure, rows_of, synchronised
+from benchmarks.timing import Clock, TimingRow, Variant, measure, rows_of, synchronised
 from cs_gan import SplineCode
 from cs_gan.core.nodes import coded_nodes, data_nodes
 from cs_gan.core.product import multiply_batch, place
@@ -50,7 +50,7 @@ def torch_spline(nodes: Tensor, points: Tensor) -> Callable[[Tensor], Tensor]:  
     return evaluate
 
 
-def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
+def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[TimingRow]:
     """Time to build E and D of a new code, to place them on a CPU too, and to get them from the cache."""
     # A new seed makes a code that isn't in the cache. Chebyshev nodes don't use it.
     seeds = itertools.count(time.time_ns())
@@ -60,7 +60,7 @@ def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
         variants[f"code of K = {K}, N = {N} built"] = partial(_new_code, K, N, seeds)
         variants[f"code of K = {K}, N = {N} built and placed"] = partial(_new_code, K, N, seeds, place=True)
         variants[f"code of K = {K}, N = {N} from the cache"] = partial(SplineCode, K, N)
-    return [Row(name, timing) for name, timing in measure(variants, repeats, clock).items()]
+    return [TimingRow(name, timing) for name, timing in measure(variants, repeats, clock).items()]
 
 
 def _new_code(K: int, N: int, seeds: Iterator[int], place: bool = False) -> None:
@@ -69,7 +69,7 @@ def _new_code(K: int, N: int, seeds: Iterator[int], place: bool = False) -> None
         code.placed("cpu")
 
 
-def crossover_rows(sizes: Sequence[int], features: int, repeats: int, clock: Clock, device: str) -> list[Row]:
+def crossover_rows(sizes: Sequence[int], features: int, repeats: int, clock: Clock, device: str) -> list[TimingRow]:
     """Encode and decode, forward and backward, dense and in blocks. Blocks are faster if the ratio is below 1."""
     rows = []
     for K in sizes:
@@ -97,7 +97,7 @@ def _both_ways(K: int, N: int, features: int, device: str, blocked: bool) -> Var
 
 def share_rows(
     K: int, batch: int, block: str, slices: int, repeats: int, clock: Clock, device: str, network: str
-) -> tuple[list[Row], float, float]:
+) -> tuple[list[TimingRow], float, float]:
     """Encode + decode of K samples as a share of a classifier's training step, in time and in FLOPs.
 
     A step of K samples may not fit into memory. So it measures a step of ``batch`` samples and codes 1 / ``slices`` of
@@ -131,7 +131,7 @@ def share_rows(
     shares = timings[names[1]].relative_to(timings[names[0]])
     scale = slices * batch / K
     flops = scale * coded.get_total_flops() / (3 * forward.get_total_flops())
-    return [Row(name, timings[name]) for name in names], scale * shares.median, flops
+    return [TimingRow(name, timings[name]) for name in names], scale * shares.median, flops
 
 
 def coding_of(code: SplineCode, x: Tensor, y: Tensor) -> Variant:  # (K, *F), (K, *G)

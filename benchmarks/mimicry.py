@@ -23,10 +23,10 @@ def mimicry(width: int | None, device: str) -> tuple[Any, Any] | None:
     Its packages import each other and also TensorFlow, which a training step doesn't need. So they are replaced by
     empty packages here, and only the needed modules are imported.
     """
-    found = importlib.util.find_spec("torch_mimicry")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("torch_mimicry")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    (home,) = found.submodule_search_locations
+    (home,) = spec.submodule_search_locations
     for name in ("torch_mimicry", "torch_mimicry.nets", "torch_mimicry.nets.gan", "torch_mimicry.nets.wgan_gp"):
         package = types.ModuleType(name)
         package.__path__ = [str(Path(home, *name.split(".")[1:]))]
@@ -43,15 +43,15 @@ PARTS = {"b1": "norm1", "c1": "conv1", "b2": "norm2", "c2": "conv2", "c_sc": "sh
 def our_names(theirs: dict[str, Tensor], first: int) -> dict[str, Tensor]:
     """Rename weights or gradients of its generator (blocks from number 2) or critic (from 1) to our names."""
     ends = {"l1": "stem.0", "b5": "head.0", "c5": "head.2", "l5": "head.linear"}
-    found = {}
+    renamed = {}
     for name, value in theirs.items():
-        head, *rest = name.split(".")
+        head, *inner = name.split(".")
         if head in ends:
-            parts = [ends[head], *rest]
+            parts = [ends[head], *inner]
         else:
-            parts = [f"blocks.{int(head.removeprefix('block')) - first}", PARTS[rest[0]], *rest[1:]]
-        found[".".join(parts)] = value
-    return found
+            parts = [f"blocks.{int(head.removeprefix('block')) - first}", PARTS[inner[0]], *inner[1:]]
+        renamed[".".join(parts)] = value
+    return renamed
 
 
 def ours_like(theirs: tuple[nn.Module, nn.Module], width: int | None, device: str) -> tuple[nn.Module, nn.Module]:
@@ -78,16 +78,20 @@ def require_equal(theirs: tuple[Any, Any], ours: tuple[nn.Module, nn.Module], ba
     torch.manual_seed(1)
     real, z = torch.randn(batch, 3, 32, 32, device=device), torch.randn(batch, 128, device=device)
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    one, other = (gradients(pair, pair is theirs, real, z) for pair in (theirs, ours))
+    peer_gradients, our_gradients = (gradients(pair, pair is theirs, real, z) for pair in (theirs, ours))
     torch.backends.cudnn.allow_tf32 = allowed
     for module in in_place:
         module.inplace = True
     # Some gradients are 0 up to rounding, such as that of a bias before batch norm. So the scale also includes the
     # largest norm in the network.
-    scale = {part: max(float(v.norm()) for k, v in other.items() if k.startswith(part)) for part in ("critic", "gen")}
+    scale = {
+        part: max(float(v.norm()) for k, v in our_gradients.items() if k.startswith(part)) for part in ("critic", "gen")
+    }
     errors = {
-        name: float((one[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"]))
-        for name, value in other.items()
+        name: float(
+            (peer_gradients[name] - value).norm() / (value.norm() + 1e-3 * scale["gen" if name[0] == "g" else "critic"])
+        )
+        for name, value in our_gradients.items()
     }
     # Rounding of float32 sums of up to 10^5 terms through a dozen layers. At a kink of ReLU the slopes can also differ.
     worst = max(errors, key=lambda name: errors[name])
@@ -108,12 +112,12 @@ def gradients(pair: tuple[Any, Any], peer: bool, real: Tensor, z: Tensor) -> dic
         penalty = 10 * gradient_penalty(critic, real, fake, torch.rand(len(real), 1).squeeze(1).to(real.device))
     loss = critic(fake.detach()).mean() - critic(real).mean() + penalty
     loss.backward()
-    found = {"critic loss": loss.detach()}
+    results = {"critic loss": loss.detach()}
     by_name = {name: p.grad.clone() for name, p in critic.named_parameters()}
-    found |= {f"critic {name}": grad for name, grad in (our_names(by_name, 1) if peer else by_name).items()}
+    results |= {f"critic {name}": grad for name, grad in (our_names(by_name, 1) if peer else by_name).items()}
     (-critic(fake).mean()).backward()
     by_name = {name: p.grad.clone() for name, p in generator.named_parameters()}
-    return found | {f"generator {name}": grad for name, grad in (our_names(by_name, 2) if peer else by_name).items()}
+    return results | {f"generator {name}": grad for name, grad in (our_names(by_name, 2) if peer else by_name).items()}
 
 
 class Quiet:

@@ -19,25 +19,30 @@ def compare(whole: RunFolder, parts: RunFolder) -> list[tuple[str, str, bool]]:
     """What was compared, its size, and whether it is the same in two finished runs."""
     rows: list[tuple[str, str, bool]] = []
     folders = (whole, parts)
-    (one, state), (other, other_state) = (
+    (whole_tensors, whole_state), (parts_tensors, parts_state) = (
         read_checkpoint(list_checkpoints(folder.checkpoints)[-1]) for folder in folders
     )
-    for group in sorted({".".join(key.split(".")[:2]) for key in one.keys() | other.keys()}):
-        ours, theirs = ({k: v for k, v in each.items() if k.startswith(f"{group}.")} for each in (one, other))
-        rows.append((group, f"{sum(v.numel() for v in ours.values()):,} numbers", same_bits(ours, theirs)))
-    rows.append(("optimisers' settings, step", f"step {state['step']}", _rest(state) == _rest(other_state)))
+    for group in sorted({".".join(key.split(".")[:2]) for key in whole_tensors.keys() | parts_tensors.keys()}):
+        whole_group, parts_group = (
+            {k: v for k, v in tensors.items() if k.startswith(f"{group}.")}
+            for tensors in (whole_tensors, parts_tensors)
+        )
+        rows.append(
+            (group, f"{sum(v.numel() for v in whole_group.values()):,} numbers", same_bits(whole_group, parts_group))
+        )
+    rows.append(("optimisers' settings, step", f"step {whole_state['step']}", _rest(whole_state) == _rest(parts_state)))
     for name in ("snapshot", "best"):
         tensors = [load_file(getattr(folder, name)) for folder in folders]
         rows.append((f"{name}.safetensors", f"{len(tensors[0])} tensors", same_bits(*tensors)))
     for name, unit, read in _FILES:
-        found = [read(folder) for folder in folders]
-        rows.append((name, f"{len(found[0])} {unit}", found[0] == found[1]))
+        contents = [read(folder) for folder in folders]
+        rows.append((name, f"{len(contents[0])} {unit}", contents[0] == contents[1]))
     return rows
 
 
-def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Whether names, dtypes, shapes and all bits are equal. 0.0 and -0.0 differ here."""
-    return save(one) == save(other)
+    return save(first) == save(second)
 
 
 def _log(folder: RunFolder) -> Any:

@@ -67,15 +67,17 @@ def main(arguments: list[str] | None = None) -> None:
     spec = EXTRACTORS[options.extractor]
     warm = _evaluator(options, real, Path(tempfile.mkdtemp()))
     first = warm(Replay(generated))
-    made = torch.cat(list(generated_images(Replay(generated), len(generated), options.batch, 0, torch.device("cpu"))))
-    theirs = partial(_fidelity, options, spec.registered_name, made, real, first.provenance)
+    generated_uint8 = torch.cat(
+        list(generated_images(Replay(generated), len(generated), options.batch, 0, torch.device("cpu")))
+    )
+    fidelity_scores = partial(_fidelity, options, spec.registered_name, generated_uint8, real, first.provenance)
     variants: dict[str, Callable[[], object]] = {
-        "torch-fidelity": theirs,
+        "torch-fidelity": fidelity_scores,
         "ours, cold": lambda: _evaluator(options, real, Path(tempfile.mkdtemp()))(Replay(generated)),
         "ours, again": lambda: warm(Replay(generated)),
     }
     timings = measure({name: synchronised(run, options.device) for name, run in variants.items()}, options.repeats)
-    scores = theirs()
+    scores = fidelity_scores()
     pairs = {"FD": "frechet_inception_distance", "KID": "kernel_inception_distance_mean"}
     difference = max(
         abs(first.values[spec.named(ours)] - scores[name]) / abs(scores[name]) for ours, name in pairs.items()
@@ -92,12 +94,12 @@ def _evaluator(options: argparse.Namespace, real: Tensor, cache: Path) -> Evalua
 
 
 def _fidelity(
-    options: argparse.Namespace, extractor: str, made: Tensor, real: Tensor, provenance: dict[str, object]
+    options: argparse.Namespace, extractor: str, generated_uint8: Tensor, real: Tensor, provenance: dict[str, object]
 ) -> dict[str, float]:
     kid = provenance["kid"]
     assert isinstance(kid, dict)
-    found: dict[str, float] = torch_fidelity.calculate_metrics(
-        input1=Images(made),
+    scores: dict[str, float] = torch_fidelity.calculate_metrics(
+        input1=Images(generated_uint8),
         input2=Images(real),
         feature_extractor=extractor,
         feature_extractor_weights_path=provenance["weights"],
@@ -113,7 +115,7 @@ def _fidelity(
         save_cpu_ram=True,
         verbose=False,
     )
-    return found
+    return scores
 
 
 if __name__ == "__main__":

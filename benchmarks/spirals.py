@@ -126,15 +126,15 @@ def measures(network: nn.Module, noise: float, seed: int) -> dict[str, float]:
     x, labels = two_spirals(4000, noise=noise, seed=derive_seed(seed, "test"))
     edge = boundary(decision_field(network, EXTENT, RESOLUTION), EXTENT)
     energies = [
-        segment_energy(each, x, stream(seed, "segments")) for each in (network, nn.Sequential(network, SOFTMAX))
+        segment_energy(model, x, stream(seed, "segments")) for model in (network, nn.Sequential(network, SOFTMAX))
     ]
     return dict(zip(MEASURES, (accuracy(network, x, labels), *edge, jacobian_norm(network, x), *energies), strict=True))
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, float]]], chosen: Mapping[str, float]) -> str:
+def table(results: Mapping[str, Sequence[Mapping[str, float]]], chosen: Mapping[str, float]) -> str:
     """Markdown: mean and standard error over the seeds."""
     lines = [f"| method | strength | {' | '.join(MEASURES)} |", "|---" * (2 + len(MEASURES)) + "|"]
-    for name, runs in found.items():
+    for name, runs in results.items():
         cells = [mean_and_error([run[measure] for run in runs]) for measure in MEASURES]
         lines.append(f"| {name} | {chosen[name]:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -147,7 +147,7 @@ def mean_and_error(values: Sequence[float]) -> str:
     return f"{np.mean(values):,.{decimals}f} ± {error:,.{decimals}f}"
 
 
-def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, float]], noise: float, points: int,
+def draw(networks: Mapping[str, nn.Module], results: Mapping[str, Mapping[str, float]], noise: float, points: int,
          seed: int, path: Path) -> None:  # fmt: skip
     """One panel per method: the probability of class 1, the boundary, the training points and the numbers."""
     figure = Figure(figsize=(3.3 * len(networks), 4.3), layout="constrained")
@@ -161,7 +161,7 @@ def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, flo
         for label in (0, 1):
             own = x[labels == label]
             axes.scatter(own[:, 0], own[:, 1], s=9, color=PALETTE[label], edgecolors="white", linewidths=0.4)
-        values = found[name]
+        values = results[name]
         axes.set_title(name, fontsize=11, loc="left")
         axes.text(
             0, -0.03, f"accuracy {values['accuracy (%)']:.1f} %\nboundary: length {values['boundary length']:.1f}, "
@@ -185,38 +185,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1500, help="training steps (%(default)s)")
     parser.add_argument("--points", type=int, default=200, help="training points (%(default)s)")
     parser.add_argument("--noise", type=float, default=0.08, help="standard deviation of the points (%(default)s)")
-    given = parser.parse_args(arguments)
-    setting = (given.steps, given.points, given.noise)
+    options = parser.parse_args(arguments)
+    setting = (options.steps, options.points, options.noise)
     tuned = [(method, strength) for method in METHODS for strength in method.strengths if len(method.strengths) > 1]
-    bar = tqdm(total=len(tuned) * given.tuning_seeds + len(METHODS) * given.seeds, unit="network", file=sys.stderr)
-    validation = two_spirals(4000, noise=given.noise, seed=derive_seed("validation"))
+    bar = tqdm(total=len(tuned) * options.tuning_seeds + len(METHODS) * options.seeds, unit="network", file=sys.stderr)
+    validation = two_spirals(4000, noise=options.noise, seed=derive_seed("validation"))
     chosen = {method.name: method.strengths[0] for method in METHODS}
     best: dict[str, float] = {}
     for method, strength in tuned:
         scores = []
-        for seed in range(1000, 1000 + given.tuning_seeds):
+        for seed in range(1000, 1000 + options.tuning_seeds):
             scores.append(accuracy(train(method, strength, seed, *setting), *validation))
             bar.update()
         if np.mean(scores) > best.get(method.name, -1.0):
             best[method.name], chosen[method.name] = float(np.mean(scores)), strength
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     shown: dict[str, nn.Module] = {}
     for method in METHODS:
-        for seed in range(given.seeds):
+        for seed in range(options.seeds):
             network = train(method, chosen[method.name], seed, *setting)
             shown.setdefault(method.name, network)
-            found.setdefault(method.name, []).append(measures(network, given.noise, seed))
+            results.setdefault(method.name, []).append(measures(network, options.noise, seed))
             bar.update()
     bar.close()
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    draw(shown, {name: runs[0] for name, runs in found.items()}, given.noise, given.points, 0, given.output)
-    with given.output.with_suffix(".csv").open("w", newline="") as file:
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    draw(shown, {name: runs[0] for name, runs in results.items()}, options.noise, options.points, 0, options.output)
+    with options.output.with_suffix(".csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["method", "strength", "seed", *MEASURES])
-        for name, runs in found.items():
+        for name, runs in results.items():
             rows.writerows([name, chosen[name], seed, *run.values()] for seed, run in enumerate(runs))
-    print(table(found, chosen))
-    print(f"picture: {given.output}")
+    print(table(results, chosen))
+    print(f"picture: {options.output}")
     return 0
 
 

@@ -45,7 +45,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One line of a table: a timing, and the timing that it is compared with (or None)."""
 
     name: str
@@ -53,13 +53,13 @@ class Row:
     base: Timing | None = None
 
 
-def rows_of(timings: Mapping[str, Timing], base: str | None = None) -> list[Row]:
+def rows_of(timings: Mapping[str, Timing], base: str | None = None) -> list[TimingRow]:
     """A row for each timing, compared with the timing ``base`` (default: the first)."""
     base = base or next(iter(timings))
-    return [Row(name, timing, None if name == base else timings[base]) for name, timing in timings.items()]
+    return [TimingRow(name, timing, None if name == base else timings[base]) for name, timing in timings.items()]
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def table(rows: list[TimingRow]) -> list[list[str]]:
     """A header, and for each row: name, median milliseconds with quartiles, ratio to its base with quartiles."""
     lines = [["measurement", "ms", "ms q1", "ms q3", "ratio", "ratio q1", "ratio q3"]]
     for row in rows:
@@ -90,12 +90,12 @@ def clock_for(device: str) -> Clock:
 
 def parser(about: str | None, prog: str | None = None, repeats: int = 5) -> argparse.ArgumentParser:
     """A parser with the options of all speed benchmarks."""
-    found = argparse.ArgumentParser(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    found.add_argument("--repeats", type=int, default=repeats, help=f"number of rounds ({repeats})")
-    found.add_argument("--toy", action="store_true", help="tiny sizes, to check that the benchmark runs")
-    found.add_argument("--json", type=Path, help="write the results to this file")
-    return found
+    common = argparse.ArgumentParser(prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    common.add_argument("--repeats", type=int, default=repeats, help=f"number of rounds ({repeats})")
+    common.add_argument("--toy", action="store_true", help="tiny sizes, to check that the benchmark runs")
+    common.add_argument("--json", type=Path, help="write the results to this file")
+    return common
 
 
 def width_of(width: int | None) -> dict[str, int]:
@@ -115,7 +115,7 @@ def synchronised(run: Variant, device: str) -> Variant:
     return both
 
 
-def report(title: str, rows: list[Row], device: str, path: Path | None = None, **figures: object) -> None:
+def report(title: str, rows: list[TimingRow], device: str, path: Path | None = None, **figures: object) -> None:
     """Print the table and the figures, and write them as JSON if a path is given."""
     lines = table(rows)
     wide = max(len(line[0]) for line in lines)
@@ -127,9 +127,9 @@ def report(title: str, rows: list[Row], device: str, path: Path | None = None, *
     if path:
         milliseconds = {row.name: 1e3 * row.timing.median for row in rows}
         ratios = {row.name: row.timing.relative_to(row.base).median for row in rows if row.base}
-        found = {"title": title, "machine": machine(device), "ms": milliseconds, "ratio": ratios, **figures}
+        results = {"title": title, "machine": machine(device), "ms": milliseconds, "ratio": ratios, **figures}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=2))
+        path.write_text(json.dumps(results, indent=2))
 
 
 def measure(variants: Mapping[str, Variant], repeats: int, clock: Clock = time.perf_counter) -> dict[str, Timing]:

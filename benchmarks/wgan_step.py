@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
 from benchmarks.mimicry import Quiet, mimicry, ours_like, require_equal  # noqa: E402
 from benchmarks.task_steps import DATA, task_rows  # noqa: E402
-from benchmarks.timing import Row, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
+from benchmarks.timing import TimingRow, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
 from cs_gan.gan import critic_step, generator_step  # noqa: E402
 from cs_gan.runs import read_lines  # noqa: E402
 from cs_gan.training import parse_config  # noqa: E402
@@ -48,9 +48,9 @@ def peer_iteration(theirs: tuple[Any, Any], real: Tensor) -> dict[str, Variant]:
     generator, critic = theirs
     optimizers = [torch.optim.Adam(net.parameters(), 0.0, (0.0, 0.9)) for net in theirs]
     shared = {"real_batch": (real, None), "log_data": Quiet(), "device": real.device}
-    one = partial(critic.train_step, netG=generator, optD=optimizers[1], **shared)
-    two = partial(generator.train_step, netD=critic, optG=optimizers[0], **shared)
-    return parts(one, two)
+    critic_update = partial(critic.train_step, netG=generator, optD=optimizers[1], **shared)
+    generator_update = partial(generator.train_step, netD=critic, optG=optimizers[0], **shared)
+    return parts(critic_update, generator_update)
 
 
 def our_iteration(ours: tuple[nn.Module, nn.Module], real: Tensor) -> dict[str, Variant]:
@@ -60,15 +60,15 @@ def our_iteration(ours: tuple[nn.Module, nn.Module], real: Tensor) -> dict[str, 
     optimizers = [torch.optim.Adam(net.parameters(), 0.0, (0.0, 0.9), **fused) for net in ours]
     real = real.to(memory_format=torch.channels_last)
 
-    def one() -> None:
+    def critic_update() -> None:
         with torch.no_grad():
             fake = generator(torch.randn(len(real), 128, device=real.device))
         critic_step(critic, optimizers[1], real, fake, torch.rand(len(real), device=real.device))
 
-    def two() -> None:
+    def generator_update() -> None:
         generator_step(generator, critic, optimizers[0], torch.randn(len(real), 128, device=real.device))
 
-    return parts(one, two)
+    return parts(critic_update, generator_update)
 
 
 def parts(critic: Variant, generator: Variant) -> dict[str, Variant]:
@@ -82,7 +82,7 @@ def parts(critic: Variant, generator: Variant) -> dict[str, Variant]:
     return {"iteration": iteration, "critic step": critic, "generator step": generator}
 
 
-def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
+def against_mimicry(options: argparse.Namespace) -> tuple[list[TimingRow], dict[str, Any]]:
     """Time both iterations in turns."""
     theirs = mimicry(options.width, options.device)
     if theirs is None:
@@ -100,7 +100,7 @@ def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, A
     run = {name: synchronised(variant, options.device) for name, variant in variants.items()}
     timings = measure(run, options.repeats, clock_for(options.device))
     rows = [
-        Row(name, timing, timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None)
+        TimingRow(name, timing, timings.get(name.replace(OURS, PEER)) if name.startswith(OURS) else None)
         for name, timing in timings.items()
     ]
     if theirs is None:
@@ -134,7 +134,7 @@ CUDA_MODES = {
 }
 
 
-def network_rows(network: str, options: argparse.Namespace) -> list[Row]:
+def network_rows(network: str, options: argparse.Namespace) -> list[TimingRow]:
     """Time all modes of one network in turns, compared with the first."""
     modes = CUDA_MODES if options.device == "cuda" else MODES
     shared = [*NETWORKS[network], "--metrics.extractor=none", f"--training.batch_size={options.batch}"]
@@ -164,9 +164,9 @@ def end_to_end(recipe: str, seconds: float, *arguments: str) -> dict[str, float]
         command = [sys.executable, str(ROOT / "train_gan.py"), f"--config={ROOT / 'configs/gan' / recipe}.yaml"]
         command += [f"--output_dir={folder}/run", "--metrics.extractor=none", "--tracking.trackers=none"]
         command += [f"--training.max_minutes={seconds / 60}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        if finished.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {finished.returncode}: {finished.stderr[-2000:]}")
         log = read_lines(Path(folder) / "run" / "log.jsonl")
         config = parse_config(GanConfig, [f"--config={folder}/run/config.yaml"])
     half = log[len(log) // 2 :] or log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,17 @@ except ImportError:  # Windows, where a second writer is not detected
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, several_writers: bool = False) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` at the end of the context.
 
     A reader, a crash or a power cut sees the old file or the new one, never a part. After an error, ``path`` is
-    unchanged and the incomplete file is deleted. Only one process at a time may write to ``path``.
+    unchanged and the incomplete file is deleted. Only one process at a time may write to ``path``, except with
+    ``several_writers``. Then the last to finish wins.
     """
-    partial = path.with_name(f".{path.name}.partial")  # in the same folder, because a rename across disks would copy
+    own = f".{uuid.uuid4().hex}" if several_writers else ""
+    partial = path.with_name(
+        f".{path.name}{own}.partial"
+    )  # in the same folder, because a rename across disks would copy
     try:
         with partial.open("wb") as file:
             yield file

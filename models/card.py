@@ -67,24 +67,24 @@ DATA = {
 
 def read_origin(path: Path, metadata: dict[str, str]) -> Origin:
     """Where a snapshot comes from, according to its metadata and the files beside it."""
-    known = {key: json.loads(metadata.get(key, "null")) for key in ("config", "step", "scores")}
-    evaluations = list(_evaluations(path, known["step"]))
-    if not evaluations and known["scores"]:
-        evaluations = [{"scores": known["scores"], "provenance": {}}]
-    return Origin(known["config"] or {}, known["step"], evaluations)
+    metadata_values = {key: json.loads(metadata.get(key, "null")) for key in ("config", "step", "scores")}
+    evaluations = list(_evaluations(path, metadata_values["step"]))
+    if not evaluations and metadata_values["scores"]:
+        evaluations = [{"scores": metadata_values["scores"], "provenance": {}}]
+    return Origin(metadata_values["config"] or {}, metadata_values["step"], evaluations)
 
 
 def _evaluations(path: Path, step: int | None) -> Iterator[dict[str, Any]]:
     """The run's evaluation at this step (the full one, if any), and those that evaluate.py made of this file."""
-    folder, seen = path.parent, list[dict[str, float]]()
+    folder, yielded = path.parent, list[dict[str, float]]()
     full = [row for scores in _objects(folder / "scores.json") for row in (scores.get("final"), scores.get("best"))]
     # The last line of metrics.jsonl for the step, because a resume may write a step again.
     in_run = _at(step, full)[:1] or _at(step, _objects(folder / "metrics.jsonl"))[-1:]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     later = [row for file in sorted(folder.glob("score-*.json")) for row in _objects(file) if _is_scored(row)]
     for row in [*in_run, *(row for row in later if row["provenance"].get("snapshot_sha256") == digest)]:
-        if row["scores"] not in seen:
-            seen.append(row["scores"])
+        if row["scores"] not in yielded:
+            yielded.append(row["scores"])
             yield {key: row[key] for key in ("scores", "provenance")}
 
 
@@ -101,13 +101,13 @@ def _is_scored(row: Any) -> bool:
 def _objects(path: Path) -> list[dict[str, Any]]:
     """The object in a JSON file, or the objects in a JSON Lines file. Missing and incomplete ones are left out."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    found = []
+    values = []
     for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
         try:
-            found.append(json.loads(part))
+            values.append(json.loads(part))
         except (ValueError, RecursionError):
             continue
-    return [each for each in found if isinstance(each, dict)]
+    return [value for value in values if isinstance(value, dict)]
 
 
 def model_card(
@@ -145,8 +145,11 @@ def model_card(
         facts=_facts(arguments, parameters, origin, data if name else None),
         # The template reads these two keys of every provenance.
         evaluations=[
-            {**each, "provenance": each["provenance"] and {"reference": {}, "notes": [], **each["provenance"]}}
-            for each in origin.evaluations
+            {
+                **evaluation,
+                "provenance": evaluation["provenance"] and {"reference": {}, "notes": [], **evaluation["provenance"]},
+            }
+            for evaluation in origin.evaluations
         ],
         command=_command(origin.config),
         recipe=yaml.safe_dump(_public(origin.config), sort_keys=False).strip() if origin.config else "",
@@ -159,10 +162,10 @@ def model_card(
 def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None) -> Iterator[EvalResult]:
     """The results for the Hub's model-index: only scores of images with known provenance."""
     counted = ("extractor", "weights_sha256", "num_samples", "num_reference", "seed", "step")
-    for each in evaluations:
-        provenance = each["provenance"]
+    for evaluation in evaluations:
+        provenance = evaluation["provenance"]
         reference = provenance.get("reference", {})
-        for score, value in each["scores"].items() if provenance else ():
+        for score, value in evaluation["scores"].items() if provenance else ():
             if score.endswith(" std") or score == "critic_gap":  # the gap is the critic's
                 continue
             yield EvalResult(
@@ -196,16 +199,16 @@ def _facts(arguments: dict[str, Any], parameters: int, origin: Origin, data: Dat
 
 
 def _coded(coded: dict[str, Any]) -> str:
-    found = []
+    descriptions = []
     for part in ("generator", "critic"):
-        given = coded.get(part, {})
-        if given.get("blocks") and (given.get("weight") or given.get("weight_end")):
-            end = given.get("weight_end")
-            weight = f"weight {given['weight']}" + ("" if end is None else f" to {end}")
-            blocks = ", ".join(f"`{block}`" if block else "the whole network" for block in given["blocks"])
-            found.append(f"{part}: {blocks}, {weight}")
+        section = coded.get(part, {})
+        if section.get("blocks") and (section.get("weight") or section.get("weight_end")):
+            end = section.get("weight_end")
+            weight = f"weight {section['weight']}" + ("" if end is None else f" to {end}")
+            blocks = ", ".join(f"`{block}`" if block else "the whole network" for block in section["blocks"])
+            descriptions.append(f"{part}: {blocks}, {weight}")
     ratio = f"; N/K from {coded.get('ratio_start')} to {coded.get('ratio_end')}"
-    return "; ".join(found) + ratio if found else "none"
+    return "; ".join(descriptions) + ratio if descriptions else "none"
 
 
 def _command(config: dict[str, Any]) -> str:
@@ -219,8 +222,8 @@ def _command(config: dict[str, Any]) -> str:
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:
     """The recipe without the keys that belong to one machine."""
-    kept = {key: value for key, value in config.items() if key not in PRIVATE}
+    public = {key: value for key, value in config.items() if key not in PRIVATE}
     for section, key in (("data", "root"), ("metrics", "weights")):
-        if section in kept:
-            kept[section] = kept[section] | {key: None}
-    return kept
+        if section in public:
+            public[section] = public[section] | {key: None}
+    return public

@@ -22,7 +22,7 @@ from models.residual_classifiers import (
 from models.vit import vit32
 
 Shape = tuple[int, ...]
-Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
+ClassifierLayers = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
 
 
 class Classifier(StemBlocksHead):
@@ -63,7 +63,7 @@ class Classifier(StemBlocksHead):
         return super().forward(x)
 
 
-def cnn_small(input_shape: Shape, num_classes: int, *, width: int = 32) -> Parts:
+def cnn_small(input_shape: Shape, num_classes: int, *, width: int = 32) -> ClassifierLayers:
     """Three stages of 3x3 convolution, batch norm, ReLU and 2x2 max-pool: fast on a CPU.
 
     Parts, for width w (32), channels c and size R:
@@ -88,7 +88,7 @@ def _stage(in_channels: int, out_channels: int) -> nn.Sequential:  # (K, in, H, 
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.MaxPool2d(2), nn.ReLU())
 
 
-def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> Parts:
+def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> ClassifierLayers:
     """Two stages of 3x3 convolution, ReLU and 2x2 max-pool without norm, and a linear layer.
 
     Parts, for width w (16), channels c and size R:
@@ -108,7 +108,7 @@ def cnn_plain(input_shape: Shape, num_classes: int, *, width: int = 16) -> Parts
     return nn.Identity(), nn.Sequential(*stages), nn.Sequential(nn.Flatten(), last)
 
 
-def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3) -> Parts:
+def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3) -> ClassifierLayers:
     """A plain perceptron without norm, for rows of features or flattened images.
 
     Parts, for width w (64) and depth d (3) hidden layers:
@@ -129,7 +129,7 @@ def mlp(input_shape: Shape, num_classes: int, *, width: int = 64, depth: int = 3
 
 
 # Each takes the shape of one sample, num_classes and the given overrides.
-_NETS: dict[str, Callable[..., Parts]] = {
+_NETS: dict[str, Callable[..., ClassifierLayers]] = {
     "cnn_small": cnn_small,
     "cnn_plain": cnn_plain,
     "mlp": mlp,

@@ -88,8 +88,8 @@ class PretrainedGenerator(
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """As in huggingface_hub. The card shows how to load the generator by this name."""
-        given = options.pop("model_card_kwargs", None) or {}
-        url: str = super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id, **given}, **options)
+        card_options = options.pop("model_card_kwargs", None) or {}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs={"repo_id": repo_id, **card_options}, **options)
         return url
 
     def generate_model_card(self, repo_id: str | None = None) -> ModelCard:

@@ -102,6 +102,18 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
     return capture
 
 
+@pytest.fixture
+def gan_folder(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder with the snapshot of a generator, and another generator as its best."""
+    from tests.evaluated import write_snapshot  # imports evaluate.py, which most tests do without
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_dir.parents[1]))  # the classifier of digits is trained once
+    (tmp_path / "run").mkdir()
+    write_snapshot(tmp_path / "run" / "snapshot.safetensors", 1)
+    write_snapshot(tmp_path / "run" / "best.safetensors", 2, step=60)
+    return tmp_path / "run"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort: at the head of each of two workers' halves are tests that use a server of processes or take long.
 

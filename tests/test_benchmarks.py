@@ -11,8 +11,8 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import coding, diagnosis, large_batches, spirals, warm_runs
-from benchmarks.killed_run import Run
-from benchmarks.timing import Row, Timing, measure, table
+from benchmarks.killed_run import TrainingProcess
+from benchmarks.timing import Timing, TimingRow, measure, table
 from cs_gan import CodedSmoothing, SplineCode
 from models import build_gan
 
@@ -48,7 +48,7 @@ def test_ratios_are_taken_round_by_round():
     base, timing = Timing((1.0, 10.0, 2.0)), Timing((2.0, 20.0, 6.0))
     assert timing.relative_to(base).rounds == (2.0, 2.0, 3.0)
     assert timing.relative_to(base).quartiles == (2.0, 2.0, 2.5)
-    assert table([Row("x", timing, base)])[1] == ["x", "6000", "4000", "1.3e+04", "2.0000", "2.0000", "2.5000"]
+    assert table([TimingRow("x", timing, base)])[1] == ["x", "6000", "4000", "1.3e+04", "2.0000", "2.0000", "2.5000"]
 
 
 def test_every_measurement_gives_positive_times(tiny):
@@ -179,7 +179,7 @@ def test_warm_runs_compares_forked_runs_with_fresh_processes(tmp_path, capsys, m
 
 
 def test_a_run_that_has_ended_has_no_family_left_to_kill(tmp_path):
-    run = Run([sys.executable, "-c", ""], tmp_path, tmp_path / "output.txt")
+    run = TrainingProcess([sys.executable, "-c", ""], tmp_path, tmp_path / "output.txt")
     run.finish()
     run.kill(run.family())
     assert run.family() == []

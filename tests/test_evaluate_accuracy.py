@@ -18,7 +18,7 @@ from cs_gan.data.shifted import CIFAR10_CLASSES
 from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot, save_snapshot
 from models import build_classifier
-from tests.test_evaluate import refused
+from tests.evaluated import refused
 
 TINY = {
     "model.name": "mlp",
@@ -149,5 +149,5 @@ def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
         (["--data.image_size=16"], "32"),
     ],
 )
-def test_wrong_words_are_one_line(folders, capsys, words, said):
+def test_a_wrong_argument_gives_one_line_that_says_what_is_allowed(folders, capsys, words, said):
     assert said in refused(capsys, "accuracy", folders / "run", *words)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,8 @@ from cs_gan.report import save_robustness
 from cs_gan.training import as_plain, read_snapshot, save_snapshot
 from models import build_classifier, build_gan
 from tasks.classifier.recipe import ClassifierConfig
+from tests.evaluated import refused, run
 from tests.report.conftest import text_of
-from tests.test_evaluate import refused, run
 
 MODEL = {"name": "mlp", "num_classes": 10, "channels": 1, "image_size": 8, "width": 16}
 FEW = ["--images=24", "--group=10", "--targets=2", "--steps=2", "--draws=2", "--queries=5", "--eps=0,16/255"]
@@ -30,9 +33,9 @@ THREATS = "--threats=oblivious,eot-1,eot-2,neighbours clean and fixed"
 
 
 def config() -> ClassifierConfig:
-    made = ClassifierConfig(output_dir="samples/run")
-    made.data.name, made.data.image_size, made.data.holdout = "digits", 8, 700
-    return made
+    recipe = ClassifierConfig(output_dir="samples/run")
+    recipe.data.name, recipe.data.image_size, recipe.data.holdout = "digits", 8, 700
+    return recipe
 
 
 def write_classifier(path: Path, steps: int, seed: int = 0, **model: object) -> None:
@@ -82,38 +85,89 @@ def result_of(folder: Path) -> dict:
 # -- end to end ------------------------------------------------------------------------------------
 
 
-def test_attack_writes_rows_gates_verdict_and_provenance(folder, tmp_path, capsys):
-    write_classifier(tmp_path / "other.safetensors", 100, seed=1)
-    other = [f"--surrogate={tmp_path / 'other.safetensors'}", f"--plain={tmp_path / 'other.safetensors'}"]
-    assert run("attack", folder, *FEW, *other, THREATS + ",transfer,square") == 0
-    out, result = capsys.readouterr().out, result_of(folder)
-    rows = result["rows"]
-    threats = {(row["threat"], row["eps_given"]) for row in rows if row["role"] == "threat"}
-    names = ["oblivious", "eot-1", "eot-2", "neighbours clean and fixed", "transfer", "square"]
-    assert threats == {(name, eps) for name in names for eps in ("0", "16/255")}
-    assert {row["network"] for row in rows if row["role"] == "baseline"} == {"without RCI", "plain network"}
-    # pixels in [0, 1] on the command line, the images' [-1, 1] in the rows
-    assert {row["eps"] for row in rows if row["eps_given"] == "16/255"} == {32 / 255}
-    assert {row["n"] for row in rows if row["threat"] == "neighbours clean and fixed"} == {2}
+@dataclass(frozen=True)
+class Attacked:
+    """One evaluation with other networks: its folder, its ``robustness.json``, and what the command printed."""
+
+    folder: Path
+    result: dict
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory, trained) -> Attacked:
+    folder = tmp_path_factory.mktemp("attacked") / "run"
+    folder.mkdir()
+    (folder / "snapshot.safetensors").write_bytes(trained.read_bytes())
+    other = folder.parent / "other.safetensors"
+    write_classifier(other, 100, seed=1)
+    with redirect_stdout(io.StringIO()) as printed:
+        words = [*FEW, f"--surrogate={other}", f"--plain={other}", THREATS + ",transfer,square"]
+        assert run("attack", folder, *words) == 0
+    return Attacked(folder, result_of(folder), printed.getvalue())
+
+
+ATTACKED_THREATS = ["oblivious", "eot-1", "eot-2", "neighbours clean and fixed", "transfer", "square"]
+
+
+def test_every_threat_has_a_row_at_every_eps(attacked):
+    rows = [row for row in attacked.result["rows"] if row["role"] == "threat"]
+    expected = {(name, eps) for name in ATTACKED_THREATS for eps in ("0", "16/255")}
+    assert {(row["threat"], row["eps_given"]) for row in rows} == expected
+
+
+def test_threats_against_one_image_attack_as_many_as_targets(attacked):
+    rows = [row for row in attacked.result["rows"] if row["threat"] == "neighbours clean and fixed"]
+    assert {row["n"] for row in rows} == {2}
+
+
+def test_eps_is_for_pixels_from_0_to_1_on_the_command_line_and_from_minus_1_to_1_in_the_rows(attacked):
+    assert {row["eps"] for row in attacked.result["rows"] if row["eps_given"] == "16/255"} == {32 / 255}
+
+
+def test_undefended_networks_are_attacked_and_named_for_comparison(attacked):
+    baselines = {row["network"] for row in attacked.result["rows"] if row["role"] == "baseline"}
+    assert baselines == {"without RCI", "plain network"}
+    assert [row["network"] for row in attacked.result["networks"]] == ["plain network", "without RCI", "RCI"]
+
+
+def test_the_rows_that_sanity_checks_need_are_there(attacked):
+    rows = [row for row in attacked.result["rows"] if row["role"] == "sanity check"]
     assert any(row["attack"] == "fgsm" for row in rows)
     assert max(row["eps_pixels"] for row in rows) == 0.5
-    assert len(result["gates"]) == 8
-    assert result["claim"] == all(gate["passed"] for gate in result["gates"])
-    assert next(gate["passed"] for gate in result["gates"] if gate["name"].startswith("batch sizes"))
-    assert [row["network"] for row in result["networks"]] == ["plain network", "without RCI", "RCI"]
-    about = result["provenance"]
+
+
+def test_a_claim_needs_all_eight_sanity_checks(attacked):
+    checks = attacked.result["sanity_checks"]
+    assert len(checks) == 8
+    assert attacked.result["claim"] == all(check["passed"] for check in checks)
+    assert next(check["passed"] for check in checks if check["name"].startswith("batch sizes"))
+
+
+def test_provenance_holds_options_digests_and_versions(attacked):
+    about = attacked.result["provenance"]
     assert (about["images"], about["seed"], about["budget"]["steps"], about["rci"]["group"]) == (24, 0, 2, 10)
     assert len(about["snapshot_sha256"]) == len(about["surrogate_sha256"]) == 64
     assert about["versions"]["torch"] == torch.__version__
-    with (folder / "robustness" / "robustness.csv").open() as file:
+
+
+def test_the_csv_file_has_a_line_for_each_row(attacked):
+    with (attacked.folder / "robustness" / "robustness.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert [float(line["mean"]) for line in table] == [row["mean"] for row in rows]
-    assert "left" in out  # the time that it takes
-    page = folder / "robustness" / "robustness.html"
-    assert str(page) in out
-    assert "robustness claim" in shown(page) or "all gates passed" in shown(page)
+    assert [float(line["mean"]) for line in table] == [row["mean"] for row in attacked.result["rows"]]
+
+
+def test_the_command_prints_the_remaining_time_and_where_the_page_is(attacked):
+    assert " left" in attacked.printed
+    assert str(attacked.folder / "robustness" / "robustness.html") in attacked.printed
+
+
+def test_the_page_shows_verdict_threats_networks_and_cost_without_a_request(attacked):
+    page = attacked.folder / "robustness" / "robustness.html"
+    text = shown(page)
+    assert "robustness claim" in text or "all sanity checks passed" in text
+    assert all(name in text for name in [*ATTACKED_THREATS, "plain network", "Cost of RCI"])
     assert 'src="http' not in page.read_text()
-    assert all(name in shown(page) for name in [*names, "plain network", "Cost of RCI"])
 
 
 def test_rows_are_those_of_the_library_on_the_test_images_of_training(folder, trained):
@@ -155,12 +209,12 @@ def test_rci_codes_the_blocks_that_are_asked_for(folder, trained):
     assert row["mean"] == left("blocks.2", "head") != left("")
 
 
-def test_groups_too_small_for_a_gate_leave_it_unjudged(folder, capsys):
+def test_groups_too_small_for_a_sanity_check_leave_it_unjudged(folder, capsys):
     assert run("attack", folder, *FEW, "--threats=eot-1", "--group=2", "--norm=l2", "--eps=0.5") == 0
     result = result_of(folder)
-    (gate,) = (gate for gate in result["gates"] if gate["name"].startswith("batch sizes"))
-    assert not gate["passed"]
-    assert "could not be judged" in gate["evidence"]
+    (check,) = (check for check in result["sanity_checks"] if check["name"].startswith("batch sizes"))
+    assert not check["passed"]
+    assert "could not be judged" in check["evidence"]
     assert not result["claim"]
     assert "no robustness claim" in shown(folder / "robustness" / "robustness.html")
     assert max(row["eps_pixels"] for row in result["rows"]) == 4  # sqrt(8 * 8) / 2
@@ -188,7 +242,7 @@ def test_a_kill_costs_no_finished_row(folder, capsys, monkeypatch):
     again = result_of(folder)
     assert untimed(again["rows"]) == untimed(whole["rows"])
     assert again["rows"][:5] == whole["rows"][:5]  # the seconds too, so they were not computed again
-    assert again["gates"] == whole["gates"]
+    assert again["sanity_checks"] == whole["sanity_checks"]
     monkeypatch.setattr("tasks.robustness.setup.evaluate_threat", None)  # everything is there
     assert run(*command) == 0
     assert result_of(folder) == again
@@ -236,7 +290,7 @@ def untimed(rows: list[dict]) -> list[dict]:
         (["--device=teapot"], "teapot"),
     ],
 )
-def test_wrong_words_are_one_line(folder, capsys, words, said):
+def test_a_wrong_argument_gives_one_line_that_says_what_is_allowed(folder, capsys, words, said):
     assert said in refused(capsys, "attack", folder, *FEW, *words)
     assert not (folder / "robustness" / "robustness.html").exists()
 
@@ -250,7 +304,7 @@ def test_each_kind_of_snapshot_names_its_commands(folder, tmp_path, capsys):
     assert "'gan'" in refused(capsys, "attack", folder, f"--surrogate={tmp_path / 'gan.safetensors'}")
 
 
-def test_other_networks_must_fit(folder, tmp_path, capsys):
+def test_other_networks_with_other_classes_or_weights_are_refused(folder, tmp_path, capsys):
     write_classifier(tmp_path / "five.safetensors", 0, num_classes=5)
     assert "5 classes" in refused(capsys, "attack", folder, f"--plain={tmp_path / 'five.safetensors'}")
     save_snapshot(
@@ -279,21 +333,28 @@ def planted(**changed: object) -> dict:
     cost |= {"defended_seconds": 2e-3, "slowdown": 2.0, "plain": interval}
     cost["defended"] = {"mean": interval, "worst": interval, "majority": interval, "n": 24, "draws": 2}
     network = {"network": "RCI", "trained": "ERM", "snapshot": "a/run/snapshot.safetensors", "accuracy": 0.5}
-    gates = [{"name": "first gate", "passed": True, "evidence": "fine"}]
-    made = {"claim": True, "sentence": "", "gates": gates, "networks": [network], "defence": cost, "rows": rows}
+    checks = [{"name": "first check", "passed": True, "evidence": "fine"}]
+    made = {
+        "claim": True,
+        "sentence": "",
+        "sanity_checks": checks,
+        "networks": [network],
+        "defence": cost,
+        "rows": rows,
+    }
     made |= {"threats": {}, "notes": [], "provenance": {"snapshot": "a/run/snapshot.safetensors"}}
     return made | changed
 
 
 def test_page_says_that_nothing_is_claimed_and_why(tmp_path):
-    gates = [
-        {"name": "first gate", "passed": True, "evidence": "fine"},
+    checks = [
+        {"name": "first check", "passed": True, "evidence": "fine"},
         {"name": "white-box beats black-box", "passed": False, "evidence": "square leaves 3 %, eot-1 20 %."},
     ]
-    save_robustness(tmp_path / "page.html", planted(claim=False, gates=gates))
+    save_robustness(tmp_path / "page.html", planted(claim=False, sanity_checks=checks))
     text = shown(tmp_path / "page.html")
     assert "run: no robustness claim" in text
-    assert "because 1 of 2 sanity gates failed" in text
+    assert "because 1 of 2 sanity checks failed" in text
     assert text.count("square leaves 3 %, eot-1 20 %.") == 2  # in the headline and in the table
     save_robustness(tmp_path / "page.html", planted())
     assert "no robustness claim" not in shown(tmp_path / "page.html").lower()
@@ -310,13 +371,15 @@ def test_page_draws_means_worsts_and_majorities_with_their_bands(tmp_path):
 def test_page_escapes_what_it_shows(tmp_path):
     evil = "<script>alert(1)</script>"
     row = planted()["rows"][0] | {"threat": evil, "eps_given": evil}
-    gates = [{"name": evil, "passed": False, "evidence": evil}]
-    made = planted(rows=[row], gates=gates, claim=False, notes=[evil], provenance={"snapshot": f"{evil}/a", evil: evil})
+    checks = [{"name": evil, "passed": False, "evidence": evil}]
+    made = planted(
+        rows=[row], sanity_checks=checks, claim=False, notes=[evil], provenance={"snapshot": f"{evil}/a", evil: evil}
+    )
     save_robustness(tmp_path / "page.html", made)
     assert "<script" not in (tmp_path / "page.html").read_text()
 
 
-def test_page_without_rows_or_parts(tmp_path):
+def test_a_page_needs_all_parts_but_no_rows(tmp_path):
     save_robustness(tmp_path / "page.html", planted(rows=[]))
-    with pytest.raises(DataError, match="lack gates, rows"):
-        save_robustness(tmp_path / "b.html", {k: v for k, v in planted().items() if k not in ("gates", "rows")})
+    with pytest.raises(DataError, match="lack sanity_checks, rows"):
+        save_robustness(tmp_path / "b.html", {k: v for k, v in planted().items() if k not in ("sanity_checks", "rows")})

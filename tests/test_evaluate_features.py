@@ -13,7 +13,7 @@ from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot, save_snapshot
 from models import build_encoder
 from tasks.robustness import study as attack_study
-from tests.test_evaluate import refused
+from tests.evaluated import refused
 from tests.test_train_ssl import ENCODER, run
 
 pytestmark = pytest.mark.usefixtures("signal_handlers_as_before")
@@ -30,7 +30,7 @@ def evaluated(*words: object) -> int:
     return evaluate.main(["accuracy", *map(str, words)])
 
 
-def test_scores_are_those_of_the_end_of_training(folder, capsys):
+def test_scores_are_those_of_the_end_of_training(folder):
     assert evaluated(folder) == 0
     found = json.loads((folder / "accuracy.json").read_text())
     trained = read_lines(folder / "metrics.jsonl")[-1]
@@ -38,12 +38,21 @@ def test_scores_are_those_of_the_end_of_training(folder, capsys):
     assert [found[key] for key in ("primary", "better")] == ["linear probe (%)", "higher"]
     same = ("reference", "num_images", "num_labels", "k", "step")
     assert [found["provenance"][key] for key in same] == [trained["provenance"][key] for key in same]
+
+
+def test_provenance_names_the_scored_snapshot_by_its_digest(folder):
+    assert evaluated(folder) == 0
+    provenance = json.loads((folder / "accuracy.json").read_text())["provenance"]
     content = (folder / "snapshot.safetensors").read_bytes()
-    assert found["provenance"]["snapshot_sha256"] == hashlib.sha256(content).hexdigest()
-    out = capsys.readouterr().out
-    assert "kNN (%)" in out
-    assert "50 labels" in out
-    assert str(folder / "accuracy.json") in out
+    assert provenance["snapshot_sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_scores_their_labels_and_the_file_are_printed(folder, capsys):
+    assert evaluated(folder) == 0
+    printed = capsys.readouterr().out
+    assert "kNN (%)" in printed
+    assert "50 labels" in printed
+    assert str(folder / "accuracy.json") in printed
 
 
 def test_what_the_command_line_says_changes_the_scores_and_is_recorded(folder, tmp_path):
@@ -71,7 +80,7 @@ def test_best_is_scored_as_it_was(folder, tmp_path):
         ("--metrics.labels=3", "at least 10"),
     ],
 )
-def test_wrong_words_are_one_line(folder, capsys, word, said):
+def test_a_wrong_argument_gives_one_line_that_says_what_is_allowed(folder, capsys, word, said):
     assert said in refused(capsys, "accuracy", folder, word)
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HTTPError
 
 from models import PretrainedGenerator
 from tasks.gan import publish
-from tests.test_evaluate import folder, refused, run  # noqa: F401 (the first is a fixture)
+from tests.evaluated import refused, run
 
 
 class Hub:
@@ -40,23 +40,23 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    found = Hub(tmp_path / "uploaded")
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", found)
+    fake_hub = Hub(tmp_path / "uploaded")
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", fake_hub)
     monkeypatch.setattr(publish, "get_token", lambda: "hf_secret")
-    return found
+    return fake_hub
 
 
 @pytest.fixture
-def scored(folder):  # noqa: F811
+def scored(gan_folder):
     """The run folder, with a score for its snapshot of step 70."""
     provenance = {"extractor": "digits", "weights_sha256": "ab", "num_samples": 40, "num_reference": 60, "step": 70}
     line = {"step": 70, "scores": {"FD, digits classifier": 12.5}, "provenance": provenance}
-    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    (folder / "config.yaml").write_text("seed: 5\n")
-    return folder
+    (gan_folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (gan_folder / "config.yaml").write_text("seed: 5\n")
+    return gan_folder
 
 
-def test_push_hands_the_hub_weights_and_a_card_with_scores_and_name(scored, hub, capsys):
+def test_push_makes_the_repository_and_one_commit_and_prints_where(scored, hub, capsys):
     assert run("publish", scored, "--repo=someone/digits") == 0
     assert "publish: https://huggingface.co/someone/digits" in capsys.readouterr().out
     assert hub.made == {
@@ -65,17 +65,25 @@ def test_push_hands_the_hub_weights_and_a_card_with_scores_and_name(scored, hub,
         "exist_ok": True,
         "message": "snapshot.safetensors of step 70",
     }
+
+
+def test_the_hub_gets_weights_config_samples_and_a_card_with_scores_and_name(scored, hub):
+    assert run("publish", scored, "--repo=someone/digits") == 0
     names = {"config.json", "model.safetensors", "README.md", "samples.png"}
     assert {path.name for path in hub.uploaded.iterdir()} == names
     card = ModelCard.load(hub.uploaded / "README.md")
     assert [each.metric_value for each in card.data.eval_results] == [12.5]
     assert card.data.model_name == "digits"
     assert 'from_pretrained("someone/digits")' in card.text
+
+
+def test_the_published_network_gives_the_images_of_the_snapshot(scored, hub):
+    assert run("publish", scored, "--repo=someone/digits") == 0
     again = PretrainedGenerator.from_pretrained(str(hub.uploaded))
     assert torch.equal(again.sample(3), PretrainedGenerator.from_snapshot(scored / "snapshot.safetensors").sample(3))
 
 
-def test_private_is_passed_on(scored, hub):
+def test_private_makes_a_private_repository(scored, hub):
     assert run("publish", scored, "--repo=someone/digits", "--private") == 0
     assert hub.made["private"] is True
 
@@ -91,21 +99,23 @@ def test_a_folder_gets_the_same_files_and_nothing_is_pushed(scored, hub, tmp_pat
     assert cards[0] == cards[1]
 
 
-def test_a_run_without_scores_is_to_be_scored_first_and_then_can_be(folder, hub, tmp_path, capsys):  # noqa: F811
-    (folder / "config.yaml").write_text("seed: 5\n")
+def test_a_run_without_scores_is_to_be_scored_first_and_then_can_be(gan_folder, hub, tmp_path, capsys):
+    (gan_folder / "config.yaml").write_text("seed: 5\n")
     for where in (["--repo=someone/digits"], ["--folder", tmp_path / "look"]):
-        assert f"evaluate.py score {folder / 'snapshot.safetensors'}" in refused(capsys, "publish", folder, *where)
+        assert f"evaluate.py score {gan_folder / 'snapshot.safetensors'}" in refused(
+            capsys, "publish", gan_folder, *where
+        )
     assert hub.made == {}
-    assert run("score", folder) == 0
-    assert run("publish", folder, "--folder", tmp_path / "look") == 0
-    result = json.loads((folder / "score-step70-digits-40-seed5.json").read_text())
+    assert run("score", gan_folder) == 0
+    assert run("publish", gan_folder, "--folder", tmp_path / "look") == 0
+    result = json.loads((gan_folder / "score-step70-digits-40-seed5.json").read_text())
     told = ModelCard.load(tmp_path / "look" / "README.md").data.eval_results
     assert {each.metric_name: each.metric_value for each in told}.items() <= result["scores"].items()
     assert told[0].metric_args["num_samples"] == 40
 
 
-def test_a_snapshot_without_a_run_is_published_without_scores(folder, hub):  # noqa: F811
-    assert run("publish", folder, "--repo=someone/digits") == 0
+def test_a_snapshot_without_a_run_is_published_without_scores(gan_folder, hub):
+    assert run("publish", gan_folder, "--repo=someone/digits") == 0
     assert "No scores of this network are known" in (hub.uploaded / "README.md").read_text()
 
 
@@ -119,7 +129,7 @@ def test_a_snapshot_without_a_run_is_published_without_scores(folder, hub):  # n
         (["--push-to-hub=a/b"], "doesn't take"),
     ],
 )
-def test_wrong_words_are_one_line(scored, hub, capsys, words, said):
+def test_a_wrong_argument_gives_one_line_that_says_what_is_allowed(scored, hub, capsys, words, said):
     assert said in refused(capsys, "publish", scored, *words)
     assert hub.made == {}
 

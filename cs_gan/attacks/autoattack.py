@@ -159,7 +159,7 @@ def square(
         def never_fooled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             margin, loss = measure(x, y)
             # Logits of NaN are no class, so the sample is as wrong as it can be. Square would drop it.
-            margin, loss = (each.nan_to_num(torch.finfo(each.dtype).min) for each in (margin, loss))
+            margin, loss = (score.nan_to_num(torch.finfo(score.dtype).min) for score in (margin, loss))
             return margin.clamp_min(torch.finfo(margin.dtype).tiny), loss
 
         attack.margin_and_loss = never_fooled

@@ -86,21 +86,21 @@ def _measured(
     slices, labels = list(groups(defence, images, labels, group_size)), labels.long()
     defence.coded.code(max(2, min(group_size, len(images))))  # so that a ratio that is too small fails at once
     blocks = list(defence.coded.blocks.values())
-    right, predicted, spent = [], [], {"plain": 0.0, "defended": 0.0}
+    right, predicted, seconds = [], [], {"plain": 0.0, "defended": 0.0}
     with undisturbed(images.device, stream(seed, "measured"), defence), torch.no_grad():
         checked_logits(network, images[slices[0]], labels)  # checks all labels, and warms up before the timing
         predict(defence, lambda _: images[slices[0]], [0], labels)
         for part in slices:
             start = clock(images.device)
             right.append(predicted_classes(network(images[part])) == labels[part])
-            spent["plain"] += clock(images.device) - start
-        with PassCounter(*blocks) as counted:
+            seconds["plain"] += clock(images.device) - start
+        with PassCounter(*blocks) as counter:
             for index, part in enumerate(slices):
                 seeds = [derive_seed(seed, "group", index, "score", draw) for draw in range(draws)]
                 batch = images[part]
                 start = clock(images.device)
                 predicted.append(predict(defence, lambda _: batch, seeds, labels[part]))  # noqa: B023 (called at once)
-                spent["defended"] += clock(images.device) - start
+                seconds["defended"] += clock(images.device) - start
     served = len(images) * draws
     return DefenceReport(
         plain=wilson(torch.cat(right).double().mean().item(), len(images)),
@@ -108,7 +108,7 @@ def _measured(
         ratio=defence.coded.ratio,
         votes=defence.votes,
         group_size=group_size,
-        passes_per_image=counted.samples / (served * len(blocks)),
-        plain_seconds=spent["plain"] / len(images),
-        defended_seconds=spent["defended"] / served,
+        passes_per_image=counter.samples / (served * len(blocks)),
+        plain_seconds=seconds["plain"] / len(images),
+        defended_seconds=seconds["defended"] / served,
     )

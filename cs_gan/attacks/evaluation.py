@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cs_gan.attacks.attacked_batch import AttackedBatch
 from cs_gan.attacks.autoattack import RAND_EOT
-from cs_gan.attacks.scene import Budget, Scene
+from cs_gan.attacks.budget import Budget
 from cs_gan.attacks.scoring import Interval, groups, plain, predict, score_predictions
 from cs_gan.attacks.state import PassCounter, clock, undisturbed
 from cs_gan.attacks.threats import SQUARE, ThreatModel, find_threat
@@ -27,7 +28,7 @@ class ResultRow:
     ``n`` is the number of samples counted (the targets, for threats against one sample at a time). ``batch_sizes`` are
     the sizes of the groups coded together, in order of appearance. ``seconds`` and ``forward_passes`` (calls of the
     attacked networks) cover only the attack, not the scoring. ``without_class`` is the number of predictions from
-    logits of NaN or +inf, over all draws. They count as wrong, and a gate fails.
+    logits of NaN or +inf, over all draws. They count as wrong, and a sanity check fails.
     """
 
     threat: str
@@ -106,22 +107,22 @@ def evaluate_threat(
     if draws < 1 or targets < 1:
         raise AttackError(f"draws={draws}, targets={targets}: give at least one of each.")
     slices, labels = list(groups(defence, images, labels, group_size)), labels.long()
-    chosen = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
+    target_indices = torch.linspace(0, len(images) - 1, min(targets, len(images))).round().long().tolist()
     networks = [plain(defence), *([surrogate] if surrogate is not None else [])]
     predicted, truth, seconds, passes = [], [], 0.0, 0
     with undisturbed(images.device, stream(seed, "attacked"), defence, *networks), torch.inference_mode(False):
         predict(defence, lambda _: images[slices[0]], [0], labels)  # so that wrong labels fail at once
         for index, part in enumerate(slices):
-            inside = [i - part.start for i in chosen if part.start <= i < part.stop]
-            scene = Scene(
-                defence, images[part], labels[part], images, part.start, inside, budget,
+            positions = [i - part.start for i in target_indices if part.start <= i < part.stop]
+            attacked = AttackedBatch(
+                defence, images[part], labels[part], images, part.start, positions, budget,
                 (seed, "group", index), draws, surrogate,
             )  # fmt: skip
-            with PassCounter(*networks) as counted:
+            with PassCounter(*networks) as counter:
                 start = clock(images.device)
-                trials = threat.attack(scene)
+                trials = threat.attack(attacked)
                 seconds += clock(images.device) - start
-            passes += counted.calls
+            passes += counter.calls
             for trial in trials:
                 predictions = predict(defence, trial.batch, trial.seeds, trial.labels)
                 predicted.append(predictions[:, trial.counted])
@@ -148,7 +149,7 @@ def exercise_batch_sizes(
     draws: int = 2,
     seed: int = 0,
 ) -> list[ResultRow]:
-    """Small ``eot-1`` rows in groups of 1, 2 and K with a short last group, for the gate on batch sizes.
+    """Small ``eot-1`` rows in groups of 1, 2 and K with a short last group, for the sanity check on batch sizes.
 
     Groups of one are left out if the defence has no reference bank, because they would raise an error.
     """
@@ -156,12 +157,12 @@ def exercise_batch_sizes(
     if K < 3:
         raise AttackError(f"{len(images)} images, group_size={group_size}: sizes 1, 2, K and a short one need K >= 3.")
     last = min(max(2, K // 2), len(images) - K)
-    alone = not isinstance(defence, RandomizedCodedInference) or defence.reference is not None
-    if last == 1 and not alone:
+    one_is_possible = not isinstance(defence, RandomizedCodedInference) or defence.reference is not None
+    if last == 1 and not one_is_possible:
         raise AttackError(
             f"{len(images)} images in groups of {K} leave a group of one: give more images or a reference bank."
         )
-    plan = [(1, 2)] if alone else []
+    plan = [(1, 2)] if one_is_possible else []
     return [
         evaluate_threat(
             "eot-1", defence, images[:count], labels[:count], budget, group_size=size, draws=draws, seed=seed

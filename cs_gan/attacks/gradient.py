@@ -61,9 +61,9 @@ def checked_logits(forward: Forward, images: Tensor, labels: Tensor) -> Tensor: 
     """The logits. Raises AttackError unless each sample has at least two, and labels are among the classes."""
     logits = forward(images)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
-        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        description = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise AttackError(
-            f"the network gave {given} for {len(images)} images: attacks need logits of shape "
+            f"the network gave {description} for {len(images)} images: attacks need logits of shape "
             f"({len(images)}, classes) with two classes or more."
         )
     if labels.max() >= logits.shape[1]:

@@ -74,9 +74,9 @@ def score_predictions(predictions: Tensor, labels: Tensor) -> Score:  # (k, n), 
         raise AttackError(f"the smallest label is {int(labels.min())}: classes count from 0.")
     right = predictions == labels
     votes = (predictions[:, :, None] == predictions.T[None]).sum(0)  # (n, k): how often the class of each draw occurs
-    mine = right.sum(0)
-    others = torch.where(right.T, torch.zeros_like(votes), votes).amax(1)
-    shares = (right.double().mean(), right.all(0).double().mean(), (mine > others).double().mean())
+    right_votes = right.sum(0)
+    most_wrong_votes = torch.where(right.T, torch.zeros_like(votes), votes).amax(1)
+    shares = (right.double().mean(), right.all(0).double().mean(), (right_votes > most_wrong_votes).double().mean())
     mean, worst, majority = (wilson(share.item(), n) for share in shares)
     return Score(mean, worst, majority, n, draws)
 

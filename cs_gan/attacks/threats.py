@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cs_gan.attacks import autoattack
-from cs_gan.attacks.scene import Scene, Trial
+from cs_gan.attacks.attacked_batch import AttackedBatch, Trial
 from cs_gan.attacks.scoring import fixed, fresh, plain
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import AttackError
@@ -32,27 +32,27 @@ class ThreatModel:
     name: str
     kind: str
     knows: str
-    attack: Callable[[Scene], list[Trial]]
+    attack: Callable[[AttackedBatch], list[Trial]]
     eot: int | None = 1  # None: that of the budget
 
 
-def _oblivious(scene: Scene) -> list[Trial]:
-    adversarial = scene.budget.run(plain(scene.defence), scene.images, scene.labels, scene.generator())
-    return [scene.whole(adversarial)]
+def _oblivious(attacked: AttackedBatch) -> list[Trial]:
+    adversarial = attacked.budget.run(plain(attacked.defence), attacked.images, attacked.labels, attacked.generator())
+    return [attacked.whole(adversarial)]
 
 
-def _through_seed(scene: Scene, seed: int) -> Tensor:
-    return scene.budget.run(fixed(scene.defence, seed), scene.images, scene.labels, scene.generator())
+def _through_seed(attacked: AttackedBatch, seed: int) -> Tensor:
+    return attacked.budget.run(fixed(attacked.defence, seed), attacked.images, attacked.labels, attacked.generator())
 
 
-def _wrong_permutation(scene: Scene) -> list[Trial]:
+def _wrong_permutation(attacked: AttackedBatch) -> list[Trial]:
     """Its permutation is not among the scoring permutations, unless the batch is too small for another one."""
-    bank = scene.defence.reference if isinstance(scene.defence, RandomizedCodedInference) else None
-    size = max(len(scene.images), 1 if bank is None else 1 + len(bank))
-    taken = {first_permutation(seed, size) for seed in scene.seeds()}
-    candidates = [derive_seed(*scene.key, "wrong", attempt) for attempt in range(64)]
-    seed = next((each for each in candidates if first_permutation(each, size) not in taken), candidates[0])
-    return [scene.whole(_through_seed(scene, seed))]
+    bank = attacked.defence.reference if isinstance(attacked.defence, RandomizedCodedInference) else None
+    size = max(len(attacked.images), 1 if bank is None else 1 + len(bank))
+    scoring_permutations = {first_permutation(seed, size) for seed in attacked.seeds()}
+    candidates = [derive_seed(*attacked.key, "wrong", attempt) for attempt in range(64)]
+    others = [seed for seed in candidates if first_permutation(seed, size) not in scoring_permutations]
+    return [attacked.whole(_through_seed(attacked, (others or candidates)[0]))]
 
 
 def first_permutation(seed: int, size: int) -> tuple[int, ...]:
@@ -60,81 +60,85 @@ def first_permutation(seed: int, size: int) -> tuple[int, ...]:
     return tuple(torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu").tolist())
 
 
-def _true_permutation(scene: Scene) -> list[Trial]:
-    seed = scene.seeds()[0]
-    return [scene.whole(_through_seed(scene, seed), [seed])]
+def _true_permutation(attacked: AttackedBatch) -> list[Trial]:
+    seed = attacked.seeds()[0]
+    return [attacked.whole(_through_seed(attacked, seed), [seed])]
 
 
-def _jointly(scene: Scene, eot: int) -> list[Trial]:
-    forward = fresh(scene.defence, scene.generator("permutations"))
-    return [scene.whole(scene.budget.run(forward, scene.images, scene.labels, scene.generator(), eot))]
+def _jointly(attacked: AttackedBatch, eot: int) -> list[Trial]:
+    forward = fresh(attacked.defence, attacked.generator("permutations"))
+    return [attacked.whole(attacked.budget.run(forward, attacked.images, attacked.labels, attacked.generator(), eot))]
 
 
-def _square(scene: Scene) -> list[Trial]:
-    budget, forward = scene.budget, fresh(scene.defence, scene.generator("permutations"))
+def _square(attacked: AttackedBatch) -> list[Trial]:
+    budget, forward = attacked.budget, fresh(attacked.defence, attacked.generator("permutations"))
     adversarial = autoattack.square(
-        forward, scene.images, scene.labels, eps=budget.eps, norm=budget.norm, queries=budget.queries,
-        restarts=budget.restarts, low=budget.low, high=budget.high, generator=scene.generator(),
+        forward, attacked.images, attacked.labels, eps=budget.eps, norm=budget.norm, queries=budget.queries,
+        restarts=budget.restarts, low=budget.low, high=budget.high, generator=attacked.generator(),
     )  # fmt: skip
-    return [scene.whole(adversarial)]
+    return [attacked.whole(adversarial)]
 
 
-def _transfer(scene: Scene) -> list[Trial]:
-    if scene.surrogate is None:
+def _transfer(attacked: AttackedBatch) -> list[Trial]:
+    if attacked.surrogate is None:
         raise AttackError("transfer needs another network to attack: give surrogate=network.")
-    return [scene.whole(scene.budget.run(scene.surrogate, scene.images, scene.labels, scene.generator()))]
+    return [
+        attacked.whole(attacked.budget.run(attacked.surrogate, attacked.images, attacked.labels, attacked.generator()))
+    ]
 
 
-def _neighbours_fixed(scene: Scene) -> list[Trial]:
+def _neighbours_fixed(attacked: AttackedBatch) -> list[Trial]:
     """The attacker knows the clean neighbours, and is scored with the same ones."""
-    return [_beside(scene, target, lambda _, __: scene.images) for target in scene.targets]
+    return [_beside(attacked, target, lambda _, __: attacked.images) for target in attacked.targets]
 
 
-def _neighbours_fresh(scene: Scene) -> list[Trial]:
+def _neighbours_fresh(attacked: AttackedBatch) -> list[Trial]:
     """New clean neighbours are drawn from the pool for every gradient and every scoring draw."""
-    size = len(scene.images)
-    if size > 1 and len(scene.pool) <= size:
+    size = len(attacked.images)
+    if size > 1 and len(attacked.pool) <= size:
         raise AttackError(
-            f"{len(scene.pool)} images are not more than one batch of {size}. Fresh neighbours need more images, or a "
-            "smaller group_size."
+            f"{len(attacked.pool)} images are not more than one batch of {size}. Fresh neighbours need more images, or "
+            "a smaller group_size."
         )
 
     def company(target: int, generator: torch.Generator) -> Tensor:
-        others = torch.randperm(len(scene.pool) - 1, generator=generator, device="cpu")[:size]
-        others += others >= scene.first + target  # step over the target itself
-        return scene.pool[others.to(scene.pool.device)]
+        others = torch.randperm(len(attacked.pool) - 1, generator=generator, device="cpu")[:size]
+        others += others >= attacked.first + target  # step over the target itself
+        return attacked.pool[others.to(attacked.pool.device)]
 
-    return [_beside(scene, target, company) for target in scene.targets]
+    return [_beside(attacked, target, company) for target in attacked.targets]
 
 
-def _beside(scene: Scene, target: int, company: Callable[[int, torch.Generator], Tensor]) -> Trial:
+def _beside(attacked: AttackedBatch, target: int, company: Callable[[int, torch.Generator], Tensor]) -> Trial:
     """Perturb one sample in its own batch; ``company(target, generator)`` fills the other places."""
-    generator = scene.generator("permutations", target)
-    defended, drawn = fresh(scene.defence, generator), scene.generator("neighbours", target)
+    generator = attacked.generator("permutations", target)
+    defended, neighbour_draws = fresh(attacked.defence, generator), attacked.generator("neighbours", target)
 
     def batch(image: Tensor, neighbours: Tensor) -> Tensor:  # (1, *F), (K, *F) -> (K, *F)
         return torch.cat([neighbours[:target], image, neighbours[target + 1 :]])
 
     def forward(image: Tensor) -> Tensor:  # (1, *F) -> (1, classes)
-        return defended(batch(image, company(target, drawn)))[target : target + 1]
+        return defended(batch(image, company(target, neighbour_draws)))[target : target + 1]
 
-    here = slice(target, target + 1)
-    image = scene.budget.run(forward, scene.images[here], scene.labels[here], scene.generator(target), scene.budget.eot)
-    return scene.single(
-        lambda draw: batch(image, company(target, stream(*scene.key, "score neighbours", target, draw))), target
+    place = slice(target, target + 1)
+    image = attacked.budget.run(
+        forward, attacked.images[place], attacked.labels[place], attacked.generator(target), attacked.budget.eot
+    )
+    return attacked.single(
+        lambda draw: batch(image, company(target, stream(*attacked.key, "score neighbours", target, draw))), target
     )
 
 
-def _hostile(scene: Scene) -> list[Trial]:
+def _hostile(attacked: AttackedBatch) -> list[Trial]:
     """The neighbours are perturbed, each within eps, to misclassify a target that stays clean."""
-    return [_against(scene, target) for target in scene.targets]
+    return [_against(attacked, target) for target in attacked.targets]
 
 
-def _against(scene: Scene, target: int) -> Trial:
-    if len(scene.images) == 1:  # it has no neighbours
-        return scene.single(lambda _: scene.images, target)
-    defended = fresh(scene.defence, scene.generator("permutations", target))
-    clean = scene.images[target : target + 1]
+def _against(attacked: AttackedBatch, target: int) -> Trial:
+    if len(attacked.images) == 1:  # it has no neighbours
+        return attacked.single(lambda _: attacked.images, target)
+    defended = fresh(attacked.defence, attacked.generator("permutations", target))
+    clean = attacked.images[target : target + 1]
 
     def batch(others: Tensor) -> Tensor:  # (K - 1, *F) -> (K, *F)
         return torch.cat([others[:target], clean, others[target:]])
@@ -144,17 +148,17 @@ def _against(scene: Scene, target: int) -> Trial:
         # is kept or dropped as a whole.
         return defended(batch(others))[target : target + 1].expand(len(others), -1)
 
-    keep = torch.arange(len(scene.images), device=scene.images.device) != target
-    others = scene.budget.run(
-        forward, scene.images[keep], scene.labels[target].repeat(int(keep.sum())), scene.generator(target),
-        scene.budget.eot,
+    keep = torch.arange(len(attacked.images), device=attacked.images.device) != target
+    others = attacked.budget.run(
+        forward, attacked.images[keep], attacked.labels[target].repeat(int(keep.sum())), attacked.generator(target),
+        attacked.budget.eot,
     )  # fmt: skip
-    return scene.single(lambda _: batch(others), target)
+    return attacked.single(lambda _: batch(others), target)
 
 
 def _eot(n: int) -> ThreatModel:
     knows = f"the defence but no permutation: gradients averaged over {n} fresh one{'s' if n > 1 else ''}"
-    return ThreatModel(f"eot-{n}", "white-box", knows, lambda scene: _jointly(scene, n), n)
+    return ThreatModel(f"eot-{n}", "white-box", knows, lambda attacked: _jointly(attacked, n), n)
 
 
 THREATS: dict[str, ThreatModel] = {
@@ -181,7 +185,7 @@ THREATS: dict[str, ThreatModel] = {
         ),
         ThreatModel(
             "jointly perturbed", "batch", "the whole batch, all of it perturbed together",
-            lambda scene: _jointly(scene, scene.budget.eot), None,
+            lambda attacked: _jointly(attacked, attacked.budget.eot), None,
         ),
         ThreatModel(
             "hostile beside a clean target", "batch", "the target, and perturbs its neighbours only", _hostile, None
@@ -196,16 +200,16 @@ def find_threat(name: str) -> ThreatModel:
     Raises:
         AttackError: for an unknown name.
     """
-    wanted = _plainly(name)
-    for known, threat in THREATS.items():
-        if _plainly(known) == wanted:
+    plain_name = _plainly(name)
+    for known_name, threat in THREATS.items():
+        if _plainly(known_name) == plain_name:
             return threat
-    if count := re.fullmatch(r"eot ([1-9]\d*)", wanted):
+    if count := re.fullmatch(r"eot ([1-9]\d*)", plain_name):
         return _eot(int(count[1]))
-    names = {_plainly(known): known for known in THREATS}
-    hint = did_you_mean(wanted, names, most=1, show=names.__getitem__)
-    known = f"There are {', '.join(THREATS)}, and eot-n with another n."
-    raise AttackError(f"threat {name!r} is unknown. {hint}{' ' if hint else ''}{known}")
+    names = {_plainly(known_name): known_name for known_name in THREATS}
+    hint = did_you_mean(plain_name, names, most=1, show=names.__getitem__)
+    available = f"There are {', '.join(THREATS)}, and eot-n with another n."
+    raise AttackError(f"threat {name!r} is unknown. {hint}{' ' if hint else ''}{available}")
 
 
 def _plainly(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.known import Axes
+from cs_gan.core.conventions import Axes
 from cs_gan.core.nestings import batch_along, leaves_of
 from cs_gan.errors import BatchError
 
@@ -49,7 +49,7 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
         BatchError: if an object holds a tensor of the batch, because it would not be encoded.
     """
     args, kwargs = inputs
-    found = []
+    holders = []
     for key, value in [*enumerate(args), *kwargs.items()]:
         if isinstance(value, (Tensor, *_VALUES)) or not any(map(_is_object, leaves_of(value)[0])):
             continue
@@ -64,16 +64,16 @@ def objects_among(block: str, inputs: Any, axes: Axes, K: int) -> list[Argument]
                 "use_cache=False), give the tensors themselves or a dataclass of them, or register the class with "
                 "torch.utils._pytree."
             )
-        found.append(argument)
-    return found
+        holders.append(argument)
+    return holders
 
 
-def refuse_filled(block: str, given: Any, before: tuple[list[Any], Any]) -> None:
+def refuse_filled(block: str, encoded: Any, before: tuple[list[Any], Any]) -> None:
     """Raise BatchError if a block in substitute() has changed its lists and dicts. They are copies: changes are lost.
 
-    ``given`` are the copies after the call, ``before`` their ``leaves_of`` before it.
+    ``encoded`` are the copies after the call, ``before`` their ``leaves_of`` before it.
     """
-    leaves, structure = leaves_of(given)
+    leaves, structure = leaves_of(encoded)
     if structure != before[1] or any(a is not b for a, b in zip(leaves, before[0], strict=True)):
         raise BatchError(
             f"block {block!r} changes a list or dict that it is given, and inside substitute() that is a copy: let it "
@@ -87,15 +87,15 @@ def _is_object(leaf: Any) -> bool:
 
 def _contents(value: Any) -> list[tuple[Any, int]]:
     """Everything inside an object: tensors with their version, other members with their length."""
-    seen: set[int] = set()
+    visited: set[int] = set()
 
     def walk(value: Any) -> Iterator[tuple[Any, int]]:
         if isinstance(value, Tensor):
             yield value, 0 if value.is_inference() else value._version
-        elif not _is_object(value) or id(value) in seen:
+        elif not _is_object(value) or id(value) in visited:
             yield value, 0
         else:
-            seen.add(id(value))
+            visited.add(id(value))
             members = _members(value)
             yield value, len(members)
             for member in members:

@@ -18,7 +18,7 @@ _ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Owner]] = weakref.We
 class Owner(Protocol):
     """A CodedSmoothing, as its blocks' next owner sees it."""
 
-    def refuse_inside(self, what: str) -> None:
+    def refuse_inside(self, action: str) -> None:
         """Raise BlockError inside a context."""
 
     def be_replaced(self) -> None:

@@ -69,8 +69,8 @@ class Bands:
             else:
                 low, high = int(self.start[top]), int(end[bottom - 1])
                 part = self._part(top, bottom, low, high)
-            seen = np.flatnonzero((np.abs(part) > tolerance).any(axis=0))
-            first, last = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
+            nonzero = np.flatnonzero((np.abs(part) > tolerance).any(axis=0))
+            first, last = (int(nonzero[0]), int(nonzero[-1]) + 1) if len(nonzero) else (0, 1)
             yield Block((top, bottom, low + first, low + last), part[:, first:last])
 
     def _part(self, top: int, bottom: int, low: int, high: int) -> Array:
@@ -174,6 +174,6 @@ def _inside(start: NDArray[np.int64], weights: Array, columns: int) -> Bands:
     """Move windows that extend beyond the matrix into it. Their weights outside are 0."""
     width = min(weights.shape[1], columns)
     moved = start.clip(0, columns - width)
-    taken = (moved - start)[:, None] + np.arange(width)
-    inside = np.take_along_axis(weights, taken.clip(0, weights.shape[1] - 1), axis=1)
-    return Bands(moved, np.where((taken >= 0) & (taken < weights.shape[1]), inside, 0.0), columns)
+    positions = (moved - start)[:, None] + np.arange(width)
+    inside = np.take_along_axis(weights, positions.clip(0, weights.shape[1] - 1), axis=1)
+    return Bands(moved, np.where((positions >= 0) & (positions < weights.shape[1]), inside, 0.0), columns)

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from cs_gan.core.code import SplineCode
-from cs_gan.core.known import Axes, Role
+from cs_gan.core.conventions import Axes, Role
 from cs_gan.core.masks import readable
 from cs_gan.core.nestings import batch_along, leaves_of, map_leaves, map_tensors
-from cs_gan.core.roles import Seen, mixable, outputs_left_out
+from cs_gan.core.roles import CallHistory, mixable, outputs_left_out
 from cs_gan.errors import BatchError
 
 
@@ -53,7 +53,9 @@ def encode_inputs(
     return result
 
 
-def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, seen: Seen) -> Any:
+def decode_output(
+    block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, history: CallHistory
+) -> Any:
     """Decode every output tensor and restore the original order of the batch."""
     leaves = leaves_of(coded)[0]
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -62,7 +64,7 @@ def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutat
             f"block {block!r} gives no tensor that can be decoded but {kinds_of(leaves)}: give dataclasses, "
             "tuples, lists or dicts of tensors, or register the class with torch.utils._pytree."
         )
-    for number in sorted(outputs_left_out(tensors, seen)):
+    for number in sorted(outputs_left_out(tensors, history)):
         kind = "tensor of masked scores" if mixable(tensors[number]) else f"{tensors[number].dtype} tensor"
         raise BatchError(f"block {block!r} gives a {kind}, which can't be decoded: choose a block before it.")
 
@@ -84,9 +86,9 @@ def _nearest(
         index = code.nearest()
         if permutation is not None:  # node k holds sample permutation[k]
             index = permutation[index]
-        chosen = entries.index_select(axis, index.to(leaf.device))
+        coded_entries = entries.index_select(axis, index.to(leaf.device))
     elif _same_for_all(entries, axis):
-        chosen = (
+        coded_entries = (
             entries.narrow(axis, 0, 1).movedim(axis, 0).expand(code.N, *(-1,) * (entries.dim() - 1)).movedim(0, axis)
         )
     else:
@@ -96,7 +98,7 @@ def _nearest(
             'discrete="nearest", which gives each coded sample the label or mask of the data sample nearest to it. '
             f'If it is data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain".'
         )
-    return chosen.flatten(axis, axis + 1) if role.rows > 1 else chosen
+    return coded_entries.flatten(axis, axis + 1) if role.rows > 1 else coded_entries
 
 
 def _same_for_all(entries: Tensor, axis: int) -> bool:

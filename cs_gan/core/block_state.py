@@ -36,7 +36,7 @@ class Parameters:
 
 
 @contextmanager
-def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
+def unchanged(name: str, block: nn.Module, findings: Parameters) -> Iterator[None]:
     """A context for one pass of a block. On exit its buffers, attributes and frozen parameters are as before.
 
     The pass works on copies. (Writing old values back would break the backward of the plain pass, which may have saved
@@ -49,36 +49,36 @@ def unchanged(name: str, block: nn.Module, known: Parameters) -> Iterator[None]:
             checkpoint.
     """
     modules = [module for module in block.modules() if not isinstance(module, torch.jit.ScriptModule | _SpectralNorm)]
-    compare = not known.compared and _comparable(block)
+    compare = not findings.compared and _comparable(block)
     twins = [(p, p.clone()) for p in block.parameters() if p.requires_grad] if compare else []
     versions = [
         (p, p._version) for m in modules for p in m._parameters.values() if p is not None and not p.is_inference()
     ]
     copies: dict[int, Tensor] = {}  # by id, so modules that share a buffer also share its copy
-    kept = [entries for module in modules for entries in _entries(module, known, compare, copies)]
+    all_entries = [entries for module in modules for entries in _entries(module, findings, compare, copies)]
     in_checkpoint: set[nn.Module] = set()
 
     def note(module: nn.Module, _args: Any) -> None:
         if checkpointed():
             in_checkpoint.add(module)
 
-    hooks = [m.register_forward_pre_hook(note) for m in _with_copies(kept)] if torch.is_grad_enabled() else []
+    hooks = [m.register_forward_pre_hook(note) for m in _with_copies(all_entries)] if torch.is_grad_enabled() else []
     try:
-        for entries in kept:
+        for entries in all_entries:
             entries.swap()
         yield
-        for entries in kept:
+        for entries in all_entries:
             if entries.module in in_checkpoint and entries.moved():
                 raise recomputed_otherwise(entries.module)
         moved = {id(p) for p, version in versions if p._version != version}
         if compare:
             moved |= {id(p) for p, twin in twins if not _same(p, twin)}
-            known.as_buffers = {e.module: names for e in kept if (names := e.moved_parameters())}
-            known.compared = True
+            findings.as_buffers = {e.module: names for e in all_entries if (names := e.moved_parameters())}
+            findings.compared = True
     finally:
         for hook in hooks:
             hook.remove()
-        for entries in kept:
+        for entries in all_entries:
             entries.put_back()
     if moved:
         inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
@@ -118,7 +118,7 @@ class _Entries:
         return {name for name in self.inside if not _same(self._target[name], self._before[name])}
 
 
-def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[int, Tensor]) -> list[_Entries]:
+def _entries(module: nn.Module, findings: Parameters, compare: bool, copies: dict[int, Tensor]) -> list[_Entries]:
     """The dicts of a module that a pass can change."""
 
     def copied(value: Tensor) -> Tensor:
@@ -126,15 +126,15 @@ def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[i
             copies[id(value)] = value.detach().clone()
         return copies[id(value)]
 
-    found = []
+    entries = []
     old_style = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
     if module._buffers and not old_style:
         tensors = {k: copied(v) for k, v in module._buffers.items() if v is not None}
-        found.append(_Entries(module, module._buffers, tensors))
+        entries.append(_Entries(module, module._buffers, tensors))
     if parameters := module._parameters:
-        names = parameters if compare else known.as_buffers.get(module, ())
+        names = parameters if compare else findings.as_buffers.get(module, ())
         frozen = {k: copied(v) for k in names if (v := parameters[k]) is not None and not v.requires_grad}
-        found.append(_Entries(module, parameters, frozen))
+        entries.append(_Entries(module, parameters, frozen))
     if not type(module).__module__.startswith("torch."):
         own, inside = vars(module), {}
         for name in own.keys() - _OF_MODULE:
@@ -143,13 +143,13 @@ def _entries(module: nn.Module, known: Parameters, compare: bool, copies: dict[i
                 inside[name] = copy.copy(value)
             elif type(value) is Tensor and not value.requires_grad:
                 inside[name] = copied(value)
-        found.append(_Entries(module, own, inside))
-    return found
+        entries.append(_Entries(module, own, inside))
+    return entries
 
 
-def _with_copies(kept: list[_Entries]) -> Iterable[nn.Module]:
+def _with_copies(all_entries: list[_Entries]) -> Iterable[nn.Module]:
     """Each module with copies, once."""
-    return dict.fromkeys(entries.module for entries in kept if entries.inside)
+    return dict.fromkeys(entries.module for entries in all_entries if entries.inside)
 
 
 def _comparable(block: nn.Module) -> bool:

@@ -133,28 +133,30 @@ class SplineCode:
             dtype: float32 (for half precision too) or float64.
         """
         there = torch.empty(0, device=device).device  # "cuda" with its number
-        return tuple(matrix.weights for which in (0, 1) for matrix in _placed(self, which, dtype, there))
+        return tuple(matrix.weights for direction in (0, 1) for matrix in _placed(self, direction, dtype, there))
 
-    def _apply(self, call: str, which: int, x: Tensor, permutation: Tensor | None) -> Tensor:
-        rows, name = ((self.K, "K"), (self.N, "N"))[which]
+    def _apply(self, call: str, direction: int, x: Tensor, permutation: Tensor | None) -> Tensor:
+        rows, name = ((self.K, "K"), (self.N, "N"))[direction]
         if x.is_complex():
-            return torch.view_as_complex(self._apply(call, which, torch.view_as_real(x.resolve_conj()), permutation))
+            return torch.view_as_complex(
+                self._apply(call, direction, torch.view_as_real(x.resolve_conj()), permutation)
+            )
         if not x.is_floating_point():
             raise BatchError(f"{call} got {x.dtype}: only floating-point and complex tensors can be coded.")
         if x.dim() == 0 or x.shape[0] != rows:
             raise BatchError(f"{call} got shape {tuple(x.shape)}: the first axis must be {name} = {rows}.")
         dtype = torch.promote_types(x.dtype, torch.float32)
-        matrix, transposed = _placed(self, which, dtype, x.device)
+        matrix, transposed = _placed(self, direction, dtype, x.device)
         if permutation is None:
             return multiply_batch(matrix, transposed, x.to(dtype)).to(x.dtype)
         inverse = permutation.argsort().to(x.device)
         if matrix.blocks:
-            if which == 1:
-                return self._apply(call, which, x, None).index_select(0, inverse)
-            return self._apply(call, which, x.index_select(0, permutation.to(x.device)), None)
+            if direction == 1:
+                return self._apply(call, direction, x, None).index_select(0, inverse)
+            return self._apply(call, direction, x.index_select(0, permutation.to(x.device)), None)
         # Encoding x[permutation] permutes E's columns, and undoing that permutes D's rows. Both are much cheaper than
         # permuting the batch.
-        moved = matrix.weights[:, inverse] if which == 0 else matrix.weights[inverse]
+        moved = matrix.weights[:, inverse] if direction == 0 else matrix.weights[inverse]
         return multiply_batch(Matrix(matrix.rows, moved), Matrix(rows, moved.T), x.to(dtype)).to(x.dtype)
 
 
@@ -170,6 +172,6 @@ def _matrices(code: SplineCode) -> tuple[Bands, Bands]:
 
 @lru_cache(maxsize=2 * KEPT)
 @torch.inference_mode(False)  # tensors cached during inference must also work in training
-def _placed(code: SplineCode, which: int, dtype: torch.dtype, device: torch.device) -> tuple[Matrix, Matrix]:
+def _placed(code: SplineCode, direction: int, dtype: torch.dtype, device: torch.device) -> tuple[Matrix, Matrix]:
     """E or D, and its transpose, on a device in a dtype."""
-    return place(_matrices(code)[which], dtype, device)
+    return place(_matrices(code)[direction], dtype, device)

@@ -61,20 +61,20 @@ def uncollected() -> Iterator[None]:
     of a coded pass would come among them, and into losses made of them. The hooks append to lists, which are cut back
     to their length here.
     """
-    kept = [(entries, len(entries)) for entries in _collected().values() if isinstance(entries, list)]
+    lengths = [(entries, len(entries)) for entries in _collected().values() if isinstance(entries, list)]
     try:
         yield
     finally:
-        for entries, length in kept:
+        for entries, length in lengths:
             del entries[length:]
 
 
 def refuse_collecting(block: str) -> None:
     """Raise BlockError if transformers collects outputs, because inside substitute() those are of coded samples."""
-    if wanted := [name for name in _collected() if not name.startswith("_")]:
+    if collected := [name for name in _collected() if not name.startswith("_")]:
         raise BlockError(
-            f"block {block!r} runs in substitute() while transformers collects {wanted}, which would be those of coded "
-            "samples. Call the model without them (output_hidden_states=False, output_attentions=False, "
+            f"block {block!r} runs in substitute() while transformers collects {collected}, which would be those of "
+            "coded samples. Call the model without them (output_hidden_states=False, output_attentions=False, "
             "output_router_logits=False)."
         )
 

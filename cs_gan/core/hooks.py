@@ -18,12 +18,12 @@ from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
 from cs_gan.core.coded_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
 from cs_gan.core.context import coded_now, entered, is_inside, refuse_collecting, uncollected
+from cs_gan.core.conventions import Axes, Role
 from cs_gan.core.discrepancy import Discrepancy
-from cs_gan.core.known import Axes, Role
 from cs_gan.core.nestings import leaves_of
 from cs_gan.core.penalty import output_penalty
-from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
-from cs_gan.core.roles import Seen, described, roles_of
+from cs_gan.core.recompute import recomputing, refuse_checkpoint, without_checkpoint
+from cs_gan.core.roles import CallHistory, described, roles_of
 from cs_gan.errors import BlockError, CsGanError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,7 +39,7 @@ class Call:
     code: SplineCode
     roles: list[Role]
     encoded: Inputs = ((), {})
-    given: tuple[list[Any], Any] = ([], None)  # leaves and structure of `encoded` before the call
+    encoded_before: tuple[list[Any], Any] = ([], None)  # leaves and structure of `encoded` before the call
     permutation: Tensor | None = None
     weights: Weights | None = None
     masks: Masks | None = None
@@ -58,19 +58,19 @@ class Coding:
     discrete: str
     batch_norm: str
     parameters: dict[str, Parameters]
-    seen: dict[str, Seen]
+    histories: dict[str, CallHistory]
 
     def second_pass(
         self, call: Call, weights: Weights | None = None, masks: Masks | None = None, nearest: Tensor | None = None
     ) -> AbstractContextManager[None]:
         """The context for the coded pass of a call."""
-        known = self.parameters[call.name]
-        return coded_pass(call.name, call.block, self.batch_norm, known, weights, masks, nearest)
+        parameters = self.parameters[call.name]
+        return coded_pass(call.name, call.block, self.batch_norm, parameters, weights, masks, nearest)
 
     def call_of(self, name: str, block: nn.Module, inputs: Inputs) -> Call:
         """The call of a block, with the code for its batch and the roles of its inputs."""
         axes = self.axes[name]
-        K, roles = roles_of(name, block, inputs, axes, self.user_roles[name], self.seen[name])
+        K, roles = roles_of(name, block, inputs, axes, self.user_roles[name], self.histories[name])
         call = Call(name, block, axes, self.code_for(K), roles, handled=sys.exc_info()[1])
         call.objects = objects_among(name, inputs, axes, K)
         return call
@@ -146,9 +146,9 @@ class Hooks(ABC):
     """Forward pre-hook and forward hook of each coded block, paired by a stack of calls."""
 
     def __init__(self, coding: Coding) -> None:
-        self.how = coding
+        self.coding = coding
         self.ran = False  # whether a coded block was called
-        self.coding = False  # inside a coded pass: nested coded blocks then run without coding
+        self.in_coded_pass = False  # inside a coded pass: nested coded blocks then run without coding
         self.failed: tuple[Call, BaseException | None] | None = None  # a call that raised an exception
         self._calls: list[Call | None] = []
 
@@ -184,14 +184,14 @@ class Hooks(ABC):
 
     def _pre(self, name: str, block: nn.Module) -> Callable[..., Inputs | None]:
         def hook(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
-            if mine := self._concerns(called, block):
+            if concerned := self._concerns(called, block):
                 self._calls.append(None)  # first of all: the forward hook pops one entry, even if this hook raises
             refuse_replica(name, called)
-            if not mine or self.coding or recomputing():
+            if not concerned or self.in_coded_pass or recomputing():
                 return None
             self.ran = True
             refuse_vmap(name)
-            call = self._calls[-1] = self.how.call_of(name, block, (args, kwargs))
+            call = self._calls[-1] = self.coding.call_of(name, block, (args, kwargs))
             return self.before(call, (args, kwargs))
 
         return hook
@@ -230,8 +230,8 @@ class Observing(Hooks):
 
     def before(self, call: Call, inputs: Inputs) -> None:
         """Encode before the call, because the block may change its inputs in place."""
-        with kept(call.name):
-            call.encoded = self.how.encode(call, inputs)
+        with without_checkpoint(call.name):
+            call.encoded = self.coding.encode(call, inputs)
         call.weights = call.cleanup.enter_context(recorded_weights(call.block))
         if self.share_dropout:
             call.masks = call.cleanup.enter_context(recorded_dropout(call.block, *inputs))
@@ -240,17 +240,17 @@ class Observing(Hooks):
         """Run the coded pass and measure its discrepancy from the plain output."""
         args, kwargs = call.encoded
         nearest = None if call.masks is None else call.code.nearest()
-        with kept(call.name):
-            self.coding = True
+        with without_checkpoint(call.name):
+            self.in_coded_pass = True
             try:
-                with coded_now(), uncollected(), self.how.second_pass(call, call.weights, call.masks, nearest):
+                with coded_now(), uncollected(), self.coding.second_pass(call, call.weights, call.masks, nearest):
                     coded_output = call.block(*args, **kwargs)
             except Exception as error:
                 raise_with_call(call, error)
             finally:
-                self.coding = False
-            seen = self.how.seen[call.name]
-            penalty = output_penalty(call.name, output, coded_output, call.axes, call.code, self.discrepancy, seen)
+                self.in_coded_pass = False
+            history = self.coding.histories[call.name]
+            penalty = output_penalty(call.name, output, coded_output, call.axes, call.code, self.discrepancy, history)
         before = self.penalties.get(call.name)
         self.penalties[call.name] = penalty if before is None else before + penalty
 
@@ -267,12 +267,12 @@ class Substituting(Hooks):
         refuse_checkpoint(call.name)
         refuse_collecting(call.name)
         call.permutation = torch.randperm(call.code.K, generator=self.generator, device="cpu")
-        call.encoded = self.how.encode(call, inputs)
-        call.given = leaves_of(call.encoded)
-        call.cleanup.enter_context(self.how.second_pass(call))
+        call.encoded = self.coding.encode(call, inputs)
+        call.encoded_before = leaves_of(call.encoded)
+        call.cleanup.enter_context(self.coding.second_pass(call))
         call.cleanup.enter_context(coded_now())
-        call.cleanup.callback(setattr, self, "coding", False)
-        self.coding = True
+        call.cleanup.callback(setattr, self, "in_coded_pass", False)
+        self.in_coded_pass = True
         return call.encoded
 
     @contextmanager
@@ -288,5 +288,7 @@ class Substituting(Hooks):
 
     def after(self, call: Call, output: Any) -> Any:
         """Decode, and restore the order of the batch."""
-        refuse_filled(call.name, call.encoded, call.given)
-        return decode_output(call.name, output, call.axes, call.code, call.permutation, self.how.seen[call.name])
+        refuse_filled(call.name, call.encoded, call.encoded_before)
+        return decode_output(
+            call.name, output, call.axes, call.code, call.permutation, self.coding.histories[call.name]
+        )

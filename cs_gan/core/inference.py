@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.known import Axes
+from cs_gan.core.conventions import Axes
 from cs_gan.core.nestings import BatchAxis, axes_of, batch_along, leaves_of, map_tensors
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
@@ -184,21 +184,21 @@ class _Votes:
             return
         if structure != self._first[1]:
             raise BatchError("the votes gave outputs of different structure: use votes=1 for this model.")
-        for before, now in zip(self._first[0], leaves, strict=True):
-            _check_alike(before, now)
+        for first, leaf in zip(self._first[0], leaves, strict=True):
+            _check_alike(first, leaf)
         for place, tensor in enumerate(tensors):
-            found = self._sums[place]
-            if isinstance(found, list):
-                found.append(tensor)
+            total = self._sums[place]
+            if isinstance(total, list):
+                total.append(tensor)
             else:
-                self._sums[place] = found + tensor
+                self._sums[place] = total + tensor
 
     def results(self) -> list[Tensor]:
         """One tensor for each in the model's output, of the same shape and dtype."""
         tensors = [leaf for leaf in self._first[0] if isinstance(leaf, Tensor)]
         return [
-            _majority(found) if isinstance(found, list) else (found / self._count).to(tensor.dtype)
-            for found, tensor in zip(self._sums, tensors, strict=True)
+            _majority(total) if isinstance(total, list) else (total / self._count).to(tensor.dtype)
+            for total, tensor in zip(self._sums, tensors, strict=True)
         ]
 
 
@@ -220,24 +220,24 @@ def _majority(votes: list[Tensor]) -> Tensor:  # (*F) each -> (*F)
     return stacked.gather(0, counts.argmax(0, keepdim=True))[0]  # argmax gives the first of equal counts
 
 
-def _check_alike(before: Any, now: Any) -> None:
+def _check_alike(first: Any, other: Any) -> None:
     """Raise BatchError for leaves of two votes that can't be joined. Objects of unknown kind are not compared."""
-    if isinstance(before, Tensor) and isinstance(now, Tensor):
-        if (before.shape, before.dtype) != (now.shape, now.dtype):
+    if isinstance(first, Tensor) and isinstance(other, Tensor):
+        if (first.shape, first.dtype) != (other.shape, other.dtype):
             raise BatchError(
-                f"the votes gave tensors of {before.dtype} {tuple(before.shape)} and {now.dtype} {tuple(now.shape)}: "
+                f"the votes gave tensors of {first.dtype} {tuple(first.shape)} and {other.dtype} {tuple(other.shape)}: "
                 "the shape of this output depends on the permutation. Use votes=1 for this model."
             )
-    elif not _same(before, now):
+    elif not _same(first, other):
         raise BatchError(
-            f"the votes gave {before!r} and {now!r} in the same place, which can't be averaged. Let the model give "
+            f"the votes gave {first!r} and {other!r} in the same place, which can't be averaged. Let the model give "
             "tensors, or use votes=1."
         )
 
 
-def _same(before: Any, now: Any) -> bool:
-    if type(before) is not type(now):
+def _same(first: Any, other: Any) -> bool:
+    if type(first) is not type(other):
         return False
-    if isinstance(now, float | complex | np.ndarray | np.generic):  # two NaN are the same too
-        return bool(np.array_equal(before, now, equal_nan=np.asarray(now).dtype.kind in "fc"))
-    return not isinstance(now, int | str | bytes) or bool(before == now)
+    if isinstance(other, float | complex | np.ndarray | np.generic):  # two NaN are the same too
+        return bool(np.array_equal(first, other, equal_nan=np.asarray(other).dtype.kind in "fc"))
+    return not isinstance(other, int | str | bytes) or bool(first == other)

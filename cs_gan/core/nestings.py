@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from cs_gan.core.known import Axes, axes_of_torch
+from cs_gan.core.conventions import Axes, axes_of_torch
 from cs_gan.errors import BlockError
 
 BatchAxis = int | Mapping[str, int]

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from cs_gan.core.batch import check_batch_axis, kinds_of
 from cs_gan.core.code import SplineCode
+from cs_gan.core.conventions import Axes
 from cs_gan.core.discrepancy import Discrepancy
-from cs_gan.core.known import Axes
 from cs_gan.core.nestings import leaves_of
-from cs_gan.core.roles import Seen, outputs_left_out
+from cs_gan.core.roles import CallHistory, outputs_left_out
 from cs_gan.errors import BatchError
 
 
 def output_penalty(
-    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy, seen: Seen
+    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy, history: CallHistory
 ) -> Tensor:
     """The discrepancy of decoded and plain output, summed over output tensors, in float32 or float64.
 
@@ -28,7 +28,7 @@ def output_penalty(
     if structure != coded_structure:
         raise BatchError(f"block {block!r} gave another structure for coded samples than for the batch.")
     pairs = [pair for pair in zip(leaves, coded_leaves, strict=True) if isinstance(pair[0], Tensor)]
-    terms, left_out = [], outputs_left_out([plain for plain, _ in pairs], seen)
+    terms, left_out = [], outputs_left_out([plain for plain, _ in pairs], history)
     for index, (plain, other) in enumerate(pairs):
         if index not in left_out and plain.numel() > 0:
             axis = axes.gives[index > 0]

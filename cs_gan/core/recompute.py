@@ -34,7 +34,7 @@ def checkpointed() -> bool:
 
 
 @contextmanager
-def kept(block: str) -> Iterator[None]:
+def without_checkpoint(block: str) -> Iterator[None]:
     """A context in which tensors are saved as without a checkpoint, and the random state does not change.
 
     The recomputation draws its dropout masks again from the random state at the start of the checkpoint. It does not
@@ -86,7 +86,7 @@ def refuse_checkpoint_inside(module: nn.Module, _args: Any) -> None:
 
     It is for modules with special settings during the coded pass, which a recomputation after it would not have.
     """
-    if checkpointed():  # :func:`kept` hides a checkpoint around the block
+    if checkpointed():  # :func:`without_checkpoint` hides a checkpoint around the block
         raise recomputed_otherwise(module)
 
 

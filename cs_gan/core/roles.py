@@ -10,7 +10,7 @@ Every tensor has one role:
 **The rule.** The first of these that says something decides:
 
 1. the user's ``arguments``;
-2. what is known of the module or of the argument's name (cs_gan/core/known.py);
+2. what is known of the module or of the argument's name (cs_gan/core/conventions.py);
 3. the length: a tensor that is not K long along the batch axis is ``plain``;
 4. the type: integers and booleans are ``nearest``;
 5. the values: an additive mask (0 and -inf) is ``nearest``, whatever its name;
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from cs_gan.core.known import KINDS, NEAREST, PLAIN, Axes, Role, parameters_of, role_by_name
+from cs_gan.core.conventions import KINDS, NEAREST, PLAIN, Axes, Role, parameters_of, role_by_name
 from cs_gan.core.masks import additive_mask, readable
 from cs_gan.core.nestings import batch_along, leaves_of
 from cs_gan.errors import BatchError, BlockError
@@ -52,7 +52,7 @@ class ArgumentTensor:
 
 
 @dataclass
-class Seen:
+class CallHistory:
     """What earlier calls have shown about a block.
 
     Attributes:
@@ -74,7 +74,7 @@ def roles_of(
     inputs: Any,
     axes: Axes,
     user_roles: Mapping[int | str, Role],
-    seen: Seen,
+    history: CallHistory,
     least: int = 2,
 ) -> tuple[int, list[Role]]:
     """The batch size K, and the role of every tensor in the order of ``leaves_of(inputs)``, each with its batch axis.
@@ -94,18 +94,18 @@ def roles_of(
             "padded batch, or choose a block after it."
         )
     tensors = list(_tensors(module, inputs))
-    for each in tensors:
-        _check_form(block, each)
-    known = [_known(module, each, axes, user_roles) for each in tensors]
-    first = _first(block, module, tensors, known, axes)
+    for leaf in tensors:
+        _check_form(block, leaf)
+    known_roles = [_known_role(module, leaf, axes, user_roles) for leaf in tensors]
+    first = _first(block, module, tensors, known_roles, axes)
     if (K := first.tensor.shape[axes.takes]) < least:
         raise BatchError(
             f"block {block!r} got a batch of {K}: a spline needs at least 2 samples. Use a larger batch, drop the last "
             "short one, give RandomizedCodedInference a bank of `reference` inputs, or name the axis of the batch with "
             f'`batch_axis`. If the argument has no batch, say arguments={{{first.argument!r}: "plain"}}.'
         )
-    roles = [_role(block, each, role, first, axes, seen) for each, role in zip(tensors, known, strict=True)]
-    seen.called = True
+    roles = [_role(block, leaf, role, first, axes, history) for leaf, role in zip(tensors, known_roles, strict=True)]
+    history.called = True
     return K, roles
 
 
@@ -117,12 +117,12 @@ def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict
     """
     if not isinstance(arguments, Mapping):
         raise BlockError(f"arguments={arguments!r}: give a mapping from names or positions, as {{'table': 'plain'}}.")
-    apart = {key: value for key, value in arguments.items() if isinstance(value, Mapping)}
-    shared = {key: value for key, value in arguments.items() if key not in apart}
-    if unknown := apart.keys() - blocks.keys():
+    by_block = {key: value for key, value in arguments.items() if isinstance(value, Mapping)}
+    shared = {key: value for key, value in arguments.items() if key not in by_block}
+    if unknown := by_block.keys() - blocks.keys():
         raise BlockError(f"arguments names {sorted(unknown)}, not coded: the coded blocks are {list(blocks)}.")
     fitting: set[int | str] = set()
-    words: dict[str, dict[int | str, Any]] = {name: {**shared, **apart.get(name, {})} for name in blocks}
+    words: dict[str, dict[int | str, Any]] = {name: {**shared, **by_block.get(name, {})} for name in blocks}
     for name, block in blocks.items():
         parameters = parameters_of(block)
         open_ended = not parameters or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values())
@@ -132,25 +132,25 @@ def roles_by_user(blocks: Mapping[str, nn.Module], arguments: Arguments) -> dict
             fits = argument in parameters or (isinstance(argument, int) and 0 <= argument < len(parameters))
             if fits or open_ended:
                 fitting.add(argument)
-            elif argument in apart.get(name, {}) or len(blocks) == 1:
+            elif argument in by_block.get(name, {}) or len(blocks) == 1:
                 raise BlockError(f"arguments names {argument!r}, but block {name!r} takes {list(parameters)}.")
     if unknown := shared.keys() - fitting:
         raise BlockError(f"arguments names {sorted(map(str, unknown))}, which no coded block takes.")
     return {
-        name: {_by_name(argument, blocks[name]): Role(kind, by_user=True) for argument, kind in given.items()}
-        for name, given in words.items()
+        name: {_by_name(argument, blocks[name]): Role(kind, by_user=True) for argument, kind in roles.items()}
+        for name, roles in words.items()
     }
 
 
-def outputs_left_out(outputs: Sequence[Tensor], seen: Seen) -> frozenset[int]:
+def outputs_left_out(outputs: Sequence[Tensor], history: CallHistory) -> frozenset[int]:
     """The numbers of a block's output tensors that can't be decoded: integers, and masked scores of attention.
 
     Whether an output holds masked scores (-inf or the lowest numbers) is decided in the first call. Later ones could
     come from a run that diverges.
     """
-    if seen.left_out is None and all(readable(each, True) for each in outputs):
-        seen.left_out = frozenset(number for number, each in enumerate(outputs) if additive_mask(each))
-    return (seen.left_out or frozenset()) | {number for number, each in enumerate(outputs) if not mixable(each)}
+    if history.left_out is None and all(readable(output, True) for output in outputs):
+        history.left_out = frozenset(number for number, output in enumerate(outputs) if additive_mask(output))
+    return (history.left_out or frozenset()) | {number for number, output in enumerate(outputs) if not mixable(output)}
 
 
 def mixable(tensor: Tensor) -> bool:
@@ -163,7 +163,7 @@ def described(module: nn.Module, inputs: Any, roles: list[Role]) -> str:
     pairs = list(zip(_tensors(module, inputs), roles, strict=True))
     parts = {kind: [str(tensor) for tensor, role in pairs if role.kind == kind] for kind in KINDS}
     words = {"encode": "encoded", "nearest": "of the nearest sample", "plain": "passed on"}
-    return "; ".join(f"{words[kind]}: {', '.join(found)}" for kind, found in parts.items() if found)
+    return "; ".join(f"{words[kind]}: {', '.join(tensors)}" for kind, tensors in parts.items() if tensors)
 
 
 # -- the parts of the rule -------------------------------------------------------------------------
@@ -189,48 +189,57 @@ def _by_name(argument: int | str, module: nn.Module) -> int | str:
     return named[argument] if argument < len(named) else argument
 
 
-def _check_form(block: str, given: ArgumentTensor) -> None:
-    tensor = given.tensor
+def _check_form(block: str, leaf: ArgumentTensor) -> None:
+    tensor = leaf.tensor
     if tensor.is_nested:
-        what, remedy = (
+        problem, remedy = (
             "a nested tensor, whose samples have different lengths",
             ("give the padded one. nn.TransformerEncoder makes nested ones in eval mode: enable_nested_tensor=False"),
         )
     elif tensor.layout is not torch.strided:
-        what, remedy = f"a tensor of layout {tensor.layout}", "give the dense one (to_dense())"
+        problem, remedy = f"a tensor of layout {tensor.layout}", "give the dense one (to_dense())"
     elif tensor.device.type == "meta":
-        what, remedy = "a tensor on the meta device, which has no values", "run the model on a real device"
+        problem, remedy = "a tensor on the meta device, which has no values", "run the model on a real device"
     elif tensor.is_quantized or (tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 16):
-        what, remedy = f"{tensor.dtype}, whose numbers can't be mixed", "convert to bfloat16 or wider before the block"
+        problem, remedy = (
+            f"{tensor.dtype}, whose numbers can't be mixed",
+            "convert to bfloat16 or wider before the block",
+        )
     else:
         return
-    raise BatchError(f"block {block!r} got {what}, as argument {given.argument!r}: {remedy}, or choose another block.")
+    raise BatchError(
+        f"block {block!r} got {problem}, as argument {leaf.argument!r}: {remedy}, or choose another block."
+    )
 
 
-def _known(module: nn.Module, given: ArgumentTensor, axes: Axes, user_roles: Mapping[int | str, Role]) -> Role | None:
+def _known_role(
+    module: nn.Module, leaf: ArgumentTensor, axes: Axes, user_roles: Mapping[int | str, Role]
+) -> Role | None:
     """Steps 1 and 2."""
-    name = given.argument
+    name = leaf.argument
     if (axes.arguments or user_roles) and not isinstance(name, str):  # a single argument has no name yet
         name = _by_name(name, module)
-    return user_roles.get(name) or axes.arguments.get(str(name)) or role_by_name(name, given.tensor)
+    return user_roles.get(name) or axes.arguments.get(str(name)) or role_by_name(name, leaf.tensor)
 
 
 def _first(
-    block: str, module: nn.Module, candidates: list[ArgumentTensor], known: list[Role | None], axes: Axes
+    block: str, module: nn.Module, candidates: list[ArgumentTensor], known_roles: list[Role | None], axes: Axes
 ) -> ArgumentTensor:
     """The tensor that has the size of the batch: the first data in the order of the block's parameters."""
     axis = axes.takes
     if len(candidates) > 1:
         order = {name: number for number, name in enumerate(parameters_of(module))}
-        pairs = sorted(zip(candidates, known, strict=True), key=lambda pair: order.get(str(pair[0].argument), -1))
-        data = [each for each, role in pairs if role is None or role.kind == "encode"]
-        candidates = [each for each in data if mixable(each.tensor)] or data or [each for each, _ in pairs]
-    tensors = [each.tensor for each in candidates if each.tensor.dim() > 0]
-    first = next((each for each in candidates if batch_along(each.tensor, axis) is not None), None)
+        pairs = sorted(zip(candidates, known_roles, strict=True), key=lambda pair: order.get(str(pair[0].argument), -1))
+        data = [leaf for leaf, role in pairs if role is None or role.kind == "encode"]
+        candidates = [leaf for leaf in data if mixable(leaf.tensor)] or data or [leaf for leaf, _ in pairs]
+    tensors = [leaf.tensor for leaf in candidates if leaf.tensor.dim() > 0]
+    first = next((leaf for leaf in candidates if batch_along(leaf.tensor, axis) is not None), None)
     if first is None:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        what = f"with an axis {axis} (batch_axis={axis}; shapes: {shapes})" if shapes else "that has a batch axis"
-        raise BatchError(f"block {block!r} was called without a tensor {what}: nothing to code.")
+        requirement = (
+            f"with an axis {axis} (batch_axis={axis}; shapes: {shapes})" if shapes else "that has a batch axis"
+        )
+        raise BatchError(f"block {block!r} was called without a tensor {requirement}: nothing to code.")
     if axes.dims is not None and tensors[0].dim() != axes.dims:
         raise BatchError(
             f"block {block!r} got shape {tuple(tensors[0].shape)}, a single sequence: give it {axes.dims} axes, of "
@@ -239,40 +248,45 @@ def _first(
     return first
 
 
-def _role(block: str, given: ArgumentTensor, known: Role | None, first: ArgumentTensor, axes: Axes, seen: Seen) -> Role:
+def _role(
+    block: str,
+    leaf: ArgumentTensor,
+    known_role: Role | None,
+    first: ArgumentTensor,
+    axes: Axes,
+    history: CallHistory,
+) -> Role:
     """Steps 3 to 6, with the batch axis filled in."""
-    tensor, K = given.tensor, first.tensor.shape[axes.takes]
-    role = known or Role("encode" if mixable(tensor) else "nearest", sure=given is first)
-    address = given.argument, given.number
+    tensor, K = leaf.tensor, first.tensor.shape[axes.takes]
+    role = known_role or Role("encode" if mixable(tensor) else "nearest", sure=leaf is first)
+    address = leaf.argument, leaf.number
     if role.kind == "encode" and not mixable(tensor):
         if role.by_user:
-            raise BatchError(
-                f"block {block!r}: arguments says that {given} is data, but {tensor.dtype} can't be mixed."
-            )
+            raise BatchError(f"block {block!r}: arguments says that {leaf} is data, but {tensor.dtype} can't be mixed.")
         role = replace(role, kind="nearest")
     axis = _axis(tensor, role, axes, K)
     if axis is None:
         if role.by_user and role.kind == "encode":
-            raise BatchError(f"block {block!r}: arguments says that {given} is data, but it is not K = {K} long.")
+            raise BatchError(f"block {block!r}: arguments says that {leaf} is data, but it is not K = {K} long.")
         if batch_along(tensor, axes.takes) not in (None, 1):  # a length of 1 says nothing
-            if known is None and seen.per_sample.get(address):
-                raise _doubtful(block, given, f"an earlier batch was as long as it, and this one has K = {K}")
-            seen.per_sample[address] = False
+            if known_role is None and history.per_sample.get(address):
+                raise _doubtful(block, leaf, f"an earlier batch was as long as it, and this one has K = {K}")
+            history.per_sample[address] = False
         return PLAIN
     if not role.sure:
-        if seen.per_sample.get(address) is False:
+        if history.per_sample.get(address) is False:
             return PLAIN
-        if _may_be_part_of_a_sample(tensor, first.tensor, axes.takes) and address not in seen.per_sample:
-            raise _doubtful(block, given, f"K is also a length in {first}")
+        if _may_be_part_of_a_sample(tensor, first.tensor, axes.takes) and address not in history.per_sample:
+            raise _doubtful(block, leaf, f"K is also a length in {first}")
         if not _may_be_part_of_a_sample(tensor, first.tensor, axes.takes):
-            seen.per_sample[address] = True
-    if known is None and given is not first:
-        if readable(tensor, not seen.called) and additive_mask(tensor):
-            seen.masks.add(address)
-        if address in seen.masks:
+            history.per_sample[address] = True
+    if known_role is None and leaf is not first:
+        if readable(tensor, not history.called) and additive_mask(tensor):
+            history.masks.add(address)
+        if address in history.masks:
             role = replace(NEAREST, sure=False)
             axis = _axis(tensor, role, axes, K)
-    return replace(role, axis=axis, argument=given.argument)
+    return replace(role, axis=axis, argument=leaf.argument)
 
 
 def _axis(tensor: Tensor, role: Role, axes: Axes, K: int) -> int | None:
@@ -303,10 +317,10 @@ def _may_be_part_of_a_sample(tensor: Tensor, first: Tensor, axis: int) -> bool:
     return list(tensor.shape) == sample[-tensor.dim() :]
 
 
-def _doubtful(block: str, given: ArgumentTensor, why: str) -> BatchError:
+def _doubtful(block: str, leaf: ArgumentTensor, why: str) -> BatchError:
     """The error for a tensor that may or may not have a batch axis."""
     return BatchError(
-        f"block {block!r}: argument {given} may be one entry for each sample, or a part of one sample such as a table "
-        f'of positions or a mask: {why}. Say which with arguments={{{given.argument!r}: "encode"}} (mix it with the '
-        'batch), "nearest" (entries that can\'t be mixed) or "plain" (no batch).'
+        f"block {block!r}: argument {leaf} may be one entry for each sample, or a part of one sample such as a "
+        f'table of positions or a mask: {why}. Say which with arguments={{{leaf.argument!r}: "encode"}} (mix it with '
+        'the batch), "nearest" (entries that can\'t be mixed) or "plain" (no batch).'
     )

@@ -26,36 +26,36 @@ def select_blocks(model: nn.Module, chosen: Iterable[Choice], exclude: Iterable[
         BlockError: if nothing is chosen or all of it is excluded, the model doesn't have a chosen block (the message
             suggests similar names), or a block can't have hooks.
     """
-    wanted = _found(model, chosen, "blocks")
-    if not wanted:
+    ids = _chosen_ids(model, chosen, "blocks")
+    if not ids:
         raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
-    wanted -= _found(model, exclude, "exclude")
-    if not wanted:
+    ids -= _chosen_ids(model, exclude, "exclude")
+    if not ids:
         raise BlockError("exclude leaves no block: choose more in blocks, or exclude fewer.")
     # named_modules() without duplicates: a module with two names is one block.
-    found_blocks = {name: module for name, module in model.named_modules() if id(module) in wanted}
-    for name, module in found_blocks.items():
+    blocks = {name: module for name, module in model.named_modules() if id(module) in ids}
+    for name, module in blocks.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise BlockError(
                 f"block {name!r} is a ScriptModule, which takes no hooks: code the module that it was made from, or a "
                 "Python module that contains it."
             )
-    return found_blocks
+    return blocks
 
 
-def _found(model: nn.Module, chosen: Iterable[Choice], argument: str) -> set[int]:
+def _chosen_ids(model: nn.Module, chosen: Iterable[Choice], argument: str) -> set[int]:
     """The ids of the modules that an argument chooses."""
     if isinstance(chosen, str | nn.Module | type):
         raise BlockError(f"{argument}={chosen!r}: give a list, such as {argument}=[{chosen!r}].")
     named, ids = dict(model.named_modules(remove_duplicate=False)), set[int]()
     for choice in chosen:
         if not isinstance(choice, str | nn.Module) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
-            given = choice.__name__ if isinstance(choice, type) else type(choice).__name__
-            raise BlockError(f"{argument} holds a {given}: give names, patterns or modules, or classes of modules.")
-        found = [name for name, module in named.items() if _matches(choice, name, module)]
-        if not found:
+            kind = choice.__name__ if isinstance(choice, type) else type(choice).__name__
+            raise BlockError(f"{argument} holds a {kind}: give names, patterns or modules, or classes of modules.")
+        names = [name for name, module in named.items() if _matches(choice, name, module)]
+        if not names:
             raise BlockError(_not_found(choice, model, list(named)))
-        ids.update(id(named[name]) for name in found)
+        ids.update(id(named[name]) for name in names)
     return ids
 
 
@@ -82,8 +82,8 @@ def _not_found(choice: Choice, model: nn.Module, names: list[str]) -> str:
     # Suggest names with as many dots as the misspelt one, if there are any.
     peers = [name for name in names if name.count(".") == choice.count(".")] or names
     hint = did_you_mean(choice, peers, most=3, cutoff=0.4, show=repr) or did_you_mean(choice, names, most=3, show=repr)
-    known = ", ".join(repr(name) for name in names if "." not in name)
-    return f"{kind} has no block {choice!r}. {hint}{' ' if hint else ''}Its top-level blocks: {known}."
+    top_level = ", ".join(repr(name) for name in names if "." not in name)
+    return f"{kind} has no block {choice!r}. {hint}{' ' if hint else ''}Its top-level blocks: {top_level}."
 
 
 def nothing_ran(model: nn.Module | None, blocks: Mapping[str, nn.Module], context: str) -> BlockError:

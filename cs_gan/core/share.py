@@ -42,8 +42,8 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not (trained and penalty.requires_grad and loss.requires_grad):
         return torch.zeros(2, device=loss.device)
-    each = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
-    pairs = [(own, other) for own, other in zip(*each, strict=True) if own is not None and other is not None]
+    gradients = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
+    pairs = [(own, other) for own, other in zip(*gradients, strict=True) if own is not None and other is not None]
     if not pairs:
         return torch.zeros(2, device=loss.device)
     squares = [
@@ -170,8 +170,8 @@ class HeldShare(nn.Module):
         first = self.count == 0
         change = (self.share * norms[1] / norms[0]).log() * torch.where(first, 1.0, 1 - self.decay)
         limit = torch.where(first, math.inf, math.log(self.change))
-        moved = (self.weight.log() + change.clamp(-limit, limit)).exp().clamp(*self.bounds)
-        self.weight.copy_(torch.where(usable, moved, self.weight))
+        new_weight = (self.weight.log() + change.clamp(-limit, limit)).exp().clamp(*self.bounds)
+        self.weight.copy_(torch.where(usable, new_weight, self.weight))
         self.count += usable
         return self.measured.clone()
 

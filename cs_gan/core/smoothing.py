@@ -21,7 +21,7 @@ from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.nestings import BatchAxis, batch_axes
-from cs_gan.core.roles import DISCRETE, Arguments, Seen, roles_by_user
+from cs_gan.core.roles import DISCRETE, Arguments, CallHistory, roles_by_user
 from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
 from cs_gan.core.selection import nothing_ran, select_blocks
 from cs_gan.core.share import HeldShare, gradient_norms, share_of
@@ -123,14 +123,14 @@ class CodedSmoothing:
         self.blocks = select_blocks(model, blocks, exclude)
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
-        if moved := [name for name in axes if share_dropout and axes[name].takes]:
+        if other_axis := [name for name in axes if share_dropout and axes[name].takes]:
             raise BlockError(
-                f"share_dropout needs the batch as first axis, which blocks {moved} don't have: leave it off."
+                f"share_dropout needs the batch as first axis, which blocks {other_axis} don't have: leave it off."
             )
         self._axes, self._discrete, self._multiple = axes, discrete, checked_multiple(multiple)
-        self._user_roles, self._seen = (
+        self._user_roles, self._histories = (
             roles_by_user(self.blocks, {} if arguments is None else arguments),
-            {name: Seen() for name in self.blocks},
+            {name: CallHistory() for name in self.blocks},
         )
         claim(model, self.blocks, self, replace)
 
@@ -200,8 +200,8 @@ class CodedSmoothing:
             if not self.due:
                 yield
                 return
-            chosen = self.discrepancy if discrepancy is None else discrepancy_of(discrepancy)
-            hooks = Observing(self._coding(), chosen, self.share_dropout, self._penalties)
+            measure = self.discrepancy if discrepancy is None else discrepancy_of(discrepancy)
+            hooks = Observing(self._coding(), measure, self.share_dropout, self._penalties)
             try:
                 with hooks.installed(self.blocks):
                     yield
@@ -276,14 +276,14 @@ class CodedSmoothing:
         self.detach()
         self._gone = "of an object that was replaced: a new one has its blocks (replace=True). Use the new one."
 
-    def refuse_inside(self, what: str) -> None:
+    def refuse_inside(self, action: str) -> None:
         """Raise an error inside :meth:`observe` or :meth:`substitute`.
 
         Raises:
             BlockError: with what can't be done there.
         """
         if self._inside:
-            raise BlockError(f"{what} inside {self._inside[0]}(): leave the context first.")
+            raise BlockError(f"{action} inside {self._inside[0]}(): leave the context first.")
 
     def diagnose(
         self,
@@ -323,11 +323,11 @@ class CodedSmoothing:
             assert self._model is not None
             weights = objective_weights(self.weight if weight is None else weight, mu)
             hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
-            drawn = self._drawn
+            draws_before = self._drawn
             try:
                 return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, mu, earlier)
             finally:
-                self._drawn = drawn
+                self._drawn = draws_before
 
     def __repr__(self) -> str:
         nodes, spline, decoder, _ = self._code_options
@@ -356,8 +356,8 @@ class CodedSmoothing:
     def _coding(self) -> Coding:
         # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object
         # that nobody uses any more.
-        how = (self._user_roles, self._discrete, self.batch_norm, self._parameters, self._seen)
-        return Coding(self._next_code, self._axes, *how)
+        settings = (self._user_roles, self._discrete, self.batch_norm, self._parameters, self._histories)
+        return Coding(self._next_code, self._axes, *settings)
 
     def _next_code(self, K: int) -> SplineCode:
         """The code of the next call: that of :meth:`code`, with newly drawn nodes if they are ``random``."""

@@ -12,6 +12,10 @@ from torch import Tensor
 from cs_gan.errors import ConfigError
 
 MicroBatch = tuple[int, int]
+Backward = Callable[[Tensor], Any]
+"""Differentiates a loss, as ``accelerator.backward`` does."""
+StepLosses = dict[str, Tensor]
+"""The losses of one step by name, detached scalars."""
 
 _accumulating: WeakSet[torch.optim.Optimizer] = WeakSet()
 """Accelerate's optimisers whose gradients wait for more micro-batches."""
@@ -54,7 +58,7 @@ class Update:
             bare: Any = optimizer if self._accelerate is None else optimizer.optimizer  # type: ignore[attr-defined]
             bare.zero_grad(set_to_none=True)
 
-    def backward(self, differentiate: Callable[[Tensor], Any], loss: Tensor) -> None:
+    def backward(self, differentiate: Backward, loss: Tensor) -> None:
         """Add this micro-batch's share of the gradients."""
         differentiate(loss if self._count == 1 else loss / self._count)
 

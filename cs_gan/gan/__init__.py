@@ -1,9 +1,6 @@
 """WGAN-GP and alternatives: losses, penalties, augmentations, critic and generator steps, the averaged generator."""
 
-from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
-from cs_gan.gan.double_backward import fast_double_backward
-from cs_gan.gan.ema import averaged
-from cs_gan.gan.losses import (
+from cs_gan.gan.adversarial_losses import (
     LOSSES,
     AdversarialLoss,
     critic_loss,
@@ -14,6 +11,9 @@ from cs_gan.gan.losses import (
     relativistic_critic_loss,
     relativistic_generator_loss,
 )
+from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
+from cs_gan.gan.double_backward import fast_double_backward
+from cs_gan.gan.ema import averaged
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
 from cs_gan.gan.spectral import spectrally_normalised
 from cs_gan.gan.steps import CODED_ON, critic_step, generator_step

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cs_gan.core.recompute import checkpointed
-from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
+from cs_gan.gan.differentiable_ops import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
 from cs_gan.second_derivative import twice_differentiable
 
 CPU_CROSSOVER = 2**24
@@ -149,8 +149,8 @@ def _transposed(dims: int) -> Callable[..., Tensor | None]:
         groups: int = 1,
         dilation: int | Sequence[int] = 1,
     ) -> Tensor | None:
-        given = (_each(stride, dims), _each(padding, dims), _each(dilation, dims))
-        return _convolved(input, weight, bias, Geometry(*given, True, _each(output_padding, dims), groups))
+        windows = (_each(stride, dims), _each(padding, dims), _each(dilation, dims))
+        return _convolved(input, weight, bias, Geometry(*windows, True, _each(output_padding, dims), groups))
 
     return transposed
 

@@ -70,7 +70,7 @@ def _input_gradient(caller: str, critic: nn.Module, images: Tensor) -> Tensor:  
     """The gradient of each score by its image, differentiable in the critic's parameters."""
     images = images.requires_grad_() if images.is_leaf and not images.requires_grad else images
     with fast_double_backward():
-        scores = outputs.scores(caller, critic(images), images, each=True)
+        scores = outputs.scores(caller, critic(images), images, per_image=True)
     require_second_derivative(caller, scores, images)
     # In this thread. On a GPU, autograd's own thread numbers these nodes with its own counter. Then the order in which
     # a parameter's gradients are added, and so their last bits, would depend on the history of the process.

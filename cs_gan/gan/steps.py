@@ -12,14 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
-from cs_gan.core.update import MicroBatch, Update
+from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.gan import outputs
-from cs_gan.gan.losses import adversarial_loss
+from cs_gan.gan.adversarial_losses import adversarial_loss
 from cs_gan.gan.spectral import computed_once
-from cs_gan.gan.terms import GradientPenalty, Scored, Term
-
-Backward = Callable[[Tensor], Any]
-Losses = dict[str, Tensor]
+from cs_gan.gan.terms import GradientPenalty, ScoredBatch, Term
 
 NAMES = {"coded": "{}_coded", "coded_share": "{}_share"}
 CODED_ON = ("real", "fake", "both")
@@ -41,7 +38,7 @@ def critic_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update of the critic: adversarial loss, penalties and coded penalty in one backward.
 
     Args:
@@ -81,8 +78,8 @@ def critic_step(
     with computed_once(bare):
         scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
         total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
-        seen = Scored(critic, bare, images, scores, autocast)
-        penalties = {term.name: term(seen) for term in terms}
+        batch = ScoredBatch(critic, bare, images, scores, autocast)
+        penalties = {term.name: term(batch) for term in terms}
         for term in terms:
             weighted = term.weighted(penalties[term.name])
             if term.held and measure_share:
@@ -91,8 +88,8 @@ def critic_step(
         objective, measured = coded_objective(total, coded, bare, measure_share)
         update.backward(backward, objective)
     update.finish()
-    apart = scores["real"].mean() - scores["fake"].mean()
-    losses = {"critic_loss": total, **penalties, "wasserstein": apart}
+    difference = scores["real"].mean() - scores["fake"].mean()
+    losses = {"critic_loss": total, **penalties, "wasserstein": difference}
     return _detached(losses, "critic", measured)
 
 
@@ -134,7 +131,7 @@ def generator_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update of the generator; the critic is frozen, which saves a third of its backward.
 
     Args:
@@ -171,10 +168,10 @@ def generator_step(
             with autocast():
                 with coded.observe() if coded else nullcontext():
                     fake = outputs.images("generator_step", generator(latents))
-                seen = [augment(fake) if augment else fake]
+                image_batches = [augment(fake) if augment else fake]
                 if objective.paired and real is not None:
-                    seen.append(real)
-                scores = [outputs.scores("generator_step", critic(images), images).float() for images in seen]
+                    image_batches.append(real)
+                scores = [outputs.scores("generator_step", critic(images), images).float() for images in image_batches]
             total = objective.generator(*scores)
             weighted, measured = coded_objective(total, coded, generator, measure_share)
             update.backward(backward, weighted)
@@ -185,7 +182,7 @@ def generator_step(
     return _detached({"generator_loss": total}, "generator", measured)
 
 
-def _detached(losses: Losses, part: str, measured: Losses) -> Losses:
+def _detached(losses: StepLosses, part: str, measured: StepLosses) -> StepLosses:
     """All of them without graphs; what was measured of coding gets the name of its part."""
     named = {NAMES[name].format(part): value for name, value in measured.items()}
     return {name: value.detach() for name, value in (losses | named).items()}

@@ -16,7 +16,7 @@ from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalt
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """The inputs of a term in a critic step.
 
     Attributes:
@@ -55,7 +55,7 @@ class Term:
         """The context for the scores of the real images."""
         return nullcontext()
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """The penalty before its weight, ()."""
         raise NotImplementedError
 
@@ -73,9 +73,9 @@ class GradientPenalty(Term):
     alpha: Tensor
     name: str = "gradient_penalty"
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """At points between the images."""
-        return gradient_penalty(seen.bare, seen.images["real"], seen.images["fake"], self.alpha)
+        return gradient_penalty(batch.bare, batch.images["real"], batch.images["fake"], self.alpha)
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class ZeroCentred(Term):
         """r1 or r2."""
         return "r1" if self.on == "real" else "r2"
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """The mean squared slope."""
-        return r1_penalty(seen.bare, seen.images[self.on])
+        return r1_penalty(batch.bare, batch.images[self.on])
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ class Consistency(Term):
         """consistency or consistency_fake."""
         return "consistency" if self.on == "real" else "consistency_fake"
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """Scores the view."""
-        with seen.autocast():
-            view = self.view(seen.images[self.on])
-            view_scores = outputs.scores("critic_step", seen.critic(view), view)
-        return consistency_penalty(seen.scores[self.on], view_scores.float())
+        with batch.autocast():
+            view = self.view(batch.images[self.on])
+            view_scores = outputs.scores("critic_step", batch.critic(view), view)
+        return consistency_penalty(batch.scores[self.on], view_scores.float())
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ class LeCamTerm(Term):
     anchors: LeCam
     name: str = "lecam"
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """Updates the averages too."""
-        penalty: Tensor = self.anchors(seen.scores["real"], seen.scores["fake"])
+        penalty: Tensor = self.anchors(batch.scores["real"], batch.scores["fake"])
         return penalty
 
 
@@ -176,14 +176,16 @@ class FeatureNorm(Term):
             names = ", ".join(name for name, _ in critic.named_modules() if name)
             raise BlockError(f"feature norm: the critic has no block {self.block!r}. It has {names}.") from error
 
-    def __call__(self, seen: Scored) -> Tensor:
+    def __call__(self, batch: ScoredBatch) -> Tensor:
         """Of what was kept."""
         if not self._outputs:
             raise BlockError(f"feature norm: block {self.block!r} did not run when the real images were scored.")
         features = self._outputs[-1]
         if not isinstance(features, Tensor):
-            given = outputs.described(features)
-            raise BlockError(f"feature norm: block {self.block!r} gave {given}. Choose one that returns one tensor.")
+            description = outputs.described(features)
+            raise BlockError(
+                f"feature norm: block {self.block!r} gave {description}. Choose one that returns one tensor."
+            )
         penalty = feature_norm_penalty(features.float())
         self._outputs.clear()
         return penalty

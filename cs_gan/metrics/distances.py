@@ -35,9 +35,9 @@ class Cloud(NamedTuple):
 def clouds(first: Tensor, second: Tensor) -> tuple[Cloud, Cloud]:  # (n, d), (m, d)
     """Two sets of points as clouds around the mean of the second."""
     centre = second.mean(0, dtype=torch.float64)
-    moved = [points.double() - centre for points in (first, second)]
-    one, other = (Cloud(points, points.square().sum(1)) for points in moved)
-    return one, other
+    centred = [points.double() - centre for points in (first, second)]
+    first_cloud, second_cloud = (Cloud(points, points.square().sum(1)) for points in centred)
+    return first_cloud, second_cloud
 
 
 def squared_distances(first: Cloud, second: Cloud, tie: float = 0.0) -> Tensor:  # (n, m)
@@ -48,8 +48,8 @@ def squared_distances(first: Cloud, second: Cloud, tie: float = 0.0) -> Tensor: 
 
 def squared_radii(cloud: Cloud, neighbour: int) -> Tensor:  # (n,)
     """The squared distance of each point to its k-th nearest other point."""
-    found = [
+    distances = [
         squared_distances(part, cloud).kthvalue(neighbour + 1).values  # the first is the point itself
         for _, part in cloud.parts()
     ]
-    return torch.cat(found)
+    return torch.cat(distances)

@@ -170,12 +170,12 @@ class Evaluator:
         """
         if not 1 <= k <= len(self._reference.images):
             raise MetricError(f"k = {k} nearest of {len(self._reference.images)} reference images: choose 1 or more")
-        found = self.features(images)
-        distances, indices = found.new_empty(len(found), 0), torch.empty(len(found), 0, dtype=torch.long)
+        features = self.features(images)
+        distances, indices = features.new_empty(len(features), 0), torch.empty(len(features), 0, dtype=torch.long)
         for number, part in enumerate(batches_of(self._reference.all_features(), CHUNK)):
             # The faster way with a matrix product can't distinguish a copy from a near neighbour.
-            new = torch.cdist(found, part, compute_mode="donot_use_mm_for_euclid_dist")
-            new_indices = (torch.arange(len(part)) + number * CHUNK).expand(len(found), -1)
+            new = torch.cdist(features, part, compute_mode="donot_use_mm_for_euclid_dist")
+            new_indices = (torch.arange(len(part)) + number * CHUNK).expand(len(features), -1)
             candidates = torch.cat([indices, new_indices], 1)
             # The k best so far and those of this chunk.
             distances, order = torch.cat([distances, new], 1).topk(min(k, candidates.shape[1]), largest=False)
@@ -203,9 +203,9 @@ class Evaluator:
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:
         reference, spec = self._reference, self._extractor.spec
         notes = []
-        for what, number in (("samples", count), ("reference images", reference.count)):
+        for name, number in (("samples", count), ("reference images", reference.count)):
             if number <= spec.num_features:
-                notes.append(f"biased: fewer {what} than features")
+                notes.append(f"biased: fewer {name} than features")
         return {
             "extractor": spec.name,
             "weights": str(self._extractor.weights),
@@ -233,18 +233,18 @@ class Evaluator:
         }
 
 
-def _check_count(what: str, count: int, minimum: int = MIN_SAMPLES) -> None:
+def _check_count(option: str, count: int, minimum: int = MIN_SAMPLES) -> None:
     if count < minimum:
         raise MetricError(
-            f"{what} = {count}: precision, recall, density and coverage look at the neighbour number {minimum - 1}, so "
-            f"at least {minimum} images are needed"
+            f"{option} = {count}: precision, recall, density and coverage look at the neighbour number {minimum - 1}, "
+            f"so at least {minimum} images are needed"
         )
 
 
-def _json_values(what: str, mapping: Mapping[str, object]) -> dict[str, Any]:
+def _json_values(option: str, mapping: Mapping[str, object]) -> dict[str, Any]:
     """A copy of ``mapping``, as it would be read from a JSON file."""
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(mapping), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise MetricError(f"{what} = {mapping!r} can't be written to a JSON file: {error}") from error
+        raise MetricError(f"{option} = {mapping!r} can't be written to a JSON file: {error}") from error
     return copy

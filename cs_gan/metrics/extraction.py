@@ -64,5 +64,5 @@ class FeatureReader:
         share = processes.share(count, self.batch_size)
         with processes.together():
             part = self.read(batches(share), len(share), title, quiet=processes.rank > 0)
-        gathered = [processes.gather(each, count, self.batch_size) for each in part]
-        return tuple(each for each in gathered if each is not None) if processes.rank == 0 else None
+        gathered = [processes.gather(output, count, self.batch_size) for output in part]
+        return tuple(output for output in gathered if output is not None) if processes.rank == 0 else None

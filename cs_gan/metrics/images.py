@@ -13,11 +13,11 @@ from cs_gan.randomness import derive_seed, stream
 from cs_gan.restore import evaluation_mode, isolated_rng
 
 
-def check_uint8(images: Tensor, what: str) -> None:
+def check_uint8(images: Tensor, name: str) -> None:
     """Raise MetricError unless images are uint8 (n, 1 or 3, H, W)."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise MetricError(
-            f"{what}: got {images.dtype} {tuple(images.shape)}, expected uint8 (n, C, H, W) with C = 1 or 3; "
+            f"{name}: got {images.dtype} {tuple(images.shape)}, expected uint8 (n, C, H, W) with C = 1 or 3; "
             "to_uint8 converts images in [-1, 1]"
         )
 

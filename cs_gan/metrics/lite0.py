@@ -175,5 +175,5 @@ class EfficientNetLite0Extractor(ClassifierExtractor):
         """Features and logits of images of any size."""
         size = CPU_BATCH if images.device.type == "cpu" else len(images)
         parts = [self.network(preprocess(part)) for part in batches_of(images, size)]
-        features, logits = (torch.cat(each) for each in zip(*parts, strict=True))
+        features, logits = (torch.cat(batches) for batches in zip(*parts, strict=True))
         return features, logits

@@ -44,7 +44,7 @@ class Reference:
         self._about = about
         self._reader = reader
         self._cache_dir = cache_dir
-        self._known: Arrays | None = None
+        self._statistics: Arrays | None = None
         self._all: Tensor | None = None
 
     def statistics(self, processes: Processes) -> Arrays | None:
@@ -55,36 +55,36 @@ class Reference:
         Raises:
             MetricError: features that aren't finite, or a failure in any process.
         """
-        if processes.on_first(self._is_known):
-            return self._known
+        if processes.on_first(self._is_available):
+            return self._statistics
         outputs = self._reader.read_together(processes, self._batches, self.count, "Reference images")
-        processes.on_first(lambda: self._keep(outputs))
-        return self._known
+        processes.on_first(lambda: self._store_statistics(outputs))
+        return self._statistics
 
     def all_features(self) -> Tensor:  # (n, d)
         """Features of all images, independent of ``count``, in their order. Not collective."""
         if self._all is None:
             complete = self.count == self.num_features_kept == len(self.images)
-            if complete and self._is_known():
-                assert self._known is not None
-                features = self._known["features"]
+            if complete and self._is_available():
+                assert self._statistics is not None
+                features = self._statistics["features"]
             else:
                 path = self._path("features", len(self.images))
                 features = load_or_compute(path, self._compute_all)["features"]
             self._all = torch.from_numpy(features)
         return self._all
 
-    def _is_known(self) -> bool:
-        if self._known is None:
-            self._known = load(self._path("reference", self.count))
-        return self._known is not None
+    def _is_available(self) -> bool:
+        if self._statistics is None:
+            self._statistics = load(self._path("reference", self.count))
+        return self._statistics is not None
 
-    def _keep(self, outputs: tuple[Tensor, ...] | None) -> None:
+    def _store_statistics(self, outputs: tuple[Tensor, ...] | None) -> None:
         assert outputs is not None  # only the first process comes here
         features = outputs[0]
-        kept = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
-        self._known = {**feature_statistics(features), "features": kept}
-        store(self._path("reference", self.count), self._known)
+        subset = features[_subset(self.count, self.num_features_kept, "kept features")].numpy()
+        self._statistics = {**feature_statistics(features), "features": subset}
+        store(self._path("reference", self.count), self._statistics)
 
     def _compute_all(self) -> Arrays:
         batches = batches_of(self.images, self._reader.batch_size)
@@ -95,12 +95,12 @@ class Reference:
         for index in batches_of(chosen, self._reader.batch_size):
             yield self.images[index]
 
-    def _path(self, what: str, count: int) -> Path:
+    def _path(self, kind: str, count: int) -> Path:
         extractor = self._reader.extractor
         # The caller's description is trusted. Hashing some of the images catches equal descriptions of different data.
-        some = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
+        every_nth = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
         key = {
-            "version": VERSIONS[what],
+            "version": VERSIONS[kind],
             "extractor": extractor.spec.name,
             "weights": extractor.weights_sha256,
             "torch_fidelity": version("torch-fidelity"),
@@ -108,9 +108,9 @@ class Reference:
             "shape": list(self.images.shape),
             "count": count,
             "features_kept": self.num_features_kept,
-            "some_images": hashlib.sha256(some.numpy().tobytes()).hexdigest(),
+            "some_images": hashlib.sha256(every_nth.numpy().tobytes()).hexdigest(),
         }
-        return self._cache_dir / f"{what}-{extractor.spec.name}-{key_digest(key)}.safetensors"
+        return self._cache_dir / f"{kind}-{extractor.spec.name}-{key_digest(key)}.safetensors"
 
 
 def _subset(total: int, count: int, purpose: str) -> Tensor:

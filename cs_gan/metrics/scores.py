@@ -134,7 +134,9 @@ def kernel_distance(
     """
     check_subsets(subsets)
     generated, real = _pair("the kernel distance", generated, real, minimum=2, minimum_real=2)
-    largest = max(float(each.square().mean(1, dtype=torch.float64).max()) for each in (generated, real))  # of x.x / d
+    largest = max(
+        float(features.square().mean(1, dtype=torch.float64).max()) for features in (generated, real)
+    )  # of x.x / d
     dtype = torch.float64 if (largest + 1) ** 3 > KERNEL_LIMIT else generated.dtype
     result = kid_features_to_metric(
         generated.to(dtype),
@@ -200,10 +202,10 @@ def check_subsets(subsets: int) -> None:
         raise MetricError(f"subsets = {subsets}: the kernel distance is a mean over subsets, at least 1")
 
 
-def _checked(what: str, features: Tensor, minimum: int) -> Tensor:  # (n, d) -> (n, d)
+def _checked(score: str, features: Tensor, minimum: int) -> Tensor:  # (n, d) -> (n, d)
     """The features on the CPU, in float32 or float64, without their graph."""
     if features.dim() != 2 or len(features) < minimum or not features.shape[1] or features.is_complex():
-        raise MetricError(f"{what} needs real features (n, d) with n >= {minimum}, got {_named(features)}")
+        raise MetricError(f"{score} needs real features (n, d) with n >= {minimum}, got {_named(features)}")
     if not bool(torch.isfinite(features).all()):
         raise MetricError("the extractor returned features that aren't finite; no score can be computed from them")
     wide = torch.promote_types(features.dtype, torch.float32) if features.is_floating_point() else torch.float64
@@ -211,12 +213,12 @@ def _checked(what: str, features: Tensor, minimum: int) -> Tensor:  # (n, d) -> 
 
 
 def _pair(
-    what: str, generated: Tensor, real: Tensor, minimum: int, minimum_real: int
+    score: str, generated: Tensor, real: Tensor, minimum: int, minimum_real: int
 ) -> tuple[Tensor, Tensor]:  # (n, d), (m, d) -> the same in one dtype
-    first, second = _checked(what, generated, minimum), _checked(what, real, minimum_real)
+    first, second = _checked(score, generated, minimum), _checked(score, real, minimum_real)
     if first.shape[1] != second.shape[1]:
         raise MetricError(
-            f"{what} compares generated features of {_named(generated)} with real ones of {_named(real)}: both must "
+            f"{score} compares generated features of {_named(generated)} with real ones of {_named(real)}: both must "
             "come from the same layer of the same extractor"
         )
     dtype = torch.promote_types(first.dtype, second.dtype)
@@ -226,24 +228,24 @@ def _pair(
 def _moments(statistics: Mapping[str, Any]) -> Statistics:
     """mu (d,) and sigma (d, d) in float64."""
     try:
-        found = {name: np.asarray(statistics[name]) for name in ("mu", "sigma")}
+        moments = {name: np.asarray(statistics[name]) for name in ("mu", "sigma")}
     except (KeyError, TypeError, RuntimeError, IndexError) as error:
         raise MetricError(f"statistics need arrays mu (d,) and sigma (d, d): {error!r}") from error
-    mu, sigma = found["mu"], found["sigma"]
-    if any(array.dtype.kind not in "fiu" for array in found.values()) or mu.ndim != 1 or sigma.shape != 2 * mu.shape:
+    mu, sigma = moments["mu"], moments["sigma"]
+    if any(array.dtype.kind not in "fiu" for array in moments.values()) or mu.ndim != 1 or sigma.shape != 2 * mu.shape:
         raise MetricError(
             f"statistics need real mu (d,) and sigma (d, d), got {mu.dtype} {mu.shape} and {sigma.dtype} {sigma.shape}"
         )
-    if not all(bool(np.isfinite(array).all()) for array in found.values()):
+    if not all(bool(np.isfinite(array).all()) for array in moments.values()):
         raise MetricError("the Fréchet distance can't be computed from statistics that aren't finite")
-    return {name: array.astype(np.float64) for name, array in found.items()}
+    return {name: array.astype(np.float64) for name, array in moments.items()}
 
 
 def _named(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def _finite(what: str, value: float) -> float:
+def _finite(score: str, value: float) -> float:
     if not math.isfinite(value):
-        raise MetricError(f"{what} came out as {value}; this is a failure, not a score")
+        raise MetricError(f"{score} came out as {value}; it is no valid score")
     return value

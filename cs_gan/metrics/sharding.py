@@ -45,7 +45,7 @@ class Processes:
         """
         rank = self.rank if rank is None else rank
         batches = -(-count // batch_size)
-        start, stop = (-(-batches * each // self.size) * batch_size for each in (rank, rank + 1))
+        start, stop = (-(-batches * process // self.size) * batch_size for process in (rank, rank + 1))
         return range(min(start, count), min(stop, count))
 
     @contextmanager

@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         "several runs",
     )
     options = parser.parse_args(arguments)
-    one = len(options.runs) == 1
-    output = options.output or (options.runs[0] / "report.html" if one else Path("comparison.html"))
+    single = len(options.runs) == 1
+    output = options.output or (options.runs[0] / "report.html" if single else Path("comparison.html"))
     try:
         write(output, options.runs)
     except (DataError, OSError) as error:

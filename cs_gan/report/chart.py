@@ -1,4 +1,4 @@
-"""The content of a chart, and drawing it as a picture. ``svg.py`` makes the same chart for a page."""
+"""The content of a chart, and how it is drawn as a picture. ``svg.py`` draws the same chart for a page."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class Panel:
 def ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
     """About three to seven round numbers between two values."""
     if not logarithmic:
-        found = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        candidates = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     else:
         for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
-            found = LogLocator(subs=subs, numticks=9).tick_values(low, high)
-            if sum(low <= tick <= high for tick in found) <= 7:
+            candidates = LogLocator(subs=subs, numticks=9).tick_values(low, high)
+            if sum(low <= tick <= high for tick in candidates) <= 7:
                 break
-    return [float(tick) for tick in found if low <= tick <= high]
+    return [float(tick) for tick in candidates if low <= tick <= high]
 
 
 def tick_label(value: float) -> str:

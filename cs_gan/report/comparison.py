@@ -24,7 +24,7 @@ from cs_gan.runs import Evaluation, best
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """A group's scores at one step: means, with standard errors if there are several runs."""
 
     label: str
@@ -44,14 +44,14 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
         DataError: if a folder is not a run.
     """
     groups = group_runs([read_run(run) for run in runs])
-    everything = [one for group in groups for one in group.evaluations]
+    evaluations = [evaluation for group in groups for evaluation in group.evaluations]
     scored = [i for i, group in enumerate(groups) if group.scored]
     complete = all("best" in run.full for i in scored for run in groups[i].scored)
-    last, top = ([choose(groups[i], complete) for i in scored] for choose in (last_scores, _best))
+    final_scores, best_scores = ([choose(groups[i], complete) for i in scored] for choose in (last_scores, _best))
     tables = {group.label: [run.evaluations for run in group.runs] for group in groups}
-    names = score_names([*everything, *chain(*last)])
-    told = {(one.primary, one.better) for one in everything}
-    primary, better = told.pop() if len(told) == 1 else ("", "")
+    names = score_names([*evaluations, *chain(*final_scores)])
+    primaries = {(evaluation.primary, evaluation.better) for evaluation in evaluations}
+    primary, better = primaries.pop() if len(primaries) == 1 else ("", "")
     write_page(
         path,
         "comparison.html",
@@ -65,14 +65,14 @@ def save_comparison(path: Path, runs: Sequence[Path]) -> None:
         better=better,
         columns=names,
         complete=complete,
-        last=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, last, strict=True)],
-        best=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, top, strict=True)],
+        last=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, final_scores, strict=True)],
+        best=[_row(groups[i], i, chosen, names) for i, chosen in zip(scored, best_scores, strict=True)],
         pictures=[(i, newest(run.name, run)) for i, group in enumerate(groups) for run in group.runs if run.grids],
         differences=config_differences(groups),
         # Full scores may use other counts than curves, so each kind is only compared with its own.
         conflicts=score_conflicts([groups[i].evaluations for i in scored])
-        | score_conflicts(last)
-        | score_conflicts(top),
+        | score_conflicts(final_scores)
+        | score_conflicts(best_scores),
     )
 
 
@@ -82,24 +82,24 @@ def last_scores(group: Group, complete: bool) -> list[Evaluation]:
         return [run.full["final"] for run in group.scored]
     tables = [run.evaluations for run in group.scored]
     steps, _ = at_common_steps(tables, tables[0][-1].primary)
-    return [one for table in tables for one in table if steps and one.step == steps[-1]]
+    return [evaluation for table in tables for evaluation in table if steps and evaluation.step == steps[-1]]
 
 
 def _best(group: Group, complete: bool) -> list[Evaluation]:
     """Scores of each run at its own best primary score."""
-    found = (run.full["best"] if complete else best(run.evaluations) for run in group.scored)
-    return [one for one in found if one is not None]
+    evaluations = (run.full["best"] if complete else best(run.evaluations) for run in group.scored)
+    return [evaluation for evaluation in evaluations if evaluation is not None]
 
 
-def _row(group: Group, index: int, chosen: Sequence[Evaluation], names: Sequence[str]) -> Row:
-    steps = sorted({one.step for one in chosen})
+def _row(group: Group, index: int, evaluations: Sequence[Evaluation], names: Sequence[str]) -> ComparisonRow:
+    steps = sorted({evaluation.step for evaluation in evaluations})
     when = f"steps {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"step {steps[0]:,}" if steps else "no step"
-    return Row(group.label, index, when, len(chosen), _cells(chosen, names))
+    return ComparisonRow(group.label, index, when, len(evaluations), _cells(evaluations, names))
 
 
-def _cells(chosen: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
+def _cells(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
     cells = []
     for name in names:
-        values = [one.scores[name] for one in chosen if name in one.scores]
+        values = [evaluation.scores[name] for evaluation in evaluations if name in evaluation.scores]
         cells.append(with_spread(*mean_and_error(values)))
     return cells

@@ -35,9 +35,9 @@ def save_curve(path: Path, metrics: Path) -> None:
 def save_metrics_csv(path: Path, metrics: Path) -> None:
     """Write ``metrics.jsonl`` as a table: step, all scores, seconds. Atomic."""
     rows = [
-        {"step": one.step, **{name: f"{value:.6g}" for name, value in one.scores.items()}}
-        | {"seconds": one.provenance.get("seconds", "")}
-        for one in read_evaluations(metrics)
+        {"step": evaluation.step, **{name: f"{value:.6g}" for name, value in evaluation.scores.items()}}
+        | {"seconds": evaluation.provenance.get("seconds", "")}
+        for evaluation in read_evaluations(metrics)
     ]
     scores = dict.fromkeys(key for row in rows for key in row if key not in ("step", "seconds"))
     table = io.StringIO()

@@ -15,8 +15,8 @@ from cs_gan.runs import Evaluation
 
 # Runs that differ only in these keys are the same experiment.
 FREE = ("seed", "output_dir", "resume")
-# Keys (their last part) that may differ between comparable scores. All others count: an unnecessary warning is better
-# than a wrong comparison.
+# Scores stay comparable if only these keys differ (the last part of a key counts). Any other difference gives a
+# warning: one too many is better than a wrong comparison.
 HARMLESS = {
     "seed",
     "seconds",
@@ -47,7 +47,7 @@ class Group:
     @property
     def evaluations(self) -> list[Evaluation]:
         """The evaluations of all its runs."""
-        return [one for run in self.runs for one in run.evaluations]
+        return [evaluation for run in self.runs for evaluation in run.evaluations]
 
     @property
     def legend(self) -> str:
@@ -91,13 +91,13 @@ def score_conflicts(groups: Sequence[Sequence[Evaluation]]) -> dict[str, list[st
 
     Evaluations of one run can differ too, for example after a resume with other counts.
     """
-    return _differing([[one.provenance for one in group] for group in groups], _matters)
+    return _differing([[evaluation.provenance for evaluation in group] for group in groups], _matters)
 
 
 def repeated_seeds(groups: Sequence[Group]) -> list[str]:
     """Groups in which a seed occurs twice, so that their spread is not over seeds."""
     seeds = {group.label: [run.config.get("seed") for run in group.runs] for group in groups}
-    return [label for label, given in seeds.items() if len(set(map(str, given))) < len(given)]
+    return [label for label, values in seeds.items() if len(set(map(str, values))) < len(values)]
 
 
 def _differing(
@@ -129,6 +129,6 @@ def _label(group: Sequence[Run]) -> str:
     names = [run.name for run in group]
     if len(names) == 1:
         return names[0]
-    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = "".join(letters[0] for letters in same).rstrip("-_. ").removesuffix("seed").rstrip("-_. ")
+    common = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = "".join(letters[0] for letters in common).rstrip("-_. ").removesuffix("seed").rstrip("-_. ")
     return shared if len(shared) > 2 else names[0]

@@ -31,9 +31,9 @@ def save_overview(path: Path, runs: Sequence[Path]) -> None:
     """
     read = [read_run(run) for run in runs]
     for run in read:
-        for what, missing in (("grid.png or grids/", not run.grids), ("scores in metrics.jsonl", not run.evaluations)):
+        for part, missing in (("grid.png or grids/", not run.grids), ("scores in metrics.jsonl", not run.evaluations)):
             if missing:
-                raise DataError(f"{run.path} has no {what}: give the folder of a run with at least one score.")
+                raise DataError(f"{run.path} has no {part}: give the folder of a run with at least one score.")
     groups = group_runs(read)
     figure = Figure(figsize=(4.4 * (1 + len(groups)), 4.2), layout="constrained")
     first, *others = figure.subplots(1, 1 + len(groups))
@@ -49,6 +49,6 @@ def save_overview(path: Path, runs: Sequence[Path]) -> None:
         axes.axis("off")
     conflicts = score_conflicts([group.evaluations for group in groups])
     if conflicts:
-        told = f"Not comparable: the scores differ in {', '.join(conflicts)}"
-        figure.suptitle(literal(told), color="#b42318", fontsize=10, wrap=True)
+        warning = f"Not comparable: the scores differ in {', '.join(conflicts)}"
+        figure.suptitle(literal(warning), color="#b42318", fontsize=10, wrap=True)
     save_figure(figure, path, dpi=100)

@@ -26,11 +26,11 @@ def score_panels(tables: Tables) -> list[Panel]:
         tables: group -> the evaluations of each of its runs. A group's line is the mean over its runs with the score,
             at the steps at which all of them were evaluated.
     """
-    everything = [evaluation for group in tables.values() for table in group for evaluation in table]
+    evaluations = [evaluation for group in tables.values() for table in group for evaluation in table]
     families: dict[str, list[str]] = {}
-    for name in score_names(everything):
-        kind, _, rest = name.partition(", ")
-        families.setdefault(f"fractions, {rest}" if kind in PAIRED else name, []).append(name)
+    for name in score_names(evaluations):
+        kind, _, features = name.partition(", ")
+        families.setdefault(f"fractions, {features}" if kind in PAIRED else name, []).append(name)
     panels = []
     for names in families.values():
         kinds = [name.partition(", ")[0] for name in names]
@@ -66,7 +66,9 @@ def points_averaged(log: Sized) -> int:
 
 def at_common_steps(runs: Sequence[Sequence[Evaluation]], name: str) -> tuple[list[int], npt.NDArray[np.float64]]:
     """The steps (s,) at which all runs with a score have it, and its values (runs, s)."""
-    curves = [{one.step: one.scores[name] for one in run if name in one.scores} for run in runs]
+    curves = [
+        {evaluation.step: evaluation.scores[name] for evaluation in run if name in evaluation.scores} for run in runs
+    ]
     curves = [curve for curve in curves if curve]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return steps, np.array([[curve[step] for step in steps] for curve in curves], dtype=float)

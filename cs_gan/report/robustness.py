@@ -15,17 +15,16 @@ from cs_gan.nested import flatten
 from cs_gan.report.chart import Panel, Series
 from cs_gan.report.page import write_page
 from cs_gan.report.svg import layout
+from cs_gan.runs import Row
 
 DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"
 COLOURS = {"uninformed": 5, "white-box": 0, "omniscient": 7, "black-box": 2, "batch": 1}
-_NEEDED = ("claim", "sentence", "gates", "networks", "defence", "rows", "threats", "notes", "provenance")
-
-Row = Mapping[str, Any]
+_NEEDED = ("claim", "sentence", "sanity_checks", "networks", "defence", "rows", "threats", "notes", "provenance")
 
 
 @dataclass(frozen=True)
 class Banded(Series):
-    """A line with its band: ``values`` is (3, s): the line, the lower end and the upper end of the band."""
+    """A line with a band. ``values`` is (3, s): the line, the lower end and the upper end of the band."""
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:  # (s,)
@@ -52,16 +51,16 @@ def save_robustness(path: Path, result: Mapping[str, Any]) -> None:
         raise DataError(f"these results of a robustness evaluation lack {', '.join(missing)}: give a robustness.json.")
     rows: Sequence[Row] = result["rows"]
     threats = [row for row in rows if row["role"] == "threat"]
-    eps = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "gate"))
+    radii = list(dict.fromkeys((row["eps_given"], row["eps_pixels"]) for row in rows if row["role"] != "sanity check"))
     provenance = result["provenance"]
     write_page(
         path,
         "robustness.html",
         result=result,
         name=Path(str(provenance.get("snapshot", "a classifier"))).parent.name or "a classifier",
-        failed=[gate for gate in result["gates"] if not gate["passed"]],
+        failed=[check for check in result["sanity_checks"] if not check["passed"]],
         columns=[row["network"] for row in result["networks"]],
-        beside=[_beside(rows, given) for given, _ in eps],
+        beside=[_beside(rows, eps) for eps, _ in radii],
         beside_chart=layout(_beside_panel(rows)) if len(threats) else None,
         charts=[(layout(panel), knows) for panel, knows in _threat_panels(threats, result["threats"])],
         table=[(row, _three(row)) for row in rows],
@@ -85,53 +84,55 @@ def _three(row: Row) -> list[str]:
 
 def strongest(rows: Iterable[Row]) -> Row | None:
     """The row with the lowest accuracy, among rows on all images whose attacker doesn't know the test permutation."""
-    found = [row for row in rows if row["role"] == "threat" and row["kind"] != "omniscient"]
-    most = max((row["n"] for row in found), default=0)
-    return min((row for row in found if row["n"] == most), key=lambda row: float(row["mean"]), default=None)
+    candidates = [row for row in rows if row["role"] == "threat" and row["kind"] != "omniscient"]
+    largest = max((row["n"] for row in candidates), default=0)
+    return min((row for row in candidates if row["n"] == largest), key=lambda row: float(row["mean"]), default=None)
 
 
-def _at(rows: Sequence[Row], given: str) -> dict[str, Row]:
+def _at(rows: Sequence[Row], eps: str) -> dict[str, Row]:
     """network -> its row at an eps: under its own attack, or for a defended network under the strongest one."""
-    here = [row for row in rows if row["eps_given"] == given]
-    found = {row["network"]: row for row in here if row["role"] == "baseline"}
-    least = strongest(here)
-    return found | ({DEFENDED: least} if least else {})
+    at_eps = [row for row in rows if row["eps_given"] == eps]
+    by_network = {row["network"]: row for row in at_eps if row["role"] == "baseline"}
+    strongest_row = strongest(at_eps)
+    return by_network | ({DEFENDED: strongest_row} if strongest_row else {})
 
 
-def _beside(rows: Sequence[Row], given: str) -> dict[str, Any]:
-    found = _at(rows, given)
-    least = found.get(DEFENDED)
+def _beside(rows: Sequence[Row], eps: str) -> dict[str, Any]:
+    by_network = _at(rows, eps)
+    strongest_row = by_network.get(DEFENDED)
     return {
-        "eps": given,
-        "cells": {network: _percent(row, "mean") for network, row in found.items()},
-        "by": least["threat"] if least and least["eps_pixels"] else "",
+        "eps": eps,
+        "cells": {network: _percent(row, "mean") for network, row in by_network.items()},
+        "by": strongest_row["threat"] if strongest_row and strongest_row["eps_pixels"] else "",
     }
 
 
 def _beside_panel(rows: Sequence[Row]) -> Panel:
-    given = list(dict.fromkeys(row["eps_given"] for row in rows if row["role"] != "gate"))
+    radii = list(dict.fromkeys(row["eps_given"] for row in rows if row["role"] != "sanity check"))
     by_network: dict[str, list[Row]] = {}
-    for each in given:
-        for network, row in _at(rows, each).items():
+    for eps in radii:
+        for network, row in _at(rows, eps).items():
             by_network.setdefault(network, []).append(row)
     colours = {PLAIN: 7, UNDEFENDED: 1, DEFENDED: 0}
-    series = [_line(some, "mean", colours.get(network, 3), network) for network, some in by_network.items()]
+    series = [
+        _line(network_rows, "mean", colours.get(network, 3), network) for network, network_rows in by_network.items()
+    ]
     return Panel("Accuracy in %", series, axis=_axis(rows), ends=(0.0, 100.0))
 
 
 def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[Panel, str]]:
     """One panel per threat, with what its attacker knows."""
-    found = []
+    panels = []
     for threat in dict.fromkeys(row["threat"] for row in rows):
-        mine = [row for row in rows if row["threat"] == threat]
-        draws = max(row["draws"] for row in mine)
+        of_threat = [row for row in rows if row["threat"] == threat]
+        draws = max(row["draws"] for row in of_threat)
         parts = {"mean": "mean", "worst": f"worst of {draws}", "majority": "majority"}
-        colour = COLOURS.get(mine[0]["kind"], 3)
-        series = [_line(mine, name, colour, part) for name, part in parts.items()]
+        colour = COLOURS.get(of_threat[0]["kind"], 3)
+        series = [_line(of_threat, name, colour, part) for name, part in parts.items()]
         knows = about.get(threat, {}).get("knows", "")
-        panel = Panel(f"{threat}, n = {mine[0]['n']:,}", series, axis=_axis(mine), ends=(0.0, 100.0))
-        found.append((panel, f"{mine[0]['kind']}; knows {knows}" if knows else mine[0]["kind"]))
-    return found
+        panel = Panel(f"{threat}, n = {of_threat[0]['n']:,}", series, axis=_axis(of_threat), ends=(0.0, 100.0))
+        panels.append((panel, f"{of_threat[0]['kind']}; knows {knows}" if knows else of_threat[0]["kind"]))
+    return panels
 
 
 def _line(rows: Sequence[Row], name: str, colour: int, part: str) -> Banded:

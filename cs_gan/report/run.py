@@ -1,4 +1,4 @@
-"""A run folder as a report sees it. Missing or incomplete parts are left out, never guessed."""
+"""Read a run folder for a report. Missing and incomplete parts are left out, never guessed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_run(path: Path) -> Run:
 
 
 def command_of(run: Run) -> str:
-    """What started the run, as the first line of its config.yaml tells; nothing where it doesn't."""
+    """The command that started the run, from the first line of its config.yaml. Empty if that line has none."""
     first = run.config_text.partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# ") else ""
 

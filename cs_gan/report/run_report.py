@@ -27,27 +27,27 @@ def save_report(path: Path, run: Path) -> None:
     Raises:
         DataError: if ``run`` is not a run folder.
     """
-    read = read_run(run)
-    evaluations = read.evaluations
-    last, top = read.last, read.best
+    contents = read_run(run)
+    evaluations = contents.evaluations
+    last, top = contents.last, contents.best
     write_page(
         path,
         "run.html",
-        run=read,
-        total=_total_steps(read),
-        facts=_facts(read),
+        run=contents,
+        total=_total_steps(contents),
+        facts=_facts(contents),
         last=last,
         best=top,
         best_of_curve=best(evaluations),
-        frames=_frames(read.grids),
+        frames=_frames(contents.grids),
         score_charts=[layout(panel) for panel in score_panels({"": [evaluations]})],
-        log_charts=[layout(panel) for panel in log_panels(read.log)],
-        averaged=points_averaged(read.log),
+        log_charts=[layout(panel) for panel in log_panels(contents.log)],
+        averaged=points_averaged(contents.log),
         columns=score_names(evaluations),
         rows=[_row(evaluation, score_names(evaluations)) for evaluation in evaluations],
         provenance=_provenance([last, top or last]) if last else {},
         conflicts=score_conflicts([evaluations]),
-        commands=_commands(read),
+        commands=_commands(contents),
     )
 
 
@@ -65,7 +65,7 @@ def _facts(run: Run) -> dict[str, str]:
 def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:
     shown = evenly(grids, MOST_GRIDS)
     frames = [frame("newest" if step is None else f"step {step:,}", picture) for step, picture in shown]
-    return [made for made in frames if made is not None]
+    return [picture_frame for picture_frame in frames if picture_frame is not None]
 
 
 def _row(evaluation: Evaluation, columns: Sequence[str]) -> list[str]:

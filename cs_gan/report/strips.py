@@ -19,7 +19,7 @@ class Strip:
     label: str
     group: int  # index of the colour
     count: int
-    told: str  # mean ± standard error
+    text: str  # mean ± standard error
     middle: float | None
     bar: tuple[float, float] | None  # its start and width
     dots: list[tuple[float, str]]  # position and text
@@ -51,12 +51,12 @@ def lay_out(
         notes: a note for each row.
         signed: the values are differences: the axis includes zero, and positive values get a plus.
     """
-    found = [value for _, _, values in rows for value in values.values()]
-    if not found:
+    numbers = [value for _, _, values in rows for value in values.values()]
+    if not numbers:
         return None
     spreads = [mean_and_error(list(values.values())) for _, _, values in rows]
     edges = [middle + sign * (error or 0.0) for middle, error in spreads if middle is not None for sign in (-1, 1)]
-    low, high = min(*found, *edges, *([0.0] if signed else [])), max(*found, *edges, *([0.0] if signed else []))
+    low, high = min(*numbers, *edges, *([0.0] if signed else [])), max(*numbers, *edges, *([0.0] if signed else []))
     if low == high:
         low, high = low - 1, high + 1
 
@@ -68,13 +68,13 @@ def lay_out(
         bar = None
         if middle is not None and error is not None:
             bar = place(middle - error), place(middle + error) - place(middle - error)
-        told = with_spread(middle, error)
+        text = with_spread(middle, error)
         strips.append(
             Strip(
                 label,
                 group,
                 len(values),
-                f"+{told}" if signed and middle is not None and middle > 0 else told,
+                f"+{text}" if signed and middle is not None and middle > 0 else text,
                 None if middle is None else place(middle),
                 bar,
                 [(place(value), f"seed {seed}: {value:.5g}") for seed, value in values.items()],

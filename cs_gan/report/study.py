@@ -23,22 +23,22 @@ MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the 
 
 
 @dataclass(frozen=True)
-class Point:
+class StudyPoint:
     """Runs that differ only in the seed."""
 
     label: str
     colour: int
-    told: Mapping[str, Any]  # as results.json has it
+    results: Mapping[str, Any]  # as results.json has it
     runs: dict[int, Run]  # seed -> its folder, for started runs
 
     def scores(self, name: str) -> dict[int, float]:
         """Seed -> score, for finished runs."""
-        return {run["seed"]: run["scores"][name] for run in self.told["runs"] if name in run["scores"]}
+        return {run["seed"]: run["scores"][name] for run in self.results["runs"] if name in run["scores"]}
 
     def differences(self, name: str) -> Mapping[str, Any]:
         """Differences to the baseline; empty if there are none."""
-        found: Mapping[str, Any] = self.told.get("differences", {}).get(name, {})
-        return found
+        differences: Mapping[str, Any] = self.results.get("differences", {}).get(name, {})
+        return differences
 
 
 def save_study(path: Path, folder: Path) -> None:
@@ -51,22 +51,22 @@ def save_study(path: Path, folder: Path) -> None:
     Raises:
         DataError: if there is no ``results.json`` that can be read.
     """
-    told = _read(folder / "results.json")
-    points = _coloured(_points(folder, told), told)
-    scores, baseline = told["scores"], told["baseline"]
+    results = _read(folder / "results.json")
+    points = _coloured(_points(folder, results), results)
+    scores, baseline = results["scores"], results["baseline"]
     shown = [point for point in points if len(points) <= MOST or point.colour < MOST - 1]
     curves = {point.label: _curves(point, scores) for point in shown}
-    states = [run["status"] for point in points for run in point.told["runs"]]
+    states = [run["status"] for point in points for run in point.results["runs"]]
     final = [[run.full["final"] for run in point.runs.values() if "final" in run.full] for point in points]
-    scored = [(point.label, found) for point, found in zip(points, final, strict=True) if found]
+    scored = [(point.label, evaluations) for point, evaluations in zip(points, final, strict=True) if evaluations]
     write_page(
         path,
         "study.html",
-        name=Path(told.get("study") or told["sweep"]).stem,
-        told=told,
+        name=Path(results.get("study") or results["sweep"]).stem,
+        results=results,
         states={state: states.count(state) for state in ("done", "failed", "not run")},
         total=len(states),
-        seeds=len({run["seed"] for point in points for run in point.told["runs"]}),
+        seeds=len({run["seed"] for point in points for run in point.results["runs"]}),
         points=points,
         colours=MOST,
         bars=_strips(_bars(points, score) for score in scores),
@@ -74,9 +74,9 @@ def save_study(path: Path, folder: Path) -> None:
         shown=shown,
         charts=[layout(panel) for panel in score_panels(curves)],
         pictures=_pictures(shown),
-        conflicts=score_conflicts([found for _, found in scored]),
+        conflicts=score_conflicts([evaluations for _, evaluations in scored]),
         labels=[label for label, _ in scored],
-        problems=[(point.label, run) for point in points for run in point.told["runs"] if run["status"] != "done"],
+        problems=[(point.label, run) for point in points for run in point.results["runs"] if run["status"] != "done"],
     )
 
 
@@ -87,14 +87,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} can't be read: {error}. Give the folder of a study.") from error
 
 
-def _points(folder: Path, told: Mapping[str, Any]) -> list[Point]:
-    """Labels: the case if that is unique, otherwise all settings that vary."""
-    cases = [point["case"] for point in told["points"]]
+def _points(folder: Path, results: Mapping[str, Any]) -> list[StudyPoint]:
+    """The points. A point is labelled by its case if that is unique, otherwise by all settings that vary."""
+    cases = [point["case"] for point in results["points"]]
     points = []
-    for number, point in enumerate(told["points"]):
+    for number, point in enumerate(results["points"]):
         label = point["case"] if point["case"] and cases.count(point["case"]) == 1 else point["name"]
-        runs = {run["seed"]: found for run in point["runs"] if (found := _run(folder / run["folder"]))}
-        points.append(Point(label, number, point, runs))
+        runs = {run["seed"]: opened for run in point["runs"] if (opened := _run(folder / run["folder"]))}
+        points.append(StudyPoint(label, number, point, runs))
     return points
 
 
@@ -105,60 +105,62 @@ def _run(folder: Path) -> Run | None:
         return None
 
 
-def _coloured(points: Sequence[Point], told: Mapping[str, Any]) -> list[Point]:
+def _coloured(points: Sequence[StudyPoint], results: Mapping[str, Any]) -> list[StudyPoint]:
     """A colour for each point; if there are too many, for the baseline's points and the best ones."""
     if len(points) <= MOST:
         return list(points)
-    sign = -1 if told["better"] == "higher" else 1
+    sign = -1 if results["better"] == "higher" else 1
 
-    def rank(point: Point) -> tuple[bool, float]:
-        return point.told["case"] != told["baseline"] or not told["baseline"], sign * point.told["mean"]
+    def rank(point: StudyPoint) -> tuple[bool, float]:
+        return point.results["case"] != results["baseline"] or not results["baseline"], sign * point.results["mean"]
 
-    best = sorted((point for point in points if point.told["mean"] is not None), key=rank)[: MOST - 1]
+    best = sorted((point for point in points if point.results["mean"] is not None), key=rank)[: MOST - 1]
     colours = iter(range(MOST - 1))
     return [replace(point, colour=next(colours) if point in best else MOST - 1) for point in points]
 
 
-def _curves(point: Point, scores: Sequence[str]) -> list[list[Evaluation]]:
+def _curves(point: StudyPoint, scores: Sequence[str]) -> list[list[Evaluation]]:
     """The curves of each run, only for the scores of the study."""
-    wanted = {score.removeprefix(BEST) for score in scores}
+    names = {score.removeprefix(BEST) for score in scores}
     return [
         [
-            replace(one, scores=kept)
-            for one in run.evaluations
-            if (kept := {name: value for name, value in one.scores.items() if name in wanted})
+            replace(evaluation, scores=chosen)
+            for evaluation in run.evaluations
+            if (chosen := {name: value for name, value in evaluation.scores.items() if name in names})
         ]
         for run in point.runs.values()
     ]
 
 
-def _strips(found: Any) -> list[Strips]:
-    return [strips for strips in found if strips is not None]
+def _strips(rows: Any) -> list[Strips]:
+    return [strips for strips in rows if strips is not None]
 
 
-def _bars(points: Sequence[Point], score: str) -> Strips | None:
+def _bars(points: Sequence[StudyPoint], score: str) -> Strips | None:
     return lay_out(score, [(point.label, point.colour, point.scores(score)) for point in points])
 
 
-def _differences(points: Sequence[Point], score: str) -> Strips | None:
-    found = [(point, point.differences(score)) for point in points if point.differences(score)]
+def _differences(points: Sequence[StudyPoint], score: str) -> Strips | None:
+    pairs = [(point, point.differences(score)) for point in points if point.differences(score)]
     rows = [
-        (point.label, point.colour, {int(seed): value for seed, value in one["by_seed"].items()})
-        for point, one in found
+        (point.label, point.colour, {int(seed): value for seed, value in difference["by_seed"].items()})
+        for point, difference in pairs
     ]
-    notes = ["–" if one["sign_test_p"] is None else f"{one['sign_test_p']:.2g}" for _, one in found]
+    notes = [
+        "–" if difference["sign_test_p"] is None else f"{difference['sign_test_p']:.2g}" for _, difference in pairs
+    ]
     return lay_out(score, rows, notes, signed=True)
 
 
-def _pictures(points: Sequence[Point]) -> list[tuple[int, list[tuple[int, Frame]]]]:
+def _pictures(points: Sequence[StudyPoint]) -> list[tuple[int, list[tuple[int, Frame]]]]:
     """Seed -> the newest grid of each point, for as many seeds as fit on a page."""
-    found: list[tuple[int, list[tuple[int, Frame]]]] = []
+    pictures: list[tuple[int, list[tuple[int, Frame]]]] = []
     for seed in sorted({seed for point in points for seed in point.runs}):
         frames = [
             (point.colour, picture)
             for point in points
             if seed in point.runs and (picture := newest(point.label, point.runs[seed])) is not None
         ]
-        if frames and sum(len(row) for _, row in found) + len(frames) <= MOST_GRIDS:
-            found.append((seed, frames))
-    return found
+        if frames and sum(len(row) for _, row in pictures) + len(frames) <= MOST_GRIDS:
+            pictures.append((seed, frames))
+    return pictures

@@ -70,11 +70,11 @@ def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
     xs, ys = x(series.steps), y(series.mean)
     dots = []
     if len(xs) <= MANY:
-        said = [
+        texts = [
             f"{panel.axis} {tick_label(step) if step % 1 else f'{step:,.0f}'}: {value:.4g}"
             for step, value in zip(series.steps, series.mean, strict=True)
         ]
-        dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, said, strict=True)]
+        dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, texts, strict=True)]
     band = ""
     if series.band:
         below, above = series.band

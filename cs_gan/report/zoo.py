@@ -1,4 +1,4 @@
-"""Runs as a Markdown table: what each is, what it scored, and the command that made it."""
+"""Runs as a Markdown table: the settings of each, its scores, and the command that made it."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ from cs_gan.runs import Evaluation
 
 COLUMNS = ("run", "network", "parameters", "data", "coded", "steps", "scores", "n", "scored on", "hardware", "made by")
 UNKNOWN = "not recorded"
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: the only ones in models/
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm; networks in models/ have no others
 INCEPTIONS = ("FID", "IS", "KID")
 HEAD = """# Runs
 
-A row is a run, or runs that differ only in the seed: mean ± standard error over n of them, after the last step. Scores
-are named for the features they are measured on, and only Inception's give an FID. They compare where "scored on" is the
-same. The parameters are those of the snapshot: of a GAN the generator's, of an encoder with its projector.
+Each row is one run, or n runs that differ only in the seed. Scores are those after the last step: mean ± standard error
+over the n runs. A score's name contains the features that it is measured on. Only Inception's features give an FID.
+Compare scores only where "scored on" is the same. The parameters are those in the snapshot: a GAN's generator, or an
+encoder with its projector.
 """
 
 
 def save_zoo(path: Path, runs: Sequence[Path]) -> None:
-    """Write run folders as one Markdown table, whole or not at all.
+    """Write run folders as one Markdown table, atomically.
 
     Raises:
         DataError: if a folder is no run.
     """
     groups = group_runs([read_run(run) for run in runs])
     lines = [HEAD, markdown_row(COLUMNS), markdown_row("---" for _ in COLUMNS)]
-    warnings = [f"- {label}: a seed occurs twice, so ± is no error over seeds." for label in repeated_seeds(groups)]
+    warnings = [
+        f"- {label}: a seed occurs twice, so ± is not an error over different seeds."
+        for label in repeated_seeds(groups)
+    ]
     for group in groups:
-        chosen = _chosen(group)
-        lines.append(markdown_row(_cells(group, chosen)))
+        evaluations = _chosen(group)
+        lines.append(markdown_row(_cells(group, evaluations)))
         warnings += [
             f"- {_label(group)}: {key} is not the same for all its scores: {', '.join(values)}."
-            for key, values in score_conflicts([[one] for one in chosen]).items()
+            for key, values in score_conflicts([[evaluation] for evaluation in evaluations]).items()
         ]
     words = ["python -m cs_gan.report", *_patterns(runs), f"--output {shlex.quote(str(path))}"]
     lines += ["", *warnings, *([""] if warnings else []), "Written by", "", "```bash", " \\\n  ".join(words), "```", ""]
@@ -52,40 +56,40 @@ def save_zoo(path: Path, runs: Sequence[Path]) -> None:
 
 
 def _patterns(runs: Sequence[Path]) -> list[str]:
-    """Their paths as a shell takes them; ``folder/*`` for all of a folder's."""
-    found: dict[str, None] = {}
+    """The paths, quoted for a shell. If all folders in a folder are given, ``folder/*`` stands for them."""
+    patterns: dict[str, None] = {}
     for run in runs:
-        beside = {path for path in run.parent.iterdir() if path.is_dir()}
-        every = len(beside) > 1 and beside <= set(runs)
-        found[f"{shlex.quote(str(run.parent))}/*" if every else shlex.quote(str(run))] = None
-    return list(found)
+        siblings = {path for path in run.parent.iterdir() if path.is_dir()}
+        all_of_folder = len(siblings) > 1 and siblings <= set(runs)
+        patterns[f"{shlex.quote(str(run.parent))}/*" if all_of_folder else shlex.quote(str(run))] = None
+    return list(patterns)
 
 
 def _chosen(group: Group) -> list[Evaluation]:
-    """Each run's last scores, in full where all of the group have such."""
+    """The last scores of each run: the full ones, if every run of the group has them."""
     return last_scores(group, all("final" in run.full for run in group.scored)) if group.scored else []
 
 
-def _cells(group: Group, chosen: Sequence[Evaluation]) -> list[str]:
+def _cells(group: Group, evaluations: Sequence[Evaluation]) -> list[str]:
     run = group.runs[0]
-    seeds = ", ".join(str(each.config.get("seed", "?")) for each in group.scored or group.runs)
+    seeds = ", ".join(str(seed_run.config.get("seed", "?")) for seed_run in group.scored or group.runs)
     return [
         _label(group),
         _network(run),
-        _same(_parameters(each.path) for each in group.runs),
+        _distinct(_parameters(seed_run.path) for seed_run in group.runs),
         _data(run),
         _coded(run.config),
-        _steps(run, chosen),
-        _scores(chosen),
-        f"{len(chosen) or len(group.runs)} (seed {seeds})",
-        _same(_scored_on(one.provenance) for one in chosen),
-        _same(str(one.provenance.get("hardware", UNKNOWN)) for one in chosen),
+        _steps(run, evaluations),
+        _scores(evaluations),
+        f"{len(evaluations) or len(group.runs)} (seed {seeds})",
+        _distinct(_scored_on(evaluation.provenance) for evaluation in evaluations),
+        _distinct(str(evaluation.provenance.get("hardware", UNKNOWN)) for evaluation in evaluations),
         _command(run),
     ]
 
 
-def _same(values: Iterable[str]) -> str:
-    """One value, or those that there are."""
+def _distinct(values: Iterable[str]) -> str:
+    """The distinct values, separated by slashes."""
     return " / ".join(dict.fromkeys(values)) or UNKNOWN
 
 
@@ -95,14 +99,14 @@ def _label(group: Group) -> str:
 
 
 def _network(run: Run) -> str:
-    given = {key.removeprefix("model."): value for key, value in run.config.items() if key.startswith("model.")}
-    name = str(given.pop("name", UNKNOWN))
-    others = ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
+    options = {key.removeprefix("model."): value for key, value in run.config.items() if key.startswith("model.")}
+    name = str(options.pop("name", UNKNOWN))
+    others = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
     return f"{name} ({others})" if others else name
 
 
 def _parameters(folder: Path) -> str:
-    """Of the snapshot's network, from the file's header alone."""
+    """The number of parameters in the snapshot. Only the header of the file is read."""
     try:
         with safe_open(folder / "snapshot.safetensors", framework="np") as file:
             names = [name for name in file.keys() if name.rsplit(".", 1)[-1] not in BUFFERS]  # noqa: SIM118
@@ -117,8 +121,8 @@ def _data(run: Run) -> str:
 
 
 def _coded(config: dict[str, Any]) -> str:
-    """The coded blocks of any of the three kinds of recipe, each with its weight, and N/K."""
-    found = []
+    """The coded blocks, each with its weight, and N/K. The three kinds of recipe have them under different keys."""
+    descriptions = []
     for section in ("coded.generator", "coded.critic", "coded", "method.coded"):
         blocks, mu = config.get(f"{section}.blocks"), config.get(f"{section}.mu")
         weight, end = config.get(f"{section}.weight"), config.get(f"{section}.weight_end")
@@ -128,27 +132,29 @@ def _coded(config: dict[str, Any]) -> str:
         against = config.get(f"{section}.against", "outputs")
         names = ", ".join(str(block) or "the whole network" for block in blocks)
         part = section.removeprefix("method.").removeprefix("coded").removeprefix(".")
-        found.append(f"{part}: " * bool(part) + names + f", {strength}" + ", against labels" * (against == "labels"))
+        descriptions.append(
+            f"{part}: " * bool(part) + names + f", {strength}" + ", against labels" * (against == "labels")
+        )
     top = "method.coded" if "method.coded.blocks" in config else "coded"
     first, last = (config.get(f"{top}.ratio_{end}") for end in ("start", "end"))
-    return f"{'; '.join(found)}; N/K {first} to {last}" if found else "none"
+    return f"{'; '.join(descriptions)}; N/K {first} to {last}" if descriptions else "none"
 
 
-def _steps(run: Run, chosen: Sequence[Evaluation]) -> str:
-    done = sorted({one.step for one in chosen} or {run.steps_done})
+def _steps(run: Run, evaluations: Sequence[Evaluation]) -> str:
+    steps = sorted({evaluation.step for evaluation in evaluations} or {run.steps_done})
     total = run.config.get("training.steps")
-    short = isinstance(total, int) and done[0] < total
-    return _same(f"{step:,}" for step in done) + (f" of {total:,}" if short else "")
+    short = isinstance(total, int) and steps[0] < total
+    return _distinct(f"{step:,}" for step in steps) + (f" of {total:,}" if short else "")
 
 
-def _scores(chosen: Sequence[Evaluation]) -> str:
+def _scores(evaluations: Sequence[Evaluation]) -> str:
     cells = []
-    for name in score_names(chosen):
-        having = [one for one in chosen if name in one.scores]
-        extractor = _same(str(one.provenance.get("extractor", "inception")) for one in having)
-        # A file of another hand may call a distance so.
-        shown = name if name not in INCEPTIONS or extractor == "inception" else f"{name} of {extractor}, not Inception"
-        cells.append(f"{shown}: {with_spread(*mean_and_error([one.scores[name] for one in having]))}")
+    for name in score_names(evaluations):
+        scored = [evaluation for evaluation in evaluations if name in evaluation.scores]
+        extractor = _distinct(str(evaluation.provenance.get("extractor", "inception")) for evaluation in scored)
+        # A file written by another program may call any distance FID.
+        title = name if name not in INCEPTIONS or extractor == "inception" else f"{name} of {extractor}, not Inception"
+        cells.append(f"{title}: {with_spread(*mean_and_error([evaluation.scores[name] for evaluation in scored]))}")
     return "<br>".join(cells) or "none yet"
 
 
@@ -157,13 +163,13 @@ def _scored_on(provenance: dict[str, Any]) -> str:
         value = provenance.get(key)
         return f"{value:,}" if isinstance(value, int) else UNKNOWN
 
-    of = f"{provenance.get('reference.data', UNKNOWN)} ({provenance.get('reference.split', UNKNOWN)})"
+    reference = f"{provenance.get('reference.data', UNKNOWN)} ({provenance.get('reference.split', UNKNOWN)})"
     if "extractor" in provenance:
         weights = str(provenance.get("weights_sha256", UNKNOWN))[:8]
         features = f"features of {provenance['extractor']} (weights {weights})"
-        return f"{count('num_samples')} generated against {count('num_reference')} of {of}, {features}"
+        return f"{count('num_samples')} generated against {count('num_reference')} of {reference}, {features}"
     labels = f", {count('num_labels')} labels, k = {provenance.get('k')}" if "num_labels" in provenance else ""
-    return f"{count('num_images')} of {of}{labels}"
+    return f"{count('num_images')} of {reference}{labels}"
 
 
 def _command(run: Run) -> str:
@@ -173,13 +179,13 @@ def _command(run: Run) -> str:
 
 
 def _study(run: Run) -> dict[str, Any]:
-    """The study and the case that a run in ``<study>/runs/`` is of; nothing for another run."""
+    """The study and the case of a run in ``<study>/runs/``. Empty for any other run."""
     folder = run.path.resolve()
     try:
-        told = json.loads((folder.parents[1] / "results.json").read_text(encoding="utf-8"))
-        for point in told["points"]:
-            if any(Path(one["folder"]).name == folder.name for one in point["runs"]):
-                return {"spec": told.get("study") or told["sweep"], "case": point["case"]}
+        results = json.loads((folder.parents[1] / "results.json").read_text(encoding="utf-8"))
+        for point in results["points"]:
+            if any(Path(entry["folder"]).name == folder.name for entry in point["runs"]):
+                return {"spec": results.get("study") or results["sweep"], "case": point["case"]}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     return {}

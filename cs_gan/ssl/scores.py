@@ -114,7 +114,7 @@ def _checked(
     call: str, bank: Tensor, bank_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features in float32 or better without gradients, those of the bank finite, and int64 labels."""
-    shapes = [tuple(each.shape) for each in (bank, bank_labels, test, test_labels)]
+    shapes = [tuple(tensor.shape) for tensor in (bank, bank_labels, test, test_labels)]
     fits = all(len(shapes[i]) == 2 and shapes[i + 1] == shapes[i][:1] and shapes[i][0] for i in (0, 2))
     if not fits or not shapes[0][1] == shapes[2][1] > 0:
         raise MetricError(
@@ -134,9 +134,9 @@ def _checked(
     bank, test = bank.detach().to(dtype), test.detach().to(dtype)
     finite = bank.isfinite().all(1)
     if not bool(finite.all()):
-        lost = len(bank) - int(finite.sum())
+        left_out = len(bank) - int(finite.sum())
         warnings.warn(
-            f"{call}: {lost:,} of {len(bank):,} training images have features that aren't finite and are left out.",
+            f"{call}: {left_out:,} of {len(bank):,} training images have features that aren't finite and are left out.",
             stacklevel=3,
         )
         bank, bank_labels = bank[finite], bank_labels[finite]

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
-from cs_gan.core.update import MicroBatch, Update
+from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.errors import BatchError, ConfigError
-
-Backward = Callable[[Tensor], Any]
-Losses = dict[str, Tensor]
 
 
 def ssl_step(
@@ -29,7 +26,7 @@ def ssl_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update by one backward of loss + coded penalty.
 
     Both views go through the network in one batch, so batch norm and coding see 2B samples. Negatives come only from
@@ -63,9 +60,11 @@ def ssl_step(
     with autocast(), coded.observe() if coded else nullcontext():
         embeddings = network(views)
     if not isinstance(embeddings, Tensor) or embeddings.shape[:1] != views.shape[:1]:
-        given = f"{tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        description = (
+            f"{tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else f"a {type(embeddings).__name__}"
+        )
         raise ConfigError(
-            f"the network gave {given} for {len(views)} views: ssl_step needs embeddings ({len(views)}, D). "
+            f"the network gave {description} for {len(views)} views: ssl_step needs embeddings ({len(views)}, D). "
             "Give a module that returns only the embeddings."
         )
     first, second = embeddings.float().chunk(2)

@@ -57,28 +57,28 @@ class Views:
             images: float32 in [-1, 1].
             keys: (V,) int64 on the images' device.
         """
-        drawn = uniform(keys, len(images), DRAWN).flatten(0, 1).unbind(1)  # each (V B,)
+        numbers = uniform(keys, len(images), DRAWN).flatten(0, 1).unbind(1)  # each (V B,)
         pixels = images.add(1).div(2).repeat(len(keys), 1, 1, 1)
-        pixels = self._placed(pixels, drawn[:7])
+        pixels = self._placed(pixels, numbers[:7])
         if self.jitter:
-            pixels = self._jittered(pixels, drawn[7:12])
+            pixels = self._jittered(pixels, numbers[7:12])
         if self.grey and pixels.shape[1] == 3:
-            pixels = torch.where(_per_image(drawn[12] < self.grey), _luma(pixels), pixels)
+            pixels = torch.where(_per_image(numbers[12] < self.grey), _luma(pixels), pixels)
         if self.noise:
             # Another stream of the same key, because the uniform numbers are the first outputs of the key itself.
-            others = splitmix(keys, torch.full_like(keys, -2))
-            pixels = pixels + normal(others, len(images), *images.shape[1:]).flatten(0, 1) * (self.noise / 2)
+            noise_keys = splitmix(keys, torch.full_like(keys, -2))
+            pixels = pixels + normal(noise_keys, len(images), *images.shape[1:]).flatten(0, 1) * (self.noise / 2)
         return pixels.mul(2).sub(1)
 
-    def _placed(self, pixels: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
+    def _placed(self, pixels: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
         """Crop, rotation and flip in one sampling, in coordinates where the image is [-1, 1] x [-1, 1]."""
-        area = 1 - (1 - self.crop_scale) * drawn[0]
-        ratio = ((2 * drawn[1] - 1) * math.log(self.crop_ratio)).exp()
+        area = 1 - (1 - self.crop_scale) * numbers[0]
+        ratio = ((2 * numbers[1] - 1) * math.log(self.crop_ratio)).exp()
         width, height = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
-        left, top = (2 * drawn[2] - 1) * (1 - width), (2 * drawn[3] - 1) * (1 - height)
-        angle = (2 * drawn[4] - 1) * math.radians(self.turn)
+        left, top = (2 * numbers[2] - 1) * (1 - width), (2 * numbers[3] - 1) * (1 - height)
+        angle = (2 * numbers[4] - 1) * math.radians(self.turn)
         if self.flip:
-            width = torch.where(drawn[5] < 0.5, -width, width)
+            width = torch.where(numbers[5] < 0.5, -width, width)
         # x' = left + cos w x - sin h y,  y' = top + sin w x + cos h y. No matrix product: it may round to TF32.
         rows, columns = pixels.shape[2:]
         x = _centres(columns, pixels.device)[None, None, :]
@@ -89,16 +89,16 @@ class Views:
         grid = torch.stack([across, down], dim=3)
         return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
-    def _jittered(self, pixels: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
+    def _jittered(self, pixels: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
         """Brightness and contrast; for colour images also saturation and hue."""
-        brightness, contrast, saturation = (1 + 0.8 * self.jitter * (2 * d - 1) for d in drawn[:3])
+        brightness, contrast, saturation = (1 + 0.8 * self.jitter * (2 * d - 1) for d in numbers[:3])
         out = (pixels * _per_image(brightness)).clamp(0, 1)
         mean = _luma(out).mean((1, 2, 3), keepdim=True)
         out = torch.lerp(mean, out, _per_image(contrast)).clamp(0, 1)
         if pixels.shape[1] == 3:
             out = torch.lerp(_luma(out), out, _per_image(saturation)).clamp(0, 1)
-            out = _hue_turned(out, (2 * drawn[3] - 1) * (0.2 * self.jitter * 2 * math.pi)).clamp(0, 1)
-        return torch.where(_per_image(drawn[4] < 0.8), out, pixels)
+            out = _hue_turned(out, (2 * numbers[3] - 1) * (0.2 * self.jitter * 2 * math.pi)).clamp(0, 1)
+        return torch.where(_per_image(numbers[4] < 0.8), out, pixels)
 
 
 def _hue_turned(pixels: Tensor, angle: Tensor) -> Tensor:  # (B, 3, H, W), (B,) -> (B, 3, H, W)

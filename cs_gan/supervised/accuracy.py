@@ -15,12 +15,12 @@ from cs_gan.errors import MetricError
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 
-Group = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
+NumberedBatch = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
 
 
 @torch.no_grad()
 def accuracy(
-    network: nn.Module, groups: Iterable[Group], *, device: torch.device | str = "cpu", seed: int = 0
+    network: nn.Module, groups: Iterable[NumberedBatch], *, device: torch.device | str = "cpu", seed: int = 0
 ) -> tuple[float, float]:
     """Percentage of correctly classified images, and mean cross-entropy.
 
@@ -67,9 +67,9 @@ def accuracy(
 def _checked(logits: Any, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,) int64
     """The labels of a group, on their own device: reading them on a GPU would wait for the network."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[:1] != labels.shape:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        description = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise MetricError(
-            f"accuracy: the network gave {given} for labels of shape {tuple(labels.shape)}. It must give logits "
+            f"accuracy: the network gave {description} for labels of shape {tuple(labels.shape)}. It must give logits "
             "(K, classes), for labels (K,)."
         )
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():

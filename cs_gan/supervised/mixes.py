@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import CodedSmoothing
-from cs_gan.core.known import Role
+from cs_gan.core.conventions import Role
 from cs_gan.core.nestings import axes_of, map_leaves
-from cs_gan.core.roles import Arguments, Seen, roles_by_user, roles_of
+from cs_gan.core.roles import Arguments, CallHistory, roles_by_user, roles_of
 from cs_gan.core.selection import select_blocks
 from cs_gan.errors import BatchError, BlockError, ConfigError
 from cs_gan.supervised.labels import check_labels
@@ -292,7 +292,9 @@ class _MixOnce:
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.done:
             return None
-        K, roles = roles_of(self.name, block, (args, kwargs), axes_of(block, 0), self.user_roles, Seen(), least=1)
+        K, roles = roles_of(
+            self.name, block, (args, kwargs), axes_of(block, 0), self.user_roles, CallHistory(), least=1
+        )
         if K != self.K or not any(role.kind == "encode" for role in roles):
             raise BatchError(
                 f"ManifoldMixUp at {self.name!r}: none of its inputs is a floating-point tensor whose batch axis has "

@@ -107,8 +107,8 @@ def boundary(field: Array, extent: float, step: float = 0.02) -> Boundary:  # (R
 
     axis = np.linspace(-extent, extent, len(field))
     length = turning = 0.0
-    for found in contour_generator(axis, axis, field).lines(0.0):
-        line = np.asarray(found, dtype=np.float64)
+    for polyline in contour_generator(axis, axis, field).lines(0.0):
+        line = np.asarray(polyline, dtype=np.float64)
         vertices = _even(line, step)
         edges = np.diff(vertices, axis=0)
         if np.array_equal(line[0], line[-1]) and len(edges) > 1:  # a closed loop also turns where it closes
@@ -137,8 +137,8 @@ def _measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     logits = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise BatchError(f"the model gave {given} for {len(x)} samples: its logits must be (K, classes).")
+        description = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BatchError(f"the model gave {description} for {len(x)} samples: its logits must be (K, classes).")
     return logits
 
 

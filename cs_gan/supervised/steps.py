@@ -25,13 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
-from cs_gan.core.update import MicroBatch, Update
+from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.errors import BatchError, ConfigError
-from cs_gan.supervised.losses import cross_entropy, jacobian_penalty, logit_norm_penalty
+from cs_gan.supervised.classifier_losses import cross_entropy, jacobian_penalty, logit_norm_penalty
 from cs_gan.supervised.mixes import Mix, MixDraw, Mixed
-
-Backward = Callable[[Tensor], Any]
-Losses = dict[str, Tensor]
 
 AGAINST = ("outputs", "labels")
 """What the penalty can compare decoded outputs with."""
@@ -82,7 +79,7 @@ def classifier_step(
     backward: Backward = torch.Tensor.backward,
     micro_batch: MicroBatch = (1, 1),
     measure_share: bool = False,
-) -> Losses:
+) -> StepLosses:
     """One update by one backward of (1 - mu) (task + penalties) + mu coded penalty.
 
     Args:
@@ -117,12 +114,12 @@ def classifier_step(
     update = Update("classifier_step", optimizer, micro_batch)
     # The wrapper prepares the exchange of gradients in its one forward. A second pass must use the bare module.
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    drawn = generator
-    if isinstance(drawn, torch.Generator):
-        drawn = draw_step(drawn, bare, images.shape, num_classes, mix, jacobian)
+    draws = generator
+    if isinstance(draws, torch.Generator):
+        draws = draw_step(draws, bare, images.shape, num_classes, mix, jacobian)
     if mix is not None:
         mix.check(bare, coded)
-    mixed = _mixed(bare, images, labels, num_classes, mix, drawn)
+    mixed = _mixed(bare, images, labels, num_classes, mix, draws)
     smoothing = label_smoothing if against == "labels" else None
     with autocast(), _observed(mixed, coded, smoothing) as (inputs, targets):
         logits = model(inputs)
@@ -131,8 +128,8 @@ def classifier_step(
     if logit_norm:
         losses["logit_norm"] = logit_norm_penalty(logits)
     if jacobian:
-        assert drawn.projections is not None
-        losses["jacobian"] = jacobian_penalty(bare, inputs, drawn.projections)
+        assert draws.projections is not None
+        losses["jacobian"] = jacobian_penalty(bare, inputs, draws.projections)
     total = _summed(losses, {"logit_norm": logit_norm, "jacobian": jacobian})
     objective, measured = coded_objective(total, coded, model, measure_share, mu)
     update.backward(backward, objective)
@@ -141,12 +138,12 @@ def classifier_step(
 
 
 def _mixed(
-    model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, mix: Mix | None, drawn: StepDraw
+    model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, mix: Mix | None, draws: StepDraw
 ) -> AbstractContextManager[Mixed]:
     """A context that mixes inputs and targets, if they are mixed."""
-    if mix is None or drawn.mix is None:
+    if mix is None or draws.mix is None:
         return nullcontext((images, labels))
-    return mix.mixing(model, images, labels, num_classes, drawn.mix, checked=True)  # in _checked_labels
+    return mix.mixing(model, images, labels, num_classes, draws.mix, checked=True)  # in _checked_labels
 
 
 @contextmanager
@@ -157,18 +154,18 @@ def _observed(
 
     With ``label_smoothing``, decoded outputs are compared with the targets, which are known only after mixing.
     """
-    known: list[Tensor] = []
+    targets_of_step: list[Tensor] = []
 
     def to_targets(decoded: Tensor, _output: Tensor) -> Tensor:  # (K, C) -> ()
-        return cross_entropy(decoded, known[0], label_smoothing or 0.0)
+        return cross_entropy(decoded, targets_of_step[0], label_smoothing or 0.0)
 
     # observe() comes before the mix, so the hook of the mix runs first and coding sees mixed samples.
     with coded.observe(None if label_smoothing is None else to_targets) if coded else nullcontext(), mixed as pair:
-        known.append(pair[1])
+        targets_of_step.append(pair[1])
         yield pair
 
 
-def _summed(losses: Losses, weights: dict[str, float]) -> Tensor:  # ()
+def _summed(losses: StepLosses, weights: dict[str, float]) -> Tensor:  # ()
     total = losses["loss"]
     for name, weight in weights.items():
         if name in losses:
@@ -239,8 +236,8 @@ def _checked_labels(images: Tensor, labels: Tensor, num_classes: int | None) -> 
 
 def _check_logits(logits: Any, K: int, num_classes: int) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (K, num_classes):
-        given = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        description = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ConfigError(
-            f"the model gave {given} for {K} images: classifier_step needs logits of shape ({K}, {num_classes}). "
+            f"the model gave {description} for {K} images: classifier_step needs logits of shape ({K}, {num_classes}). "
             f"Build the model with num_classes={num_classes}, or select the logits from its output."
         )

@@ -18,7 +18,7 @@ from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import AttackError, ConfigError
 from cs_gan.supervised import accuracy
-from cs_gan.supervised.accuracy import Group
+from cs_gan.supervised.accuracy import NumberedBatch
 from cs_gan.training import parse_config
 from tasks.classifier.load import classifier_of, data_of
 from tasks.classifier.recipe import ClassifierConfig
@@ -115,7 +115,9 @@ def accuracies(
     return found
 
 
-def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: torch.device) -> Iterator[Group]:
+def _attacked(
+    network: nn.Module, groups: Iterable[NumberedBatch], eps: float, device: torch.device
+) -> Iterator[NumberedBatch]:
     """The groups with all images attacked by FGSM; eps is for pixels in [0, 1].
 
     A network that diverged has no gradient at some images. Their group becomes NaN and so counts as wrong: the other
@@ -131,7 +133,7 @@ def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: t
         yield number, moved, labels
 
 
-def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[Group]:
+def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[NumberedBatch]:
     """The images of one process, in groups that RCI codes together."""
     labels = labels_of(store)
     for number in range(rank, math.ceil(len(store) / size), processes):

@@ -1,4 +1,4 @@
-"""``evaluate.py attack``: attack a classifier under Randomized Coded Inference, and check the gates of a claim."""
+"""``evaluate.py attack``: attack a classifier under Randomized Coded Inference, and check the attacks themselves."""
 
 from __future__ import annotations
 
@@ -7,83 +7,82 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, check_gates, find_threat, verdict
+from cs_gan.attacks import THREATS, Interval, ResultRow, ThreatModel, find_threat, run_sanity_checks, verdict
 from cs_gan.attacks.threats import SQUARE
 from cs_gan.errors import ConfigError
 from cs_gan.report import save_robustness
-from cs_gan.runs import Row, append_line, read_lines, write_whole
+from cs_gan.runs import Row, write_whole
 from tasks.job import Command, Job
 from tasks.options import epsilons, names, positive, seed
-from tasks.robustness.plan import BASELINE, DEFENDED, SIZES, Planned, plan
-from tasks.robustness.setup import Bench
+from tasks.robustness.ledger import Ledger
+from tasks.robustness.plan import BASELINE, DEFENDED, SIZES, PlannedRow, plan
+from tasks.robustness.setup import AttackSetup
 
 FRESH = "neighbours clean and fresh"
 
 
 def attack(job: Job) -> None:
     """Attack a classifier under Randomized Coded Inference with every threat model, and check what may be claimed."""
-    bench = Bench(job)
+    setup = AttackSetup(job)
     notes: list[str] = []
-    folder = job.beside("robustness", bench.output)
+    folder = job.beside("robustness", setup.output)
     folder.mkdir(exist_ok=True)
-    threats = chosen_threats(bench, notes)
+    threats = chosen_threats(setup, notes)
     planned = plan(
-        threats, job.arguments.eps, bench.budget, features=bench.images[0].numel(), images=len(bench.images),
+        threats, job.arguments.eps, setup.budget, features=setup.images[0].numel(), images=len(setup.images),
         group=job.arguments.group,
-        surrogate=bench.digest("surrogate"), plain=bench.digest("plain"),
+        surrogate=setup.digest("surrogate"), plain=setup.digest("plain"),
     )  # fmt: skip
     for note in notes:
         print(f"note: {note}")
-    ledger = Ledger(folder / "robustness.jsonl", bench.provenance())
-    defence = ledger.get("defence", bench.measure)
-    print(f"{len(bench.images)} of {bench.test.description}; {len(planned)} rows; {folder / 'robustness.jsonl'}")
+    ledger, provenance = Ledger(folder / "robustness.jsonl"), digest(setup.provenance())
+    defence = ledger.get(f"{provenance}|defence", setup.measure)
+    print(f"{len(setup.images)} of {setup.test.description}; {len(planned)} rows; {folder / 'robustness.jsonl'}")
     without, defended = Interval(**defence["plain"]), Interval(**defence["defended"]["mean"])
     print(f"without RCI {without}, with RCI {defended}")
-    rows = run_all(bench, planned, ledger)
-    gates = check_gates([ResultRow.from_dict(row) for row in rows if row["network"] == DEFENDED])
-    found = verdict(gates)
+    rows = run_all(setup, [(f"{provenance}|{row.identity}", row) for row in planned], ledger)
+    checks = run_sanity_checks([ResultRow.from_dict(row) for row in rows if row["network"] == DEFENDED])
+    conclusion = verdict(checks)
     result = {
-        "claim": found.claim,
-        "sentence": found.sentence,
-        "gates": [gate._asdict() for gate in gates],
-        "networks": bench.networks(defence),
+        "claim": conclusion.claim,
+        "sentence": conclusion.sentence,
+        "sanity_checks": [check._asdict() for check in checks],
+        "networks": setup.networks(defence),
         "defence": defence,
         "rows": rows,
         "threats": {threat.name: {"kind": threat.kind, "knows": threat.knows} for threat in threats},
         "notes": notes,
-        "provenance": bench.provenance() | bench.others(),
+        "provenance": setup.provenance() | setup.others(),
     }
     write_whole(folder / "robustness.json", json.dumps(result, indent=2) + "\n")
     write_whole(folder / "robustness.csv", as_csv(rows))
     save_robustness(folder / "robustness.html", result)
-    for gate in gates:
-        print(f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.evidence}")
-    failed = ", ".join(gate.name for gate in gates if not gate.passed)
-    print(f"no robustness claim: failed {failed}" if failed else found.sentence)
+    for check in checks:
+        print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.evidence}")
+    failed = ", ".join(check.name for check in checks if not check.passed)
+    print(f"no robustness claim: failed {failed}" if failed else conclusion.sentence)
     print(f"robustness: {folder / 'robustness.html'}")
 
 
-def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
+def chosen_threats(setup: AttackSetup, notes: list[str]) -> list[ThreatModel]:
     """The threats in ``--threats`` (ConfigError if one can't run), or all that can run. Notes list the others."""
-    asked: Sequence[str] | None = bench.job.arguments.threats
-    threats = {threat.name: threat for threat in map(find_threat, asked or THREATS)}
-    group = min(bench.job.arguments.group, len(bench.images))
-    lacks = {
-        "transfer": "" if "surrogate" in bench.other else "needs another network: --surrogate <snapshot>",
+    requested: Sequence[str] | None = setup.job.arguments.threats
+    threats = {threat.name: threat for threat in map(find_threat, requested or THREATS)}
+    group = min(setup.job.arguments.group, len(setup.images))
+    reasons = {
+        "transfer": "" if "surrogate" in setup.other else "needs another network: --surrogate <snapshot>",
         SQUARE: "" if find_spec("pyautoattack") else 'needs pyautoattack: pip install "cs-gan[attacks]"',
-        FRESH: "" if group == 1 or len(bench.images) > group else "needs more --images than --group",
+        FRESH: "" if group == 1 or len(setup.images) > group else "needs more --images than --group",
     }
-    for name in [name for name in threats if lacks.get(name)]:
-        if asked:
-            raise ConfigError(f"threat {name!r} {lacks[name]}.")
-        notes.append(f"threat {name!r} is left out: it {lacks[name]}.")
+    for name in [name for name in threats if reasons.get(name)]:
+        if requested:
+            raise ConfigError(f"threat {name!r} {reasons[name]}.")
+        notes.append(f"threat {name!r} is left out: it {reasons[name]}.")
         del threats[name]
     return list(threats.values())
 
@@ -91,59 +90,42 @@ def chosen_threats(bench: Bench, notes: list[str]) -> list[ThreatModel]:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Ledger:
-    """The results computed with one provenance, in a file that stays readable if the process is killed."""
-
-    path: Path
-    provenance: Row
-
-    def __post_init__(self) -> None:
-        # The snapshot counts by its digest, not by its path.
-        about = {key: value for key, value in self.provenance.items() if key != "snapshot"}
-        self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        lines = read_lines(self.path)
-        self.found = {line.get("row"): line.get("found") for line in lines if line.get("key") == self.key}
-
-    def get(self, identity: str, compute: Callable[[], Any]) -> Any:
-        """The stored result, or else that of ``compute``, which is then stored."""
-        if identity not in self.found:
-            found = compute()
-            append_line(self.path, {"key": self.key, "row": identity, "found": found})
-            self.found[identity] = found
-        return self.found[identity]
+def digest(provenance: Row) -> str:
+    """A short name for a provenance. The snapshot counts by its digest, not by its path."""
+    portable = {key: value for key, value in provenance.items() if key != "snapshot"}
+    return hashlib.sha256(json.dumps(portable, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def run_all(bench: Bench, planned: Sequence[Planned], ledger: Ledger) -> list[Row]:
-    """Compute all rows. Print a line for each, with the estimated remaining time."""
-    given = bench.job.arguments
+def run_all(setup: AttackSetup, planned: Sequence[tuple[str, PlannedRow]], ledger: Ledger) -> list[Row]:
+    """Compute all rows, each with its key in the ledger. Print a line for each, with the estimated remaining time."""
+    arguments = setup.job.arguments
     passes = {
-        row.identity: row.passes(len(bench.images), given.group, given.targets, given.draws * given.votes)
-        for row in planned
+        key: row.passes(len(setup.images), arguments.group, arguments.targets, arguments.draws * arguments.votes)
+        for key, row in planned
     }
-    done = [row for row in planned if row.identity in ledger.found]
+    done = [key for key, _ in planned if key in ledger]
     if done:
         print(f"{len(done)} of {len(planned)} rows are there already")
-    left, spent, seconds = sum(passes.values()) - sum(passes[row.identity] for row in done), 0.0, 0.0
+    left, spent, seconds = sum(passes.values()) - sum(passes[key] for key in done), 0.0, 0.0
     rows = []
-    for number, row in enumerate(planned, 1):
-        start, known = time.perf_counter(), row.identity in ledger.found
+    for number, (key, row) in enumerate(planned, 1):
+        start, stored = time.perf_counter(), key in ledger
         try:
-            found: list[Row] = ledger.get(row.identity, partial(bench.run, row))
+            results: list[Row] = ledger.get(key, partial(setup.run, row))
         except KeyboardInterrupt:
             print(f"stopped after {number - 1} of {len(planned)} rows; the same command continues from there")
             raise
-        rows += found
-        if known:
+        rows += results
+        if stored:
             continue
         took = time.perf_counter() - start
-        seconds, spent, left = seconds + took, spent + passes[row.identity], left - passes[row.identity]
-        name = SIZES if row.sizes else f"{row.threat.name} ({found[0]['attack']})"
+        seconds, spent, left = seconds + took, spent + passes[key], left - passes[key]
+        name = SIZES if row.sizes else f"{row.threat.name} ({results[0]['attack']})"
         against = row.network if row.role == BASELINE else name
-        mean, worst = found[0]["mean"], found[0]["worst"]
+        mean, worst = results[0]["mean"], results[0]["worst"]
         print(
-            f"[{number:>{len(str(len(planned)))}}/{len(planned)}] {against}, {given.norm} eps {row.label}: "
-            f"{100 * mean:.1f} %, worst of {found[0]['draws']} {100 * worst:.1f} %; {took:.1f} s, about "
+            f"[{number:>{len(str(len(planned)))}}/{len(planned)}] {against}, {arguments.norm} eps {row.label}: "
+            f"{100 * mean:.1f} %, worst of {results[0]['draws']} {100 * worst:.1f} %; {took:.1f} s, about "
             f"{duration(seconds / max(spent, 1) * left)} left",
             flush=True,
         )

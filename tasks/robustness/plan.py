@@ -1,4 +1,4 @@
-"""The rows of a robustness evaluation: every threat at every eps, rows for the gates, and undefended networks."""
+"""The rows of a robustness evaluation: every threat at every eps, undefended networks, rows for sanity checks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cs_gan.attacks import Budget, ThreatModel, eps_from_pixels, find_threat
 from cs_gan.attacks.threats import SQUARE
 
 DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"  # the compared networks
-THREAT, BASELINE, GATE = "threat", "baseline", "gate"  # the purpose of a row
+THREAT, BASELINE, SANITY_CHECK = "threat", "baseline", "sanity check"  # the purpose of a row
 SIZES = "batch sizes"  # not a threat: the small rows of exercise_batch_sizes
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRow:
     """A row to compute. ``label`` is its eps as the user wrote it; ``other`` the digest of another network it needs."""
 
     network: str
@@ -38,8 +38,8 @@ class Planned:
         groups = math.ceil(images / group)
         if self.sizes:
             return 3 * self.budget.steps * 6
-        alone = self.threat.kind == "batch" and self.threat.name != "jointly perturbed"
-        units = min(targets, images) if alone else groups
+        one_at_a_time = self.threat.kind == "batch" and self.threat.name != "jointly perturbed"
+        units = min(targets, images) if one_at_a_time else groups
         scoring = units * (draws if self.network == DEFENDED else 1)
         if not self.budget.eps:
             return scoring
@@ -60,8 +60,8 @@ def plan(
     group: int,
     surrogate: str = "",
     plain: str = "",
-) -> list[Planned]:
-    """All rows: first undefended networks, then the threats in the given order, then rows that only the gates need.
+) -> list[PlannedRow]:
+    """All rows: first undefended networks, then the threats in order, then rows that only the sanity checks need.
 
     Args:
         threats: against the defended network.
@@ -71,26 +71,29 @@ def plan(
         images, group: number of images attacked, and coded together.
         surrogate, plain: digests of the other networks, or "" if there are none.
     """
-    adaptive = sorted((each for each in threats if each.name.startswith("eot-")), key=lambda each: each.eot or 0)
+    adaptive = sorted(
+        (threat for threat in threats if threat.name.startswith("eot-")), key=lambda threat: threat.eot or 0
+    )
 
-    def at(eps: tuple[str, float], network: str, role: str, threat: ThreatModel, **more: object) -> Planned:
+    def at(eps: tuple[str, float], network: str, role: str, threat: ThreatModel, **options: object) -> PlannedRow:
         other = surrogate if threat.name == "transfer" else plain if network == PLAIN else ""
-        attack = str(more.pop("attack", budget.attack))
-        spent = replace(budget, eps=eps_from_pixels(eps[1], budget.low, budget.high), attack=attack)
-        return Planned(network, role, threat, spent, *eps, other=other, sizes=bool(more))
+        attack = str(options.pop("attack", budget.attack))
+        at_eps = replace(budget, eps=eps_from_pixels(eps[1], budget.low, budget.high), attack=attack)
+        return PlannedRow(network, role, threat, at_eps, *eps, other=other, sizes=bool(options))
 
-    given, one = list(epsilons.items()), find_threat("eot-1")  # for a network without random draws, eot-1 is PGD
+    radii = list(epsilons.items())
+    pgd = find_threat("eot-1")  # for a network without random draws, eot-1 is PGD
     undefended = [PLAIN, UNDEFENDED] if plain else [UNDEFENDED]
-    rows = [at(eps, network, BASELINE, one) for network in undefended for eps in given]
-    rows += [at(eps, DEFENDED, THREAT, threat) for threat in threats for eps in given]
+    rows = [at(eps, network, BASELINE, pgd) for network in undefended for eps in radii]
+    rows += [at(eps, DEFENDED, THREAT, threat) for threat in threats for eps in radii]
     if adaptive:
-        rows += [at(eps, DEFENDED, GATE, adaptive[0], attack="fgsm") for eps in given if eps[1]]
+        rows += [at(eps, DEFENDED, SANITY_CHECK, adaptive[0], attack="fgsm") for eps in radii if eps[1]]
         large = largest_eps(budget.norm, features)
         if max(epsilons.values()) < large[1]:
             affordable = [threat for threat in adaptive if (threat.eot or 0) <= 20] or adaptive[:1]
-            rows.append(at(large, DEFENDED, GATE, affordable[-1]))
+            rows.append(at(large, DEFENDED, SANITY_CHECK, affordable[-1]))
     if min(group, images - 1) >= 3:  # exercise_batch_sizes needs this
-        rows.append(at(given[-1], DEFENDED, GATE, one, sizes=True))
+        rows.append(at(radii[-1], DEFENDED, SANITY_CHECK, pgd, sizes=True))
     return rows
 
 

@@ -33,41 +33,48 @@ from models import Classifier
 from tasks.classifier.load import classifier_of, data_of
 from tasks.classifier.recipe import ClassifierConfig
 from tasks.job import Job
-from tasks.robustness.plan import DEFENDED, PLAIN, UNDEFENDED, Planned
+from tasks.robustness.plan import DEFENDED, PLAIN, UNDEFENDED, PlannedRow
 
 
-class Bench:
+class AttackSetup:
     """The networks, the images and the budget of the attacks, checked."""
 
     def __init__(self, job: Job) -> None:
-        self.job, given = job, job.arguments
-        self.output: Path | None = given.output
-        largest = eps_from_pixels(max(given.eps.values()))
+        self.job, arguments = job, job.arguments
+        self.output: Path | None = arguments.output
+        largest = eps_from_pixels(max(arguments.eps.values()))
         self.budget = Budget(
-            largest, given.norm, steps=given.steps, restarts=given.restarts, loss=given.loss, queries=given.queries
+            largest,
+            arguments.norm,
+            steps=arguments.steps,
+            restarts=arguments.restarts,
+            loss=arguments.loss,
+            queries=arguments.queries,
         )
         self.network = classifier_of(job.snapshot, job.path, job.device)
-        self.other = {name: self._other(name) for name in ("surrogate", "plain") if getattr(given, name)}
+        self.other = {name: self._other(name) for name in ("surrogate", "plain") if getattr(arguments, name)}
         self.config = parse_config(ClassifierConfig, job.recipe_words({}, "data"), prog="evaluate.py")
         self.train, self.test = data_of(job, self.config, self.network)
         # In random order, because folders are sorted by class and groups should mix classes.
-        count = min(given.images, len(self.test))
-        chosen = torch.randperm(len(self.test), generator=stream(given.seed, "attacked images"))[:count]
+        count = min(arguments.images, len(self.test))
+        chosen = torch.randperm(len(self.test), generator=stream(arguments.seed, "attacked images"))[:count]
         self.images = self.test.batch(chosen).to(job.device, memory_format=torch.channels_last)
         self.labels = labels_of(self.test)[chosen].to(job.device)
         # The bank fills up a short group, as in the scores during training.
-        self.bank = self.train.batch(range(min(given.group - 1, len(self.train)))).to(job.device)
+        self.bank = self.train.batch(range(min(arguments.group - 1, len(self.train)))).to(job.device)
         self.reference = self.bank if len(self.bank) else None
 
     def _other(self, name: str) -> tuple[Path, Snapshot, Classifier]:
         path = find_snapshot(getattr(self.job.arguments, name), best=False)
         snapshot = read_snapshot(path)
         network = classifier_of(snapshot, path, self.job.device)
-        mine, its = ((each.num_classes, each.input_shape) for each in (self.network, network))
-        if mine != its:
+        (classes, shape), (needed_classes, needed_shape) = (
+            (model.num_classes, model.input_shape) for model in (network, self.network)
+        )
+        if (classes, shape) != (needed_classes, needed_shape):
             raise ConfigError(
-                f"--{name} {path} is for {its[0]} classes of {its[1]} images, but {self.job.path} for {mine[0]} of "
-                f"{mine[1]}."
+                f"--{name} {path} is for {classes} classes of {shape} images, but {self.job.path} for "
+                f"{needed_classes} of {needed_shape}."
             )
         return path, snapshot, network
 
@@ -77,8 +84,8 @@ class Bench:
 
     def provenance(self) -> dict[str, Any]:
         """Everything that the numbers of a row depend on, except its threat and eps."""
-        given, test = self.job.arguments, self.test
-        spent = {key: value for key, value in asdict(self.budget).items() if key not in ("eps", "attack")}
+        arguments, test = self.job.arguments, self.test
+        budget = {key: value for key, value in asdict(self.budget).items() if key not in ("eps", "attack")}
         return {
             **self.job.about,
             "data": {"name": test.name, "split": test.split, "preparation": test.preparation},
@@ -86,26 +93,32 @@ class Bench:
             "images": len(self.images),
             "images_available": len(test),
             "bank": {"images": len(self.bank), "of": self.train.split, "fingerprint": self.train.fingerprint},
-            "budget": spent,
-            "rci": {"ratio": given.ratio, "votes": given.votes, "group": given.group, "blocks": given.blocks},
-            "draws": given.draws,
-            "targets": given.targets,
-            "seed": given.seed,
+            "budget": budget,
+            "rci": {
+                "ratio": arguments.ratio,
+                "votes": arguments.votes,
+                "group": arguments.group,
+                "blocks": arguments.blocks,
+            },
+            "draws": arguments.draws,
+            "targets": arguments.targets,
+            "seed": arguments.seed,
             "device": self.job.device.type,
             "versions": versions(),
         }
 
     def others(self) -> dict[str, Any]:
         """Paths and digests of the other networks."""
-        found = {name: str(path) for name, (path, _, _) in self.other.items()}
-        return found | {f"{name}_sha256": self.digest(name) for name in self.other}
+        paths = {name: str(path) for name, (path, _, _) in self.other.items()}
+        return paths | {f"{name}_sha256": self.digest(name) for name in self.other}
 
     def measure(self) -> Row:
         """Accuracy and cost without an attack, without and with RCI."""
-        given = self.job.arguments
+        arguments = self.job.arguments
         report = evaluate_defence(
-            self.network, self.images, self.labels, ratio=given.ratio, votes=given.votes, group_size=given.group,
-            blocks=given.blocks, reference=self.reference, draws=given.draws, seed=given.seed,
+            self.network, self.images, self.labels, ratio=arguments.ratio, votes=arguments.votes,
+            group_size=arguments.group, blocks=arguments.blocks, reference=self.reference,
+            draws=arguments.draws, seed=arguments.seed,
         )  # fmt: skip
         return as_row(report)
 
@@ -119,40 +132,47 @@ class Bench:
             rows.append(
                 {"network": PLAIN, "trained": training_of(snapshot), "snapshot": str(path), "accuracy": right / 100}
             )
-        how = {"trained": training_of(self.job.snapshot), "snapshot": str(self.job.path)}
+        about = {"trained": training_of(self.job.snapshot), "snapshot": str(self.job.path)}
         return [
             *rows,
-            {"network": UNDEFENDED, **how, "accuracy": defence["plain"]["value"]},
-            {"network": DEFENDED, **how, "accuracy": defence["defended"]["mean"]["value"]},
+            {"network": UNDEFENDED, **about, "accuracy": defence["plain"]["value"]},
+            {"network": DEFENDED, **about, "accuracy": defence["defended"]["mean"]["value"]},
         ]
 
-    def run(self, row: Planned) -> list[Row]:
+    def run(self, row: PlannedRow) -> list[Row]:
         """Compute a planned row. A row for batch sizes gives several results."""
-        given = self.job.arguments
-        common = {"group_size": given.group, "seed": given.seed}
+        arguments = self.job.arguments
+        common = {"group_size": arguments.group, "seed": arguments.seed}
         if row.network == DEFENDED:
             defence: nn.Module = RandomizedCodedInference(
-                self.network, given.ratio, blocks=given.blocks, votes=given.votes, reference=self.reference,
-                seed=given.seed,
+                self.network, arguments.ratio, blocks=arguments.blocks, votes=arguments.votes, reference=self.reference,
+                seed=arguments.seed,
             )  # fmt: skip
         else:
             defence = self.network if row.network == UNDEFENDED else self.other["plain"][2]
         try:
             if row.sizes:
-                found = exercise_batch_sizes(defence, self.images, self.labels, row.budget, **common)
+                rows = exercise_batch_sizes(defence, self.images, self.labels, row.budget, **common)
             else:
-                more = {"draws": given.draws if row.network == DEFENDED else 1, "targets": given.targets}
+                counts = {"draws": arguments.draws if row.network == DEFENDED else 1, "targets": arguments.targets}
                 surrogate = self.other["surrogate"][2] if "surrogate" in self.other else None
-                found = [
+                rows = [
                     evaluate_threat(
-                        row.threat, defence, self.images, self.labels, row.budget, surrogate=surrogate, **common, **more
+                        row.threat,
+                        defence,
+                        self.images,
+                        self.labels,
+                        row.budget,
+                        surrogate=surrogate,
+                        **common,
+                        **counts,
                     )
                 ]
         finally:
             if isinstance(defence, RandomizedCodedInference):
                 defence.coded.detach()
         about = {"network": row.network, "role": row.role, "eps_given": row.label, "eps_pixels": row.pixels}
-        return [about | each.as_dict() for each in found]
+        return [about | result.as_dict() for result in rows]
 
 
 def training_of(snapshot: Snapshot) -> str:
@@ -180,10 +200,10 @@ def as_row(report: DefenceReport) -> Row:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that compute the numbers."""
-    found = {"cs_gan": cs_gan.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    numbers = {"cs_gan": cs_gan.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     for name in ("numpy", "scipy", "pyautoattack"):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "none"
-    return found
+            numbers[name] = "none"
+    return numbers

@@ -18,16 +18,17 @@ from cs_gan.attacks import apgd, eps_from_pixels, pgd
 from cs_gan.data import train_and_test
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import ConfigError, CsGanError
-from cs_gan.files import file_sha256
+from cs_gan.files import file_sha256, write_text
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
-from cs_gan.runs import Row, RunFolder, append_line, read_lines
+from cs_gan.runs import Row, RunFolder
 from cs_gan.training import parse_config, read_snapshot
 from models import Classifier
 from tasks.classifier.load import classifier_of
 from tasks.classifier.recipe import ClassifierConfig
 from tasks.options import Parser, positive
 from tasks.robustness.command import as_csv
+from tasks.robustness.ledger import Ledger
 
 UNIT = 128  # images attacked together
 
@@ -48,11 +49,11 @@ def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: t
     right: dict[str, list[Tensor]] = {}
     for unit, indices in enumerate(chosen.split(UNIT)):
         x, y = test.batch(indices).to(device), labels[indices].to(device)
-        for name, kept in attack_unit(network, x, y, unit, eps_from_pixels(eps), steps).items():
-            right.setdefault(name, []).append(kept)
+        for name, correct in attack_unit(network, x, y, unit, eps_from_pixels(eps), steps).items():
+            right.setdefault(name, []).append(correct)
     joined = {name: torch.cat(parts) for name, parts in right.items()}
     joined["all"] = torch.stack(list(joined.values())).all(0)
-    return {name: 100 * kept.double().mean().item() for name, kept in joined.items()}
+    return {name: 100 * correct.double().mean().item() for name, correct in joined.items()}
 
 
 def attack_unit(
@@ -81,9 +82,9 @@ def main(words: Sequence[str] | None = None) -> int:
         "--steps", type=positive, default=20, help="steps of PGD; APGD takes five times as many (%(default)s)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
-    given = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     try:
-        study(given.folder, given.images, given.eps, given.steps, torch.device(given.device))
+        study(arguments.folder, arguments.images, arguments.eps, arguments.steps, torch.device(arguments.device))
     except CsGanError as error:
         print(f"study_attacks: {error}", file=sys.stderr)
         return 2
@@ -96,16 +97,13 @@ def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device
     folders = [RunFolder(path.parent) for path in sorted(sweep.glob("runs/*/scores.json"))]
     if not folders:
         raise ConfigError(f"{sweep}: no finished run in its runs/. Give the folder of a sweep that has run.")
-    ledger, rows = sweep / "attacks.jsonl", []
-    found = {str(line["key"]): line["row"] for line in read_lines(ledger)}
+    ledger, rows = Ledger(sweep / "attacks.jsonl"), []
     for folder in folders:
         key = f"{file_sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
-        if key not in found:
-            found[key] = attack_run(folder, images, eps, steps, device)
-            append_line(ledger, {"key": key, "row": found[key]})
-        rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | found[key])
-        print(folder.path.name, ", ".join(f"{name} {value:.1f} %" for name, value in found[key].items()), flush=True)
-    (sweep / "attacks.csv").write_text(as_csv(rows))
+        accuracies = ledger.get(key, partial(attack_run, folder, images, eps, steps, device))
+        rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | accuracies)
+        print(folder.path.name, ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items()), flush=True)
+    write_text(sweep / "attacks.csv", as_csv(rows))
 
 
 if __name__ == "__main__":

@@ -57,15 +57,20 @@ class TestWholeBatches:
             distance = torch.cdist(x.flatten(1), images.flatten(1))
             assert torch.equal(distance.argmin(1), torch.arange(count))
 
-    def test_nothing_else_changes(self, network, name):
+    def test_random_states_modes_and_gradients_are_as_before(self, network, name):
         images, labels = batch32()
         defence = RandomizedCodedInference(network.train(), seed=3)
         state, own = torch.get_rng_state(), defence.generator.get_state()
-        results = [ATTACKS[name](defence, images, labels, eps=0.05, generator=generator(seed)) for seed in (1, 1, 2)]
+        ATTACKS[name](defence, images, labels, eps=0.05, generator=generator(1))
         assert torch.equal(torch.get_rng_state(), state)
         assert torch.equal(defence.generator.get_state(), own)
         assert network.training
         assert all(parameter.grad is None for parameter in network.parameters())
+
+    def test_the_generator_decides_every_draw(self, network, name):
+        images, labels = batch32()
+        defence = RandomizedCodedInference(network.train(), seed=3)
+        results = [ATTACKS[name](defence, images, labels, eps=0.05, generator=generator(seed)) for seed in (1, 1, 2)]
         assert torch.equal(results[0], results[1])
         assert not torch.equal(results[0], results[2])
 
@@ -73,7 +78,7 @@ class TestWholeBatches:
         images, labels = batch32()
         assert torch.equal(ATTACKS[name](network, images, labels, eps=0.0), images)
 
-    def test_images_of_another_range_and_precision(self, network, name):
+    def test_images_of_another_range_and_precision_keep_both(self, network, name):
         images, labels = batch32()
         images = (images.double() + 1) * 127.5
         forward = lambda x: network((x / 127.5 - 1).float())
@@ -86,12 +91,12 @@ class TestWholeBatches:
         ("options", "message"),
         [({"eps": -1.0}, "eps=-1.0"), ({"eps": 0.1, "high": torch.inf}, "finite"), ({"eps": 0.1, "low": 0}, "outside")],
     )
-    def test_unusable_budgets(self, network, name, options, message):
+    def test_a_budget_that_can_not_be_used_is_refused(self, network, name, options, message):
         images, labels = batch32()
         with pytest.raises(AttackError, match=message):
             ATTACKS[name](network, images, labels, **options)
 
-    def test_labels_out_of_range(self, network, name):
+    def test_labels_beyond_the_classes_are_refused(self, network, name):
         images, labels = batch32()
         with pytest.raises(AttackError, match="classes"):
             ATTACKS[name](network, images, labels + 5, eps=0.1)
@@ -115,7 +120,7 @@ class TestAgainstPyautoattack:
         loss = lambda x: nn.functional.cross_entropy(network(x), labels, reduction="none")
         assert (loss(ours) >= loss(2 * theirs - 1) - 1e-5).all()
 
-    def test_rand_is_its_version_rand(self, network):
+    def test_rand_equals_pyautoattacks_version_rand(self, network):
         from pyautoattack import AutoAttack
 
         theirs = AutoAttack(network, version="rand")
@@ -155,7 +160,7 @@ class TestStrength:
 
 
 class TestBadInput:
-    def test_square_needs_pixels(self):
+    def test_square_refuses_inputs_that_are_no_images_or_too_small(self):
         with pytest.raises(AttackError, match="pixels"):
             square(nn.Linear(6, 5), torch.zeros(8, 6), torch.zeros(8, dtype=torch.long), eps=0.1)
         images, labels = batch32(features=(1, 4, 4))
@@ -166,7 +171,7 @@ class TestBadInput:
         images, labels = batch(8, (6,))
         assert apgd(nn.Linear(6, 5).double(), images, labels, eps=0.1, steps=2).shape == (8, 6)
 
-    def test_dlr_needs_three_classes(self):
+    def test_the_dlr_loss_is_refused_for_two_classes_and_rand_leaves_it_out(self):
         images, labels = batch(8, (6,), classes=2)
         network = nn.Linear(6, 2).double()
         with pytest.raises(AttackError, match="three classes"):
@@ -181,7 +186,7 @@ class TestBadInput:
             lambda *batch: square(*batch, eps=0.1, queries=0),
         ],
     )
-    def test_unusable_options(self, network, call):
+    def test_options_that_can_not_be_used_are_refused(self, network, call):
         with pytest.raises(AttackError):
             call(network, *batch32())
 

@@ -11,11 +11,11 @@ from cs_gan.attacks import (
     Budget,
     ResultRow,
     apgd,
-    check_gates,
     evaluate_defence,
     evaluate_threat,
     fgsm,
     pgd,
+    run_sanity_checks,
     score_predictions,
     square,
     verdict,
@@ -95,10 +95,10 @@ class TestNaN:
         row = evaluate_threat("eot-1", broken, images, zeros(images), Budget(0.0), group_size=4, draws=3)
         assert (row.mean.value, row.worst.value, row.majority.value) == (0, 0, 0)
         assert row.without_class == 8 * 3
-        gate = check_gates([row])[-1]
-        assert not gate.passed
-        assert "24 of 24 predictions" in gate.evidence
-        assert not verdict([gate]).claim
+        check = run_sanity_checks([row])[-1]
+        assert not check.passed
+        assert "24 of 24 predictions" in check.evidence
+        assert not verdict([check]).claim
         assert ResultRow.from_dict(row.as_dict()) == row
 
     def test_rows_written_before_the_count_are_still_read(self):
@@ -107,7 +107,7 @@ class TestNaN:
         old = row.as_dict()
         assert old.pop("without_class") == 0
         assert ResultRow.from_dict(old) == row
-        assert check_gates([row])[-1].passed
+        assert run_sanity_checks([row])[-1].passed
 
     def test_network_in_a_report_of_a_defence(self):
         images, _ = batch()
@@ -176,6 +176,6 @@ class TestLabels:
         (torch.full((2, 3), -1), torch.full((3,), -1), "smallest label is -1"),
     ],
 )
-def test_predictions_that_are_no_score(predictions, labels, message):
+def test_predictions_that_are_no_score_are_refused(predictions, labels, message):
     with pytest.raises(AttackError, match=message):
         score_predictions(predictions, labels)

@@ -86,12 +86,12 @@ def test_it_meets_the_permutations_of_an_attack_with_eps_zero():
         ({"group_size": 7}, BatchError, "group of one"),
     ],
 )
-def test_bad_options(options, error, message):
+def test_options_that_can_not_be_used_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         evaluate_defence(mlp(), *batch(8), **options)
 
 
-def test_labels_and_outputs_that_do_not_fit():
+def test_labels_and_outputs_that_do_not_fit_are_refused():
     images, labels = batch(8)
     with pytest.raises(AttackError, match="classes"):
         evaluate_defence(mlp(), images, labels + 4, group_size=4)

@@ -50,7 +50,7 @@ class TestRows:
         )  # fmt: skip
         assert row.n == 4
 
-    def test_exercised_batch_sizes(self):
+    def test_batch_sizes_2_K_and_a_short_one_are_exercised_and_1_only_with_a_bank(self):
         images, labels = batch(12)
         with_bank = exercise_batch_sizes(
             RandomizedCodedInference(mlp(), reference=images[:7]), images, labels, BUDGET, group_size=8
@@ -71,7 +71,7 @@ class TestBadInput:
             ({"loss": "hinge"}, "margin"),
         ],
     )
-    def test_budgets(self, options, message):
+    def test_a_budget_that_can_not_be_used_is_refused(self, options, message):
         with pytest.raises(AttackError, match=message):
             Budget(**{"eps": 0.1} | options)
 
@@ -84,19 +84,19 @@ class TestBadInput:
             evaluate_threat("eot-1", defence, images, labels, BUDGET, group_size=4)
         assert len(calls) == 1
 
-    def test_a_network_without_classes(self):
+    def test_a_network_without_classes_is_refused(self):
         images, labels = batch(8)
         with pytest.raises(AttackError, match="classes"):
             evaluate_threat("eot-1", RandomizedCodedInference(nn.Identity()), images, labels, BUDGET, group_size=4)
 
-    def test_transfer_without_another_network(self):
+    def test_transfer_without_another_network_is_refused(self):
         with pytest.raises(AttackError, match="surrogate"):
             evaluate_threat("transfer", RandomizedCodedInference(mlp()), *batch(), BUDGET)
 
-    def test_no_draws(self):
+    def test_no_draws_are_refused(self):
         with pytest.raises(AttackError, match="draws=0"):
             evaluate_threat("eot-1", RandomizedCodedInference(mlp()), *batch(), BUDGET, draws=0)
 
-    def test_too_few_images_for_every_batch_size(self):
+    def test_too_few_images_for_every_batch_size_are_refused(self):
         with pytest.raises(AttackError, match="K >= 3"):
             exercise_batch_sizes(RandomizedCodedInference(mlp()), *batch(3), BUDGET)

@@ -56,7 +56,7 @@ class TestParity:
 
     @pytest.mark.parametrize("norm", NORMS)
     @pytest.mark.parametrize(("eps", "step"), [(0.1, 0.03), (0.6, 0.1), (5.0, 0.7)])
-    def test_pgd_without_random_start(self, network, norm, eps, step):
+    def test_pgd_without_random_start_equals_its_definition(self, network, norm, eps, step):
         images, labels = batch()
         ours = pgd(network, images, labels, eps=eps, step=step, steps=7, norm=norm, random_start=False)
         expected = pgd_by_definition(network, images, labels, eps, step, 7, norm)

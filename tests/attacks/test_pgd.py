@@ -88,7 +88,7 @@ class TestBadInput:
             ({"low": 0.0}, "outside"),
         ],
     )
-    def test_unusable_budgets(self, network, options, message):
+    def test_a_budget_that_can_not_be_used_is_refused(self, network, options, message):
         images, labels = batch()
         with pytest.raises(AttackError, match=message):
             pgd(network, images, labels, **{"eps": 0.1} | options)
@@ -105,7 +105,7 @@ class TestBadInput:
             (lambda x, y: (x * float("nan"), y), "nan"),
         ],
     )
-    def test_unusable_batches(self, network, change, message):
+    def test_a_batch_that_can_not_be_attacked_is_refused(self, network, change, message):
         images, labels = change(*batch())
         with pytest.raises(AttackError, match=message):
             pgd(network, images, labels, eps=0.1)
@@ -121,7 +121,7 @@ class TestBadInput:
             (lambda x: torch.zeros(8, 5, requires_grad=True), "depend"),
         ],
     )
-    def test_unusable_networks(self, forward, message):
+    def test_a_network_without_differentiable_logits_is_refused(self, forward, message):
         images, labels = batch()
         with pytest.raises(AttackError, match=message):
             pgd(forward, images, labels, eps=0.1)
@@ -136,7 +136,7 @@ class TestBadInput:
         with pytest.raises(AttackError, match=r"2 of 8 samples.*\[2, 5\]"):
             fgsm(forward, images, labels, eps=0.1)
 
-    def test_a_generator_elsewhere_than_on_the_cpu(self, network):
+    def test_a_generator_elsewhere_than_on_the_cpu_is_refused(self, network):
         images, labels = batch()
         with pytest.raises(AttackError, match="CPU"):
             pgd(network, images, labels, eps=0.1, generator=type("G", (), {"device": torch.device("cuda")})())

@@ -12,7 +12,7 @@ from tests.attacks.networks import batch, mlp
 
 class TestWilson:
     @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (487, 1000), (1, 1)])
-    def test_it_is_scipys(self, k, n):
+    def test_the_interval_equals_scipys(self, k, n):
         expected = stats.binomtest(k, n).proportion_ci(method="wilson")
         assert wilson(k / n, n)[1:] == pytest.approx(tuple(expected), abs=1e-12)
 
@@ -22,7 +22,7 @@ class TestWilson:
                 interval = wilson(value, n)
                 assert 0 <= interval.low <= interval.value <= interval.high <= 1
 
-    def test_no_samples(self):
+    def test_no_samples_are_refused(self):
         with pytest.raises(AttackError):
             wilson(0.5, 0)
 
@@ -71,7 +71,7 @@ class TestViews:
 
 
 class TestGroups:
-    def test_the_last_is_short(self):
+    def test_the_last_group_may_be_short(self):
         images, labels = batch(10)
         assert [(part.start, part.stop) for part in groups(mlp(), images, labels, 4)] == [(0, 4), (4, 8), (8, 10)]
 

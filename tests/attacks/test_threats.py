@@ -6,7 +6,7 @@ from torch import nn
 
 from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import THREATS, Budget, evaluate_threat, find_threat
-from cs_gan.attacks.scene import Scene
+from cs_gan.attacks.attacked_batch import AttackedBatch
 from cs_gan.attacks.scoring import fixed
 from cs_gan.errors import AttackError
 from tests.attacks.networks import Recorder, batch, mlp
@@ -33,22 +33,22 @@ def evaluate(threat, defence, images, labels, budget=BUDGET, **options):
     )
 
 
-def scene(defence, images, labels, draws=4, budget=BUDGET, **options):
-    return Scene(
+def attacked_batch(defence, images, labels, draws=4, budget=BUDGET, **options):
+    return AttackedBatch(
         defence, images, labels, images, 0, list(range(len(images))), budget, (0, "group", 0), draws, **options
     )
 
 
 class TestRegistry:
-    def test_the_names_of_the_issue(self):
+    def test_all_threats_are_there_in_order_and_say_what_they_know(self):
         assert list(THREATS) == NAMES
         assert all(threat.name == name and threat.knows for name, threat in THREATS.items())
 
     @pytest.mark.parametrize("name", ["true-permutation", "True permutation", "jointly_perturbed", "EOT_5"])
-    def test_spelling_is_free(self, name):
+    def test_case_spaces_hyphens_and_underscores_in_a_name_do_not_matter(self, name):
         assert find_threat(name).name in NAMES
 
-    def test_eot_of_any_n(self):
+    def test_eot_can_average_over_any_n(self):
         assert find_threat("eot-7").eot == 7
 
     @pytest.mark.parametrize("name", ["eot-0", "eot", "psychic", ""])
@@ -109,7 +109,9 @@ class TestEveryThreat:
             pytest.importorskip("pyautoattack")
             images, pool, defence = images.float(), pool.float(), defence.float()
         assert torch.equal(pool[:4], images)
-        trials = find_threat(name).attack(Scene(defence, images, labels, pool, 0, [0, 2], BUDGET, (0,), 3, surrogate))
+        trials = find_threat(name).attack(
+            AttackedBatch(defence, images, labels, pool, 0, [0, 2], BUDGET, (0,), 3, surrogate)
+        )
         assert [trial.counted for trial in trials] == ([[0], [2]] if name in ONE_TARGET else [[0, 1, 2, 3]])
         for trial in trials:
             for draw in range(len(trial.seeds)):
@@ -140,13 +142,13 @@ class TestPermutations:
         images, labels = batch(count)
         defence = RandomizedCodedInference(mlp())
         recorder = Recorder(monkeypatch)
-        trial = find_threat(name).attack(scene(defence, images, labels, draws))[0]
+        trial = find_threat(name).attack(attacked_batch(defence, images, labels, draws))[0]
         attack = recorder.take()
         for draw, seed in enumerate(trial.seeds):
             fixed(defence, seed)(trial.batch(draw))
         return attack, recorder.take()
 
-    def test_oblivious_draws_none(self, monkeypatch):
+    def test_the_oblivious_attacker_draws_no_permutation(self, monkeypatch):
         attack, scoring = self.split(monkeypatch, "oblivious")
         assert attack == []
         assert len(set(scoring)) == 4
@@ -180,7 +182,7 @@ class TestPermutations:
         pool, labels = batch(12)
         defence = RandomizedCodedInference(mlp())
         trial = find_threat("neighbours clean and fresh").attack(
-            Scene(defence, pool[3:7], labels[3:7], pool, 3, [1], BUDGET, (0,), 5)
+            AttackedBatch(defence, pool[3:7], labels[3:7], pool, 3, [1], BUDGET, (0,), 5)
         )[0]
         batches = [trial.batch(draw) for draw in range(5)]
         assert torch.equal(batches[0], trial.batch(0))
@@ -199,7 +201,7 @@ class TestStrength:
         images, labels = batch(12, (16,), classes=2)
         defence = RandomizedCodedInference(nn.Linear(16, 2).double(), ratio=0.5)  # half a code mixes more
         budget = Budget(0.1, loss="margin", steps=10, low=-9, high=9)
-        here = scene(defence, images, labels, budget=budget)
+        here = attacked_batch(defence, images, labels, budget=budget)
         gains = {}
         for name in ("oblivious", "wrong_permutation", "true_permutation", "eot-5"):
             adversarial = find_threat(name).attack(here)[0].batch(0)

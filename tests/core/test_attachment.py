@@ -143,7 +143,7 @@ class TestAttachment:
 
     @pytest.mark.parametrize("outer", ["observe", "substitute"])
     @pytest.mark.parametrize("inner", ["observe", "substitute"])
-    def test_contexts_do_not_nest(self, outer, inner):
+    def test_a_context_inside_another_is_refused(self, outer, inner):
         model, x = mlp(), torch.randn(4, 3)
         coded = CodedSmoothing(model, ["0"])
         with getattr(coded, outer)():

@@ -133,7 +133,7 @@ class TestCache:
 
 class TestShapes:
     @pytest.mark.parametrize("trailing", [(), (3,), (3, 4), (2, 3, 4), (2, 3, 2, 2), (0,), (3, 0, 2)])
-    def test_any_trailing_shape(self, trailing):
+    def test_inputs_of_any_trailing_shape_are_encoded_like_rows(self, trailing):
         code, x = SplineCode(6, 9), batch(6, *trailing)
         expected = torch.einsum("nk,k...->n...", code.encoder, x)
         torch.testing.assert_close(code.encode(x), expected, rtol=0, atol=1e-13)

@@ -184,7 +184,7 @@ class TestNothingIsLeftBehind:
         assert (model[4].calls, coded._drawn, model.training, hook_count(model)) == (1, drawn, True, 0)
         (loss + coded.penalty()).backward()
 
-    def test_nor_after_an_exception(self):
+    def test_model_and_hooks_are_as_before_after_an_exception(self):
         model, x = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), torch.randn(16, 3)
         before = copy.deepcopy(model.state_dict())
         coded = CodedSmoothing(model, ["1"])
@@ -222,12 +222,12 @@ class TestWarnings:
         ],
         ids=["share", "spread", "headroom"],
     )
-    def test_over_smoothing(self, block, loss, options):
+    def test_a_penalty_that_dominates_is_reported_as_over_smoothing(self, block, loss, options):
         report = self.report(Function(block), loss=loss, **options)
         assert signatures(report) - {"only shrinks"} == {"over-smoothing"}
         assert "Lower mu or the weight" in str(report)
 
-    def test_over_smoothing_by_outputs_that_shrink(self):
+    def test_outputs_that_shrink_by_much_are_reported_as_over_smoothing(self):
         before = self.report(Function(lambda x: x))
         assert signatures(self.report(Function(lambda x: 0.6 * x), loss=0.1, earlier=before)) == {
             "over-smoothing",
@@ -235,12 +235,12 @@ class TestWarnings:
         }
         assert signatures(self.report(Function(lambda x: 0.9 * x), loss=0.1, earlier=before)) == {"only shrinks"}
 
-    def test_collapse_to_erm(self):
+    def test_a_penalty_without_influence_is_reported_as_collapse_to_erm(self):
         for ratio, loss in [(4.0, 1e-6), (1.0, 1e3), (4.0, None)]:
             report = self.report(Function(lambda x: x), ratio=ratio, loss=loss)
             assert signatures(report) == {"collapse to ERM", "only shrinks"}
 
-    def test_small_batch(self):
+    def test_a_batch_of_8_is_reported_as_small(self):
         assert signatures(self.report(Function(lambda x: x.tanh()), K=8, loss=0.1)) == {"small batch"}
 
     def test_a_block_with_nothing_to_train_has_no_effect(self):
@@ -279,7 +279,7 @@ class TestWarnings:
         assert message in str(report)
         assert signatures(report) == {"no effect" if share < 1 else "over-smoothing"}
 
-    def test_not_finite(self):
+    def test_a_penalty_that_is_not_finite_is_reported(self):
         assert signatures(self.report(Function(lambda x: x / 0))) == {"not finite"}
 
     def test_the_bound_on_the_batch_is_where_the_bias_settles(self):
@@ -307,25 +307,33 @@ class TestErrors:
         assert loss.requires_grad
         assert CodedSmoothing(block, [""]).diagnose(lambda: block(x), loss).task_loss == loss.item()
 
-    def test_say_what_to_do(self):
+    @pytest.mark.parametrize(
+        ("arguments", "options", "error", "message"),
+        [
+            (lambda block, x: (block(x),), {}, CodeError, "lambda: model"),
+            (lambda block, x: (), {}, CodeError, r"diagnose\(\): give a function that runs the model"),
+            (lambda block, x: (lambda: None,), {}, BlockError, r"diagnose\(\) was given. Run the model inside it"),
+            (lambda block, x: (lambda: block(x), lambda y: y), {}, CodeError, "reduce it to one number"),
+            (lambda block, x: (lambda: block(x), "1 of them"), {}, CodeError, "task_loss is a str"),
+            (lambda block, x: (lambda: block(x), 1.0), {"mu": 1}, CodeError, "mu=1"),
+            (lambda block, x: (lambda: block(x[:1]),), {}, BatchError, "at least 2"),
+        ],
+    )
+    def test_arguments_that_can_not_be_used_are_refused_with_what_to_do(self, arguments, options, error, message):
         block, x = mlp(), torch.randn(16, 3)
         coded = CodedSmoothing(block, [""])
-        with pytest.raises(CodeError, match="lambda: model"):
-            coded.diagnose(block(x))
-        with pytest.raises(CodeError, match=r"diagnose\(\): give a function that runs the model"):
-            coded.diagnose()
-        with pytest.raises(BlockError, match=r"diagnose\(\) was given. Run the model inside it"):
-            coded.diagnose(lambda: None)
-        with pytest.raises(CodeError, match=r"reduce it to one number"):
-            coded.diagnose(lambda: block(x), lambda y: y)
-        with pytest.raises(CodeError, match="task_loss is a str"):
-            coded.diagnose(lambda: block(x), "1 of them")
-        with pytest.raises(CodeError, match="mu=1"):
-            coded.diagnose(lambda: block(x), 1.0, mu=1)
-        with pytest.raises(BatchError, match="at least 2"):
-            coded.diagnose(lambda: block(x[:1]))
+        with pytest.raises(error, match=message):
+            coded.diagnose(*arguments(block, x), **options)
+
+    def test_a_diagnosis_inside_a_context_is_refused(self):
+        block, x = mlp(), torch.randn(16, 3)
+        coded = CodedSmoothing(block, [""])
         with coded.observe(), pytest.raises(BlockError, match="inside observe"):
             coded.diagnose(lambda: block(x))
+
+    def test_a_diagnosis_after_detach_is_refused(self):
+        block, x = mlp(), torch.randn(16, 3)
+        coded = CodedSmoothing(block, [""])
         coded.detach()
         with pytest.raises(BlockError, match="after detach"):
             coded.diagnose(lambda: block(x))

@@ -46,7 +46,7 @@ class TestRelativeToTheVariance:
         expected = (decoded - output).square().mean() / variance
         torch.testing.assert_close(RELATIVE[name](decoded, output), expected, rtol=1e-12, atol=0)
 
-    def test_derivatives(self, name):
+    def test_derivatives_equal_finite_differences_at_a_constant_variance(self, name):
         decoded, output = pair(4, 3)
         variance = output.detach().var(0, correction=0).mean()
         if name == "shrink_proof":

@@ -61,7 +61,7 @@ class TestSubstitute:
         with pytest.raises(BatchError, match=message), CodedSmoothing(block, [""], 1.5).substitute():
             block(torch.randn(8, 3))
 
-    def test_no_penalty_is_measured(self):
+    def test_substitute_measures_no_penalty(self):
         block = network()
         coded = CodedSmoothing(block, [""])
         with coded.substitute():

@@ -81,7 +81,7 @@ class TestLargeBatches:
         torch.testing.assert_close(self.CODE.encode(x), expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(self.CODE.decode(y), self.CODE.decoder @ y, rtol=0, atol=1e-12)
 
-    def test_permutations_and_their_gradients(self):
+    def test_a_permutation_reorders_samples_and_gradients(self):
         order = torch.randperm(128, generator=torch.Generator().manual_seed(1))
         x, y = batch(128, 4).requires_grad_(), batch(192, 4)
         coded = self.CODE.encode(x, order)
@@ -90,7 +90,7 @@ class TestLargeBatches:
         (grad,) = torch.autograd.grad(coded, x, y)
         torch.testing.assert_close(grad[order], self.CODE.encoder.T @ y, rtol=0, atol=1e-12)
 
-    def test_layout_and_half_precision(self):
+    def test_memory_layout_and_half_precision_are_kept(self):
         x = batch(128, 3, 4, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
         coded = self.CODE.encode(x)
         assert coded.is_contiguous(memory_format=torch.channels_last)

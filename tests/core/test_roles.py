@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from cs_gan import CodedSmoothing, RandomizedCodedInference, SplineCode
-from cs_gan.core.known import KINDS
+from cs_gan.core.conventions import KINDS
 from cs_gan.core.nestings import axes_of
-from cs_gan.core.roles import Seen, roles_of
+from cs_gan.core.roles import CallHistory, roles_of
 from cs_gan.errors import BatchError, BlockError, CodeError
 from cs_gan.supervised import ManifoldMixUp, MixDraw
 from tests.core.helpers import Function, observed
@@ -205,9 +205,9 @@ class TestWithoutABatch:
         inputs = ((tokens(),), {name: given})
         if kind is None:  # no such name, and K = L: anything of fewer axes may be a table
             with pytest.raises(BatchError, match=f"'{name}'"):
-                roles_of("b", block, inputs, axes_of(block, 0), {}, Seen())
+                roles_of("b", block, inputs, axes_of(block, 0), {}, CallHistory())
             return
-        found, roles = roles_of("b", block, inputs, axes_of(block, 0), {}, Seen())
+        found, roles = roles_of("b", block, inputs, axes_of(block, 0), {}, CallHistory())
         assert (found, roles[0].kind, roles[1].kind) == (K, "encode", kind)
 
     @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ class TestWithoutABatch:
         ],
     )
     def test_only_what_would_fit_into_a_sample_is_in_doubt(self, first, other, kind):
-        block, seen = Function(None), Seen()
+        block, seen = Function(None), CallHistory()
         inputs = ((torch.zeros(first), torch.ones(other)), {})
         if kind is None:
             with pytest.raises(BatchError, match="may be one entry for each sample"):
@@ -237,7 +237,7 @@ class TestWithoutABatch:
         block = Function(None)
         for first in ((64, 64), (64, 64, 8, 8)):
             inputs = ((torch.zeros(first), torch.zeros(64, dtype=torch.int64)), {})
-            assert roles_of("b", block, inputs, axes_of(block, 0), {}, Seen())[1][1].kind == "nearest"
+            assert roles_of("b", block, inputs, axes_of(block, 0), {}, CallHistory())[1][1].kind == "nearest"
 
     def test_manifold_mixup_mixes_what_coding_would_encode(self):
         table, x = tokens(1)[0], tokens()
@@ -420,7 +420,7 @@ class TestDivisibleBatches:
             )
             assert isinstance(raised.value.__cause__, RuntimeError)
 
-    def test_multiple_rounds_n(self):
+    def test_multiple_rounds_N_up(self):
         block, x = Function(self.groups), torch.randn(64, 3)
         coded = CodedSmoothing(block, [""], 65 / 64, multiple=4)
         assert [CodedSmoothing(Function(None), [""], r, multiple=4).code(64).N for r in (0.99, 1.0, 1.04, 1.5)] == [
@@ -459,7 +459,7 @@ class TestMemory:
         monkeypatch.setattr("cs_gan.core.roles.readable", lambda *_: False)  # as on a GPU after the first call
         torch.testing.assert_close(observed(coded, lambda: block(x, mask)), expected, **EXACT)
 
-    def test_inside_torch_func_too(self):
+    def test_a_mask_is_recognised_inside_torch_func(self):
         block, x, mask = Function(attend), tokens(), padding(-1e9)
 
         def penalty(x):

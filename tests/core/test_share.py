@@ -68,7 +68,7 @@ class TestHeldShare:
             assert held.weight.item() == pytest.approx(before * factor)
             before = held.weight.item()
 
-    def test_bounds(self):
+    def test_the_weight_stays_within_its_bounds(self):
         held, x = HeldShare(0.1, bounds=(1e-4, 1e-2)), nn.Parameter(torch.zeros(1))
         held.follow(held.weight * 1e6 * x.sum(), x.sum(), [x])
         assert held.weight.item() == pytest.approx(1e-4)

@@ -181,7 +181,7 @@ def test_the_model_is_untouched_and_first_derivatives_too():
     assert dict(critic.blocks[0][0]._forward_hooks) == hooks
 
 
-def test_channels_last_stays():
+def test_outputs_and_gradients_stay_channels_last():
     conv = nn.Conv2d(3, 4, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
     with fast_double_backward():
@@ -207,7 +207,7 @@ def test_autocast_computes_in_its_type_and_keeps_the_weights_gradient_in_theirs(
     assert conv.weight.grad.isfinite().all()
 
 
-def closed_calls(function, monkeypatch) -> int:
+def calls_replaced(function, monkeypatch) -> int:
     """How many convolutions became ours."""
     calls = []
     apply = double_backward.Convolution.apply
@@ -217,25 +217,33 @@ def closed_calls(function, monkeypatch) -> int:
     return len(calls)
 
 
-def test_what_has_no_case_runs_as_torchs_own(monkeypatch):
-    conv = nn.Conv2d(2, 2, 3)
-    x = torch.randn(3, 2, 5, 5, requires_grad=True)
-    assert closed_calls(lambda: conv(x), monkeypatch) == 1
-    assert closed_calls(lambda: conv(x[0]), monkeypatch) == 0  # no batch axis
-    assert closed_calls(lambda: conv(x.detach()), monkeypatch) == 0  # no second derivative to come
-    with torch.no_grad():
-        assert closed_calls(lambda: conv(x), monkeypatch) == 0
-    assert closed_calls(lambda: torch.func.vmap(conv)(x[:, None]), monkeypatch) == 0
-    assert closed_calls(lambda: torch.func.grad(lambda x: conv(x).sum())(x), monkeypatch) == 0
+def forward_mode(conv: nn.Module, x: torch.Tensor) -> None:
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(conv(dual)).tangent is not None
 
-    def forward_mode() -> None:
-        with torch.autograd.forward_ad.dual_level():
-            dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-            assert torch.autograd.forward_ad.unpack_dual(conv(dual)).tangent is not None
 
-    assert closed_calls(forward_mode, monkeypatch) == 0
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [
+        pytest.param(lambda conv, x: conv(x), 1, id="a batch"),
+        pytest.param(lambda conv, x: conv(x[0]), 0, id="no batch axis"),
+        pytest.param(lambda conv, x: conv(x.detach()), 0, id="no second derivative to come"),
+        pytest.param(torch.no_grad()(lambda conv, x: conv(x)), 0, id="no gradient"),
+        pytest.param(lambda conv, x: torch.func.vmap(conv)(x[:, None]), 0, id="vmap"),
+        pytest.param(lambda conv, x: torch.func.grad(lambda x: conv(x).sum())(x), 0, id="torch.func.grad"),
+        pytest.param(forward_mode, 0, id="forward mode"),
+    ],
+)
+def test_only_what_has_a_case_is_replaced(monkeypatch, call, count):
+    conv, x = nn.Conv2d(2, 2, 3), torch.randn(3, 2, 5, 5, requires_grad=True)
+    assert calls_replaced(lambda: call(conv, x), monkeypatch) == count
+
+
+def test_what_is_too_small_to_gain_is_not_replaced(monkeypatch):
+    conv, x = nn.Conv2d(2, 2, 3), torch.randn(3, 2, 5, 5, requires_grad=True)
     monkeypatch.setattr(double_backward, "CPU_CROSSOVER", 2**24)
-    assert closed_calls(lambda: conv(x), monkeypatch) == 0  # too small to gain
+    assert calls_replaced(lambda: conv(x), monkeypatch) == 0
 
 
 def test_a_checkpoint_inside_the_critic_still_works():

@@ -108,7 +108,7 @@ class TestLeCam:
         lecam(real, torch.zeros(2)).backward()
         assert_same([real.grad], [torch.tensor([1.0, 3.0])])  # 2 (x - a_F) / B with a_F = 0
 
-    def test_its_averages_are_state(self):
+    def test_its_averages_are_in_the_state_dict(self):
         lecam, other = LeCam(), LeCam()
         lecam(torch.ones(2), torch.zeros(2))
         other.load_state_dict(lecam.state_dict())
@@ -189,7 +189,7 @@ def test_a_step_with_a_term_has_the_gradients_of_the_sum(name, coded_on):
     assert "gradient_penalty" not in losses  # it has no weight
 
 
-def test_terms_add_up():
+def test_the_critics_loss_is_the_sum_of_its_weighted_terms():
     critic, batch = TinyCritic(), batches(8)
     optimizer = torch.optim.SGD(critic.parameters(), 0.0)
     plain = critic_step(critic, optimizer, *batch)

@@ -5,7 +5,7 @@ import torch
 from scipy.special import log_expit
 
 from cs_gan.gan import LOSSES, critic_step, generator_step
-from cs_gan.gan.losses import adversarial_loss
+from cs_gan.gan.adversarial_losses import adversarial_loss
 from tests.gan.networks import TinyCritic, TinyGenerator, batches
 
 REAL, FAKE = [1.5, -0.25, 3.0, -40.0], [-2.0, 0.5, 0.75, 60.0]

@@ -77,7 +77,7 @@ def run(rank: int, folder: str, weights: str) -> None:
     scorer._extractor.module.register_forward_hook(lambda _module, args, _output: read.append(len(args[0])))
     seen: dict[str, object] = {"scores": scored(scorer, DistributedDataParallel(generator)), "read": list(read)}
     read.clear()
-    scorer._reference._known = None  # the file must do
+    scorer._reference._statistics = None  # the file must do
     seen["scores again"] = scored(scorer, generator)
     seen["read again"] = list(read)
     for culprit in range(WORLD):

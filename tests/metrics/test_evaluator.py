@@ -18,22 +18,31 @@ DENSITY, COVERAGE = "density, digits classifier", "coverage, digits classifier"
 ABOUT = {"data": "digits", "split": "all"}
 
 
-def test_scores_carry_honest_names_and_provenance(evaluator: Evaluator, toy_generator: nn.Module) -> None:
-    scores = evaluator(toy_generator, seed=3, about={"step": 500, "network": "EMA"})
+def test_all_scores_have_names_and_finite_values(evaluator: Evaluator, toy_generator: nn.Module) -> None:
+    scores = evaluator(toy_generator, seed=3)
     assert list(scores.values) == [FD, IS, f"{IS} std", KID, f"{KID} std", PRECISION, RECALL, DENSITY, COVERAGE]
     assert scores.primary == FD
     assert all(np.isfinite(value) for value in scores.values.values())
-    provenance = scores.provenance
+
+
+def test_provenance_holds_everything_that_the_scores_depend_on(evaluator: Evaluator, toy_generator: nn.Module) -> None:
+    provenance = evaluator(toy_generator, seed=3).provenance
     assert (provenance["extractor"], provenance["seed"], provenance["num_samples"]) == ("digits", 3, 200)
     assert provenance["num_reference"] == 900
     assert provenance["reference"] == {"data": "digits", "split": "first 900"}
     assert provenance["kid"] == {"generated": 200, "reference": 900, "subsets": 100, "subset_size": 200}
     manifold = provenance["precision_recall"]
     assert (manifold["generated"], manifold["reference"], manifold["neighbours"]) == (200, 900, 3)
-    assert (provenance["step"], provenance["network"], provenance["processes"]) == (500, "EMA", 1)
     assert len(provenance["weights_sha256"]) == 64
-    assert provenance["seconds"] > 0
     assert provenance["notes"] == []
+
+
+def test_provenance_tells_time_processes_and_what_the_caller_adds(
+    evaluator: Evaluator, toy_generator: nn.Module
+) -> None:
+    provenance = evaluator(toy_generator, seed=3, about={"step": 500, "network": "EMA"}).provenance
+    assert (provenance["step"], provenance["network"], provenance["processes"]) == (500, "EMA", 1)
+    assert provenance["seconds"] > 0
 
 
 def test_only_inceptions_distances_go_by_their_bare_names() -> None:
@@ -162,33 +171,55 @@ def test_pixels_that_are_not_finite_have_no_score(evaluator: Evaluator, value: f
         evaluator(Diverged())
 
 
-def test_wrong_inputs_are_refused(evaluator: Evaluator, real_digits: Tensor, cache_dir: Path) -> None:
-    def build(reference: Tensor, extractor: str = "digits", about: object = ABOUT, **counts: int) -> None:
-        arguments = {"num_samples": 10, **counts}
-        Evaluator(extractor, reference, reference_about=about, cache_dir=cache_dir, **arguments)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"extractor": "fid"}, "no extractor 'fid'; choose one of inception, efficientnet_lite0, digits"),
+        ({"num_samples": 3}, "num_samples = 3"),
+        ({"num_reference": 0}, "num_reference = 0"),
+        ({"num_reference": 5000}, "num_reference = 5000"),
+        ({"reference_about": {"root": Path("data")}}, r"reference_about = .* JSON"),
+    ],
+)
+def test_options_that_can_not_be_used_are_refused(
+    real_digits: Tensor, cache_dir: Path, options: dict, message: str
+) -> None:
+    usable = {"extractor": "digits", "reference_about": ABOUT, "num_samples": 10, "cache_dir": cache_dir}
+    with pytest.raises(MetricError, match=message):
+        Evaluator(reference=real_digits, **usable | options)
 
-    with pytest.raises(MetricError, match="no extractor 'fid'; choose one of inception, efficientnet_lite0, digits"):
-        build(real_digits, extractor="fid")
+
+def test_reference_images_that_are_not_uint8_are_refused(real_digits: Tensor, cache_dir: Path) -> None:
     with pytest.raises(MetricError, match="expected uint8"):
-        build(real_digits.float())
-    with pytest.raises(MetricError, match="num_samples = 3"):
-        build(real_digits, num_samples=3)
-    with pytest.raises(MetricError, match="num_reference = 0"):
-        build(real_digits, num_reference=0)
-    with pytest.raises(MetricError, match="num_reference = 5000"):
-        build(real_digits, num_reference=5000)
-    with pytest.raises(MetricError, match=r"reference_about = .* JSON"):
-        build(real_digits, about={"root": Path("data")})
+        Evaluator("digits", real_digits.float(), reference_about=ABOUT, num_samples=10, cache_dir=cache_dir)
+
+
+def test_a_generator_without_latent_dim_is_refused(evaluator: Evaluator) -> None:
     with pytest.raises(MetricError, match="latent_dim"):
         evaluator(nn.Linear(2, 2))
+
+
+def test_images_of_another_size_than_the_reference_are_refused(evaluator: Evaluator) -> None:
     with pytest.raises(MetricError, match="reference images of"):
         evaluator(Replay(torch.zeros(4, 1, 16, 16, dtype=torch.uint8)), num_samples=4)
-    with pytest.raises(MetricError, match="num_samples = 1"):
-        evaluator(Replay(real_digits), num_samples=1)
-    with pytest.raises(MetricError, match="replace the provenance's own seed, weights"):
-        evaluator(Replay(real_digits), about={"weights": "EMA", "seed": 1})
-    with pytest.raises(MetricError, match="subsets = 0"):  # before an image is generated
-        evaluator(nn.Identity(), kid_subsets=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 1}, "num_samples = 1"),
+        ({"about": {"weights": "EMA", "seed": 1}}, "replace the provenance's own seed, weights"),
+        ({"kid_subsets": 0}, "subsets = 0"),
+    ],
+)
+def test_options_of_a_call_are_checked_before_an_image_is_generated(
+    evaluator: Evaluator, options: dict, message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        evaluator(nn.Identity(), **options)
+
+
+def test_more_neighbours_than_reference_images_are_refused(evaluator: Evaluator, real_digits: Tensor) -> None:
     with pytest.raises(MetricError, match="k = 901"):
         evaluator.nearest(real_digits[:2], k=901)
 

@@ -51,7 +51,7 @@ def test_cache_is_used_and_never_trusted_when_damaged(  # type: ignore[no-untype
     (name,) = _files(tmp_path)
     file = tmp_path / name
     with monkeypatch.context() as patch:
-        patch.setattr(reference.Reference, "_keep", lambda *_: pytest.fail("the cache wasn't used"))
+        patch.setattr(reference.Reference, "_store_statistics", lambda *_: pytest.fail("the cache wasn't used"))
         assert _score(build(), real_digits) == fresh
 
     flipped = bytearray(file.read_bytes())
@@ -60,7 +60,7 @@ def test_cache_is_used_and_never_trusted_when_damaged(  # type: ignore[no-untype
         file.write_bytes(damaged)
         with pytest.warns(UserWarning, match="damaged"):
             assert _score(build(), real_digits) == fresh
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_everything_that_changes_the_result_changes_the_key(  # type: ignore[no-untyped-def]
@@ -97,7 +97,7 @@ def test_statistics_of_an_older_version_are_not_read(  # type: ignore[no-untyped
     again = build()
     _score(again, real_digits)
     again.nearest(real_digits[:2], k=1)
-    assert again._reference._known["mu"].dtype == np.float64
+    assert again._reference._statistics["mu"].dtype == np.float64
     assert kept["reference"] < _files(tmp_path)
     assert kept["features"] == _files(tmp_path, "features")
 
@@ -116,7 +116,7 @@ def test_statistics_take_all_images_and_features_a_fixed_subset(  # type: ignore
     provenance = limited(Replay(real_digits), num_samples=600).provenance
     assert (provenance["num_reference"], provenance["kid"]["reference"]) == (1797, 500)
     assert (provenance["kid"]["subset_size"], provenance["precision_recall"]["reference"]) == (500, 500)
-    known = limited._reference._known
+    known = limited._reference._statistics
     expected = feature_statistics(all_features)
     assert all(np.array_equal(known[name], expected[name]) for name in expected)
     kept = torch.from_numpy(known["features"])

@@ -215,7 +215,7 @@ def test_a_single_feature_has_a_distance_too() -> None:
         ({"mu": np.zeros(4), "sigma": np.eye(4)}, "3 and of 4 features"),
     ],
 )
-def test_statistics_that_can_not_be_compared(statistics: Any, message: str) -> None:
+def test_statistics_that_can_not_be_compared_are_refused(statistics: Any, message: str) -> None:
     with pytest.raises(MetricError, match=message):
         frechet_distance({"mu": np.zeros(3), "sigma": np.eye(3)}, statistics)
 
@@ -249,7 +249,9 @@ def test_half_precision_features_score_as_the_same_numbers_in_float32(dtype: tor
 
 
 @pytest.mark.parametrize("score", [kernel_distance, precision_recall, density_coverage])
-def test_features_of_mixed_dtype_with_gradients_and_whole_numbers(score: Callable[..., tuple[float, float]]) -> None:
+def test_features_of_any_dtype_and_with_gradients_have_scores(
+    score: Callable[..., tuple[float, float]],
+) -> None:
     generated, real = _clouds(60, 70, 4)
     expected = score(generated.double(), real.double())
     assert score(generated.requires_grad_(), real.double()) == expected
@@ -266,7 +268,7 @@ def test_autocast_around_scores_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("score", [kernel_distance, precision_recall, density_coverage])
-def test_features_that_can_not_be_compared(score: Callable[..., tuple[float, float]]) -> None:
+def test_features_that_can_not_be_compared_are_refused(score: Callable[..., tuple[float, float]]) -> None:
     with pytest.raises(MetricError, match=r"float32 \(9, 4\) .*float64 \(8, 5\)"):
         score(torch.zeros(9, 4), torch.zeros(8, 5).double())
     with pytest.raises(MetricError, match=r"complex64 \(9, 4\)"):
@@ -278,17 +280,17 @@ def test_features_that_can_not_be_compared(score: Callable[..., tuple[float, flo
 
 
 @pytest.mark.parametrize("splits", [0, -1, 21])
-def test_splits_that_can_not_be_made(splits: int) -> None:
+def test_splits_that_can_not_be_made_are_refused(splits: int) -> None:
     with pytest.raises(MetricError, match=f"splits = {splits} of 20 samples"):
         inception_score(torch.zeros(20, 3), splits)
 
 
 @pytest.mark.parametrize("subsets", [0, -3])
-def test_no_subsets(subsets: int) -> None:
+def test_fewer_than_one_subset_is_refused(subsets: int) -> None:
     with pytest.raises(MetricError, match=f"subsets = {subsets}"):
         kernel_distance(*_clouds(20, 20, 3), subsets=subsets)
 
 
-def test_logits_of_another_shape() -> None:
+def test_logits_of_another_shape_are_refused() -> None:
     with pytest.raises(MetricError, match=r"\(20,\)"):
         inception_score(torch.zeros(20), 2)

@@ -72,7 +72,7 @@ def test_counts_stated_in_docstrings_are_the_tested_ones() -> None:
 
 @every_classifier
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (2, 28), (1, 64)])
-def test_shapes_in_grey_colour_and_other_sizes(name: str, channels: int, size: int) -> None:
+def test_logits_have_one_column_per_class_in_grey_colour_and_other_sizes(name: str, channels: int, size: int) -> None:
     net = tiny(name, channels=channels, image_size=size)
     assert net.input_shape == (channels, size, size)
     assert net(batch(net, 2)).shape == (2, 5)
@@ -198,7 +198,7 @@ def test_values_that_are_not_positive_integers_are_refused(name: str, value: obj
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 2.0, math.nan, True, "0.1"])
-def test_dropout_is_a_probability(value: object) -> None:
+def test_a_dropout_that_is_no_probability_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="dropout must be a probability"):
         build_classifier("vit32", 10, dropout=value)
 

@@ -58,7 +58,7 @@ def test_dcgan_parameter_counts_follow_the_formula(size: int, width: int) -> Non
 
 @every_gan
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shapes_and_range(name: str, channels: int) -> None:
+def test_images_and_scores_have_the_stated_shapes_and_range(name: str, channels: int) -> None:
     generator, critic = tiny(name, channels=channels)
     side = int(name[-2:])
     assert generator.latent_dim == 5

@@ -21,13 +21,17 @@ def test_option_a_shortcut_takes_every_other_pixel_and_adds_zero_channels() -> N
     assert not out[:, 3:].any()
 
 
-def test_preactivated_shortcuts() -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_a_preactivated_identity_shortcut_is_activated_only_in_the_first_block(first: bool) -> None:
     x = torch.randn(4, 3, 8, 8)
-    for kwargs in ({}, {"first": True}):
-        block = PreActBlock(3, 3, 1, **kwargs)
-        nn.init.zeros_(block.conv2.weight)
-        activated = F.relu(F.batch_norm(x, None, None, training=True))
-        torch.testing.assert_close(block(x), activated if kwargs else x)
+    block = PreActBlock(3, 3, 1, first=first)
+    nn.init.zeros_(block.conv2.weight)
+    activated = F.relu(F.batch_norm(x, None, None, training=True))
+    torch.testing.assert_close(block(x), activated if first else x)
+
+
+def test_a_preactivated_projection_shortcut_takes_every_other_activated_pixel() -> None:
+    x = torch.randn(4, 3, 8, 8)
     block = PreActBlock(3, 6, 2)
     nn.init.zeros_(block.conv2.weight)
     sampled = F.relu(F.batch_norm(x, None, None, training=True))[:, :, ::2, ::2]

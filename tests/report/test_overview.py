@@ -69,7 +69,7 @@ def test_several_runs_have_a_comparison_here(runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["--output=x.pdf"], ["nowhere"]])
-def test_what_can_not_be_done_is_refused_in_a_line(arguments, runs, tmp_path, monkeypatch, capsys):
+def test_a_command_that_can_not_be_done_is_refused_in_one_line(arguments, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     assert main([str(runs[0]), *arguments]) == 2

@@ -98,5 +98,5 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         read_run(tmp_path)
 
 
-def test_flat_joins_keys():
+def test_flatten_joins_the_keys_of_nested_dicts_with_dots():
     assert flatten({"a": {"b": {"c": 1}, "d": []}, "e": {}}) == {"a.b.c": 1, "a.d": [], "e": {}}

@@ -129,5 +129,5 @@ def test_strips_place_values_on_one_linear_axis():
         assert row.bar == pytest.approx((slope * (mean - error) + start, 2 * slope * error))
     assert strips.zero is None
     signed = lay_out("a", [("x", 0, {0: 1.0, 1: 3.0})], signed=True)
-    assert (signed.zero, signed.rows[0].told) == (8.0, "+2.000 ± 1.0")
+    assert (signed.zero, signed.rows[0].text) == (8.0, "+2.000 ± 1.0")
     assert lay_out("a", [("x", 0, {})]) is None

@@ -84,7 +84,7 @@ def test_what_is_coded_is_told_for_every_kind_of_recipe(make_run, table):
     }
 
 
-def test_network_data_and_an_unfinished_run(make_run, table):
+def test_network_data_and_the_steps_of_an_unfinished_run_are_shown(make_run, table):
     recipe = {
         "model": {"name": "dcgan32", "width": 16, "latent_dim": None},
         "data": {"name": "cifar10", "limit": 5000},

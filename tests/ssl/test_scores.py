@@ -59,7 +59,7 @@ DTYPES = [torch.int32, torch.int16, torch.int8, torch.uint8]
 @pytest.mark.parametrize("score", [knn_accuracy, linear_probe])
 class TestLabels:
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_of_any_integer_dtype(self, digits, score, dtype):
+    def test_of_any_integer_dtype_give_the_same_score(self, digits, score, dtype):
         bank, labels, test, test_labels = digits
         assert score(bank, labels.to(dtype), test, test_labels.to(dtype)) == score(*digits)
 
@@ -109,12 +109,12 @@ class TestPrecision:
         with torch.autocast("cpu", torch.bfloat16):
             assert score(*digits) == expected
 
-    def test_under_inference_mode(self, digits, score):
+    def test_inference_mode_changes_nothing(self, digits, score):
         with torch.inference_mode():
             made = [each.clone() for each in digits]
             assert score(*made) == score(*digits)
 
-    def test_features_with_gradients(self, digits, score):
+    def test_features_with_gradients_score_the_same(self, digits, score):
         bank, labels, test, test_labels = digits
         assert score(bank.clone().requires_grad_(), labels, test.clone().requires_grad_(), test_labels) == score(
             *digits
@@ -133,7 +133,7 @@ def test_a_low_temperature_does_not_overflow(digits):
     assert knn_accuracy(*digits, k=200, temperature=0.0005) == pytest.approx(knn_accuracy(*digits, k=1), abs=0.2)
 
 
-def test_a_bank_of_one(digits):
+def test_a_bank_of_one_predicts_its_own_class(digits):
     bank, labels, test, test_labels = digits
     alone = bank[:1], labels[:1], test, test_labels
     share = 100 * (test_labels == labels[0]).double().mean().item()

@@ -88,7 +88,7 @@ def test_autocast_around_it_changes_nothing():
 @pytest.mark.parametrize(
     ("label", "message"), [(-100, "label -100"), (-1, "label -1"), (4, "classes 0 to 3"), (255, "label 255")]
 )
-def test_labels_that_are_no_class(label, message):
+def test_labels_that_are_no_class_are_refused(label, message):
     images, labels = data()
     labels[3] = label  # -100 is what torch's cross-entropy leaves out in silence
     with pytest.raises(MetricError, match=message):
@@ -96,17 +96,17 @@ def test_labels_that_are_no_class(label, message):
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(8), torch.zeros(8, dtype=torch.bool), torch.zeros(8, 4).long()])
-def test_labels_of_another_kind(labels):
+def test_labels_that_are_no_class_numbers_are_refused(labels):
     with pytest.raises(MetricError, match="labels"):
         accuracy(network(), [(0, torch.randn(8, 6), labels)])
 
 
 @pytest.mark.parametrize("output", [lambda x: (x, x), lambda x: {"logits": x}, lambda x: x[:, 0], lambda x: x[1:]])
-def test_outputs_that_are_no_logits(output):
+def test_outputs_that_are_no_logits_are_refused(output):
     with pytest.raises(MetricError, match=r"logits \(K, classes\)"):
         accuracy(Function(output), groups(*data()))
 
 
-def test_no_images_at_all():
+def test_no_images_at_all_are_refused():
     with pytest.raises(MetricError, match="no images"):
         accuracy(network(), [])

@@ -183,7 +183,7 @@ class TestLabels:
             return targets
 
     @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
-    def test_of_any_integer_dtype(self, mix, dtype):
+    def test_of_any_integer_dtype_give_the_same_targets(self, mix, dtype):
         labels = torch.tensor([0, 4, 2, 2])
         assert torch.equal(self.mixed(mix, labels.to(dtype)), self.mixed(mix, labels))
 

@@ -20,7 +20,7 @@ from tests.supervised.networks import CLASSES, batch, mlp, sgd, step
         ([0.0, 1.0, 2.0, 3.0], r"float32.*labels\.long\(\)"),
     ],
 )
-def test_labels_that_can_not_be_used(labels, message):
+def test_labels_that_can_not_be_used_are_refused(labels, message):
     with pytest.raises(BatchError, match=message):
         step(mlp(), batch(4)[0], torch.tensor(labels))
 
@@ -35,7 +35,7 @@ def test_labels_of_another_type_are_refused_by_name(dtype, drawn):
         classifier_step(model, sgd(model), images, labels.to(dtype), generator=generator, num_classes=CLASSES)
 
 
-def test_an_empty_batch():
+def test_an_empty_batch_is_refused():
     with pytest.raises(BatchError, match="at least one image"):
         step(mlp(), torch.zeros(0, 3, 2, 2), torch.zeros(0, dtype=torch.int64))
 
@@ -48,7 +48,7 @@ def test_an_empty_batch():
         (nn.LSTM(4, 4), "a tuple"),
     ],
 )
-def test_a_model_without_such_logits(model, given):
+def test_a_model_without_such_logits_is_refused(model, given):
     images, labels = batch(8, torch.float32)
     images = images[:, 0] if isinstance(model, nn.LSTM) else images
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
@@ -69,12 +69,12 @@ def test_a_model_without_such_logits(model, given):
         ({"label_smoothing": 1.0}, r"label_smoothing=1\.0"),
     ],
 )
-def test_options_out_of_range(options, message):
+def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         step(mlp(), *batch(8), **options)
 
 
-def test_fewer_than_two_classes():
+def test_fewer_than_two_classes_are_refused():
     model = mlp()
     with pytest.raises(ConfigError, match="num_classes=1"):
         classifier_step(model, sgd(model), *batch(8), generator=stream(0), num_classes=1)

@@ -38,7 +38,7 @@ class TestOneMethodAtATime:
         assert_same(model.parameters(), expected.parameters())
         assert losses == {"loss": loss.detach()}
 
-    def test_label_smoothing(self):
+    def test_label_smoothing_equals_torchs(self):
         model, (images, labels) = mlp(), batch(8)
         expected = stepped_by_hand(model, lambda m: F.cross_entropy(m(images), labels, label_smoothing=0.2))
         step(model, images, labels, label_smoothing=0.2)
@@ -64,7 +64,7 @@ class TestOneMethodAtATime:
             assert all(torch.allclose(a, b, **EXACT) for a, b in pairs) != mixed
         assert len(seeds) == 2
 
-    def test_cutmix(self):
+    def test_cutmix_weights_two_cross_entropies_by_the_area_of_the_box(self):
         model, (images, labels) = mlp(), batch(8)
         seed = next(s for s in range(50) if share_for(CutMix(1.0), images, labels, s) == 0.75)
         draw = CutMix(1.0).draw(model, images.shape, stream(seed))
@@ -74,7 +74,7 @@ class TestOneMethodAtATime:
         step(model, images, labels, seed, mix=CutMix(1.0))
         assert_same(model.parameters(), expected.parameters(), **EXACT)  # a share of 3/4 has no rounding
 
-    def test_manifold_mixup(self):
+    def test_manifold_mixup_mixes_hidden_features(self):
         model, (images, labels) = mlp(), batch(8)
         share = share_for(MixUp(1.0), images, labels)
 

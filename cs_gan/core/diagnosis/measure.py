@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.code import SplineCode
+from cs_gan.core.conventions import Axes
 from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.hooks import Call, Coding, Observing
-from cs_gan.core.known import Axes
 from cs_gan.core.nestings import batch_along, map_tensors
 
 
@@ -67,7 +67,7 @@ def code_condition(code: SplineCode) -> CodeCondition:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ErrorParts:
     """Means over an output tensor of a block, summed over its output tensors and calls, like the penalty."""
 
     error: float = 0.0  # mean of (D f(E X) - Y)^2
@@ -77,18 +77,18 @@ class Parts:
     variance: float = 0.0  # of Y over the batch
     power: float = 0.0  # mean of Y^2
 
-    def __add__(self, other: Parts) -> Parts:
-        return Parts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+    def __add__(self, other: ErrorParts) -> ErrorParts:
+        return ErrorParts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
-def split_error(decoded: Tensor, output: Tensor, code: SplineCode) -> Parts:  # (K, *F), (K, *F)
+def split_error(decoded: Tensor, output: Tensor, code: SplineCode) -> ErrorParts:  # (K, *F), (K, *F)
     """The mean squared decoding error, its affine and curvature parts and their cross term."""
     # float64, so that the parts are as exact as the outputs. Apple's GPUs don't have it.
     dtype = torch.float32 if output.device.type == "mps" else torch.float64
     Y = output.to(dtype)
     affine = code.decode(code.encode(Y)) - Y
     curvature = decoded.to(dtype) - Y - affine
-    return Parts(
+    return ErrorParts(
         error=(decoded.to(dtype) - Y).square().mean().item(),
         affine=affine.square().mean().item(),
         curvature=curvature.square().mean().item(),
@@ -105,7 +105,7 @@ class Diagnosing(Observing):
         super().__init__(coding, self._split, share_dropout, {})
         self.of_training = discrepancy
         self._call: Call | None = None
-        self.parts: dict[str, Parts] = {}
+        self.parts: dict[str, ErrorParts] = {}
         self.codes: dict[str, list[SplineCode]] = {}
 
     def after(self, call: Call, output: Any) -> None:
@@ -117,7 +117,7 @@ class Diagnosing(Observing):
     def _split(self, decoded: Tensor, output: Tensor) -> Tensor:
         assert self._call is not None
         name = self._call.name
-        self.parts[name] = self.parts.get(name, Parts()) + split_error(decoded, output, self._call.code)
+        self.parts[name] = self.parts.get(name, ErrorParts()) + split_error(decoded, output, self._call.code)
         return self.of_training(decoded, output)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cs_gan.core.diagnosis.measure import CodeCondition, Parts, ratio
+from cs_gan.core.diagnosis.measure import CodeCondition, ErrorParts, ratio
 from cs_gan.core.diagnosis.strength import SHARES, Strength
 
 OVER_SMOOTHING, SMALL_BATCH = "over-smoothing", "small batch"
@@ -73,7 +73,7 @@ class BlockDiagnosis:
     calls: int
     penalty: float
     share: float | None
-    parts: Parts
+    parts: ErrorParts
     condition: CodeCondition
     headroom: float | None = None
     earlier_variance: float | None = None
@@ -149,10 +149,10 @@ class Diagnosis:
     def proposals(self) -> dict[str, dict[float, float]]:
         """For each block, and for ``all blocks`` if there are several: share of the gradient -> weight or mu."""
         weight = self.penalty_weight / (self.mu or 1.0) if self.mu != 0 else 1.0
-        found = {name: block.strength for name, block in self.blocks.items()} | {"all blocks": self.together}
+        strengths = {name: block.strength for name, block in self.blocks.items()} | {"all blocks": self.together}
         return {
             name: dict(zip(SHARES, strength.proposals(weight, self.mu), strict=True))
-            for name, strength in found.items()
+            for name, strength in strengths.items()
             if strength is not None and strength.task and strength.penalty
         }
 

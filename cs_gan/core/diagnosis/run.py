@@ -34,19 +34,19 @@ def diagnose(
 ) -> Diagnosis:
     """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
     if not callable(call):
-        given = "" if call is None else type(call).__name__
-        raise CodeError(f"diagnose({given}): give a function that runs the model, as in lambda: model(x).")
+        kind = "" if call is None else type(call).__name__
+        raise CodeError(f"diagnose({kind}): give a function that runs the model, as in lambda: model(x).")
     with untouched(model), hooks.installed(blocks):
         call()
     if not hooks.parts:
         raise nothing_ran(model, blocks, "the call that diagnose() was given")
-    observing = Observing(hooks.how, hooks.of_training, hooks.share_dropout, {})
+    observing = Observing(hooks.coding, hooks.of_training, hooks.share_dropout, {})
     loss, found_strengths = _loss(model, call, task_loss), strengths(model, blocks, observing, call, task_loss)
     diagnosed: dict[str, BlockDiagnosis] = {}
     for name, parts in hooks.parts.items():
         penalty = hooks.penalties[name].item()
         before = earlier.blocks.get(name) if earlier else None
-        widened = partial(stretched, blocks[name], hooks.how.axes[name])
+        widened = partial(stretched, blocks[name], hooks.coding.axes[name])
         diagnosed[name] = BlockDiagnosis(
             name,
             len(hooks.codes[name]),
@@ -59,9 +59,9 @@ def diagnose(
             found_strengths.get(name),
             None if name not in found_strengths else found_strengths[name].share(weights),
         )
-    found = tuple(finding for block in diagnosed.values() for finding in findings(block))
+    signatures = tuple(finding for block in diagnosed.values() for finding in findings(block))
     together = found_strengths.get(ALL) if len(diagnosed) > 1 else None
-    return Diagnosis(diagnosed, loss, *weights, found, mu, together)
+    return Diagnosis(diagnosed, loss, *weights, signatures, mu, together)
 
 
 def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:

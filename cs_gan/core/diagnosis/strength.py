@@ -74,8 +74,8 @@ def strengths(
 def _strength(penalty: Tensor, loss: Tensor | None, parameters: list[nn.Parameter]) -> Strength:
     if not penalty.requires_grad:
         return Strength(False)
-    alone = gradient_norms(penalty, penalty, parameters)[0].item()
-    if loss is None or not alone:
-        return Strength(alone > 0, alone)
+    penalty_norm = gradient_norms(penalty, penalty, parameters)[0].item()
+    if loss is None or not penalty_norm:
+        return Strength(penalty_norm > 0, penalty_norm)
     norms = gradient_norms(penalty, loss.sum(), parameters)
     return Strength(True, *norms.tolist())

@@ -6,17 +6,17 @@ from cs_gan import RandomizedCodedInference
 from cs_gan.attacks import (
     Budget,
     ResultRow,
-    check_gates,
     evaluate_threat,
     exercise_batch_sizes,
     find_threat,
+    run_sanity_checks,
     verdict,
     wilson,
 )
 from tests.attacks.networks import batch, mlp
 
 EPSILONS = (0.0, 0.1, 0.3, 1.0)
-GATES = [
+CHECKS = [
     "iterative beats single-step",
     "white-box beats black-box",
     "informed beats uninformed",
@@ -71,15 +71,15 @@ def planted(rows, change):
 
 
 def failed(rows):
-    return [gate.name for gate in check_gates(rows) if not gate.passed]
+    return [check.name for check in run_sanity_checks(rows) if not check.passed]
 
 
-def test_an_honest_table_passes_every_gate():
-    gates = check_gates(table())
-    assert [gate.name for gate in gates] == GATES
-    assert all(gate.passed for gate in gates), gates
-    assert verdict(gates).claim
-    assert "upper bounds" in verdict(gates).sentence
+def test_an_honest_table_passes_every_check():
+    checks = run_sanity_checks(table())
+    assert [check.name for check in checks] == CHECKS
+    assert all(check.passed for check in checks), checks
+    assert verdict(checks).claim
+    assert "is an upper bound" in verdict(checks).sentence
 
 
 def is_(each, threat, attack="pgd"):
@@ -87,38 +87,38 @@ def is_(each, threat, attack="pgd"):
 
 
 @pytest.mark.parametrize(
-    ("change", "gate"),
+    ("change", "check"),
     [
         # one signed step finds what twenty don't: the loss surface is rough
-        (lambda r: 0.1 if is_(r, "eot-1", "fgsm") and r.eps == 0.3 else None, GATES[0]),
+        (lambda r: 0.1 if is_(r, "eot-1", "fgsm") and r.eps == 0.3 else None, CHECKS[0]),
         # queries or another network find what gradients don't
-        (lambda r: 0.61 if r.threat == "square" and r.eps == 0.1 else None, GATES[1]),
-        (lambda r: 0.1 if r.threat == "transfer" and r.eps >= 0.3 else None, GATES[1]),
+        (lambda r: 0.61 if r.threat == "square" and r.eps == 0.1 else None, CHECKS[1]),
+        (lambda r: 0.1 if r.threat == "transfer" and r.eps >= 0.3 else None, CHECKS[1]),
         # the plain network's gradient is better than the defended one's
-        (lambda r: 0.55 if r.threat == "oblivious" and r.eps == 0.1 else None, GATES[2]),
-        (lambda r: 0.8 if r.threat == "true_permutation" and r.eps == 0.1 else None, GATES[2]),
+        (lambda r: 0.55 if r.threat == "oblivious" and r.eps == 0.1 else None, CHECKS[2]),
+        (lambda r: 0.8 if r.threat == "true_permutation" and r.eps == 0.1 else None, CHECKS[2]),
         # accuracy under an unbounded attack
-        (lambda r: 0.04 if r.eps == 1.0 and r.kind == "white-box" else None, GATES[3]),
+        (lambda r: 0.04 if r.eps == 1.0 and r.kind == "white-box" else None, CHECKS[3]),
         # a larger ball holds a worse point
-        (lambda r: 0.9 if r.threat == "transfer" and r.eps == 1.0 else None, GATES[4]),
+        (lambda r: 0.9 if r.threat == "transfer" and r.eps == 1.0 else None, CHECKS[4]),
         # averaging makes the attack weaker, or the last average still gains
-        (lambda r: 0.7 if r.threat == "eot-20" and r.eps == 0.1 else None, GATES[5]),
-        (lambda r: 0.61 if r.threat == "eot-20" and r.eps == 0.1 else None, GATES[5]),
+        (lambda r: 0.7 if r.threat == "eot-20" and r.eps == 0.1 else None, CHECKS[5]),
+        (lambda r: 0.61 if r.threat == "eot-20" and r.eps == 0.1 else None, CHECKS[5]),
     ],
 )
-def test_each_planted_fault_fails_its_gate_alone(change, gate):
+def test_each_planted_fault_fails_its_check_alone(change, check):
     rows = planted(table(), change)
-    assert failed(rows) == [gate]
-    told = verdict(check_gates(rows))
+    assert failed(rows) == [check]
+    told = verdict(run_sanity_checks(rows))
     assert not told.claim
     assert told.sentence.startswith("no robustness claim")
-    assert gate in told.sentence
+    assert check in told.sentence
 
 
 def test_a_table_of_masked_gradients_fails():
     """Gradients through the defence do nothing, queries and other networks do."""
     rows = planted(table(), lambda r: 0.95 if r.kind == "white-box" and r.attack == "pgd" else None)
-    assert set(failed(rows)) >= set(GATES[:4])
+    assert set(failed(rows)) >= set(CHECKS[:4])
 
 
 def test_differences_within_the_interval_pass():
@@ -127,49 +127,49 @@ def test_differences_within_the_interval_pass():
 
 
 @pytest.mark.parametrize(
-    ("keep", "gates"),
+    ("keep", "checks"),
     [
-        (lambda r: r.attack != "fgsm", [GATES[0]]),
-        (lambda r: r.kind != "black-box", [GATES[1]]),
-        (lambda r: r.kind not in ("uninformed", "omniscient"), [GATES[2]]),
-        (lambda r: r.kind != "white-box", [GATES[0], GATES[1], GATES[2], GATES[3], GATES[5], GATES[6]]),
-        (lambda r: r.eps == 0.3, [GATES[3], GATES[4]]),
-        (lambda r: r.threat not in ("eot-5", "eot-20"), [GATES[3], GATES[5]]),
-        (lambda r: r.group_size > 1, [GATES[6]]),
-        (lambda r: r.group_size != 2, [GATES[6]]),
-        (lambda r: False, GATES),
+        (lambda r: r.attack != "fgsm", [CHECKS[0]]),
+        (lambda r: r.kind != "black-box", [CHECKS[1]]),
+        (lambda r: r.kind not in ("uninformed", "omniscient"), [CHECKS[2]]),
+        (lambda r: r.kind != "white-box", [CHECKS[0], CHECKS[1], CHECKS[2], CHECKS[3], CHECKS[5], CHECKS[6]]),
+        (lambda r: r.eps == 0.3, [CHECKS[3], CHECKS[4]]),
+        (lambda r: r.threat not in ("eot-5", "eot-20"), [CHECKS[3], CHECKS[5]]),
+        (lambda r: r.group_size > 1, [CHECKS[6]]),
+        (lambda r: r.group_size != 2, [CHECKS[6]]),
+        (lambda r: False, CHECKS),
     ],
 )
-def test_what_can_not_be_judged_counts_as_failed_and_says_what_is_missing(keep, gates):
+def test_what_can_not_be_judged_counts_as_failed_and_says_what_is_missing(keep, checks):
     rows = [each for each in table() if keep(each)]
-    results = {gate.name: gate for gate in check_gates(rows)}
-    assert [name for name in GATES if not results[name].passed] == gates
-    assert any("could not be judged" in results[name].evidence for name in gates)
+    results = {check.name: check for check in run_sanity_checks(rows)}
+    assert [name for name in CHECKS if not results[name].passed] == checks
+    assert any("could not be judged" in results[name].evidence for name in checks)
 
 
 def test_a_short_last_batch_and_k_are_missed():
     rows = [replace(each, batch_sizes=each.batch_sizes[:1]) for each in table()]
-    assert "short last" in {gate.name: gate for gate in check_gates(rows)}[GATES[6]].evidence
+    assert "short last" in {check.name: check for check in run_sanity_checks(rows)}[CHECKS[6]].evidence
     rows = [each for each in table() if each.group_size < 3]
-    assert "K of 3" in {gate.name: gate for gate in check_gates(rows)}[GATES[6]].evidence
+    assert "K of 3" in {check.name: check for check in run_sanity_checks(rows)}[CHECKS[6]].evidence
 
 
 def test_tiny_rows_do_not_stand_for_the_whole_set():
     """Rows that only exercise batch sizes reach 0 % on two samples; the large ones decide."""
     rows = planted(table(), lambda r: 0.3 if r.eps == 1.0 and r.kind == "white-box" else None)
     rows.append(row("eot-1", "pgd", 1.0, 0.0, n=12, batch_sizes=(8, 4)))
-    assert GATES[3] in failed(rows)
+    assert CHECKS[3] in failed(rows)
 
 
 def test_every_norm_must_pass():
     good, bad = table(), planted(table(norm="l2"), lambda r: 0.3 if r.eps == 1.0 and r.kind == "white-box" else None)
     assert failed(good + table(norm="l2")) == []
-    gate = {gate.name: gate for gate in check_gates(good + bad)}[GATES[3]]
-    assert not gate.passed
-    assert "l2" in gate.evidence
+    check = {check.name: check for check in run_sanity_checks(good + bad)}[CHECKS[3]]
+    assert not check.passed
+    assert "l2" in check.evidence
 
 
-def test_no_gate_is_no_claim():
+def test_without_checks_nothing_is_claimed():
     assert not verdict([]).claim
 
 
@@ -185,4 +185,4 @@ def test_rows_of_a_real_evaluation_can_be_judged():
     planned += [("eot-1", replace(budget, eps=eps, attack="fgsm")) for eps in (0.1, 2.0)]
     rows = [evaluate_threat(threat, defence, images, labels, each, **options) for threat, each in planned]
     rows += exercise_batch_sizes(defence, images, labels, budget, group_size=4)
-    assert not any("could not be judged" in gate.evidence for gate in check_gates(rows))
+    assert not any("could not be judged" in check.evidence for check in run_sanity_checks(rows))

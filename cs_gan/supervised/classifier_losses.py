@@ -64,8 +64,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
         if logits.dim() != 2 or len(logits) != len(x):
             raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
         require_second_derivative("jacobian_penalty", logits, x)
-        drawn = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
-        projections = F.normalize(drawn, dim=1).to(logits)
+        directions = source if isinstance(source, Tensor) else torch.randn(logits.shape, generator=source, device="cpu")
+        projections = F.normalize(directions, dim=1).to(logits)
         with torch.autograd.set_multithreading_enabled(False):  # for the same reason as in gradient_penalty
             (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
         penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()

@@ -59,7 +59,7 @@ class TestJacobianPenalty:
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(jacobian_penalty(model, images, stream(1)), alone)
 
-    def test_goes_through_attention(self):
+    def test_has_a_gradient_through_attention(self):
         """Fused attention has no second derivative."""
         model, (images, _) = build_classifier("vit32", CLASSES, width=8, image_size=4).double(), batch(4)
         nn.init.normal_(model.head.linear.head.weight)  # which starts at zero

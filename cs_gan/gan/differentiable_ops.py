@@ -1,4 +1,4 @@
-"""Operations whose derivatives are again operations of this kind, to any order. double_backward.py uses them.
+"""Operations that can be differentiated to any order: each derivative is again such an operation.
 
 What an operation saves, torch's own saves too. So whatever may be overwritten in place after torch's operation may be
 overwritten after this one.
@@ -31,8 +31,8 @@ def transformed(*args: Any) -> bool:
     )
 
 
-class Closed(Function):
-    """A Function of which :meth:`value` computes the values."""
+class DifferentiableOp(Function):
+    """An operation that can be differentiated to any order. :meth:`value` computes its values."""
 
     @staticmethod
     def value(*args: Any) -> Tensor:
@@ -60,7 +60,7 @@ class Geometry(NamedTuple):
     groups: int
 
 
-class Convolution(Closed):
+class Convolution(DifferentiableOp):
     """y = w * x + b, transposed or not."""
 
     @staticmethod
@@ -88,16 +88,16 @@ class Convolution(Closed):
         )
 
 
-class ConvolutionGradient(Closed):
+class ConvolutionGradient(DifferentiableOp):
     """The gradient by x or by w, bilinear in dy and the other of the two. ``like`` gives the shape of the result."""
 
     @staticmethod
     def value(by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
         x, weight = (like, other) if by == BY_X else (other, like)
-        wanted = [by == BY_X, by == BY_WEIGHT, False]
+        output_mask = [by == BY_X, by == BY_WEIGHT, False]
         with torch.autocast(grad.device.type, enabled=False):
-            found: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, wanted)[by]
-        return found
+            gradient: Tensor = aten.convolution_backward(grad, x, weight, None, *geometry, output_mask)[by]
+        return gradient
 
     @staticmethod
     def forward(ctx: Any, by: int, grad: Tensor, other: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
@@ -123,7 +123,7 @@ class ConvolutionGradient(Closed):
 # -- activations and pooling: the second derivative is 0 -------------------------------------------
 
 
-class ReLU(Closed):
+class ReLU(DifferentiableOp):
     """max(x, 0). As in torch, the backward needs the output, which the next layer usually saves too."""
 
     @staticmethod
@@ -142,7 +142,7 @@ class ReLU(Closed):
         return Slope.of(grads[0], ctx.saved_tensors[0].detach(), 0.0)
 
 
-class LeakyReLU(Closed):
+class LeakyReLU(DifferentiableOp):
     """max(x, slope x) for 0 <= slope <= 1. As in torch, the backward needs the input."""
 
     @staticmethod
@@ -161,7 +161,7 @@ class LeakyReLU(Closed):
         return Slope.of(grads[0], ctx.saved_tensors[0].detach(), ctx.slope), None
 
 
-class Slope(Closed):
+class Slope(DifferentiableOp):
     """dy where x (or y, of the same sign) is positive, else slope dy. Linear in dy, constant in x but for the kink."""
 
     @staticmethod
@@ -180,7 +180,7 @@ class Slope(Closed):
         return Slope.of(grads[0], ctx.saved_tensors[0], ctx.slope), None, None
 
 
-class AveragePool(Closed):
+class AveragePool(DifferentiableOp):
     """Average pooling, linear in x."""
 
     @staticmethod
@@ -199,7 +199,7 @@ class AveragePool(Closed):
         return AveragePoolGradient.of(grads[0], ctx.saved_tensors[0].detach(), ctx.options), None
 
 
-class AveragePoolGradient(Closed):
+class AveragePoolGradient(DifferentiableOp):
     """The transpose of average pooling. ``like`` stands for x; only its shape matters."""
 
     @staticmethod

@@ -35,8 +35,8 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:  # (B, D), (B, D
 
     Source: Zbontar et al. 2021, Barlow Twins, equation 2, with features centred over the batch, as its text says.
     """
-    a, b = (_wide(each) - _wide(each).mean(0) for each in (first, second))
-    a, b = (F.normalize(each, dim=0, eps=FLOOR) for each in (a, b))
+    a, b = (_wide(view) - _wide(view).mean(0) for view in (first, second))
+    a, b = (F.normalize(view, dim=0, eps=FLOOR) for view in (a, b))
     return _product(a.T, b)
 
 

@@ -1,7 +1,8 @@
-"""The sanity gates of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), checked automatically.
+"""The sanity checks of a robustness evaluation (Athalye 2018, Carlini 2019, Tramer 2020), run automatically.
 
-A defence that only hides its gradients can be recognised: one step beats many, a black-box attack beats gradients, or
-accuracy remains at a huge eps. If a gate fails or can't be judged, robustness is not claimed.
+These signs show that a defence only hides its gradients: one step harms more than many, an attack without gradients
+harms more than one with them, or accuracy remains at a huge eps. If a check fails or can't be decided, robustness is
+not claimed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from cs_gan.attacks.evaluation import ResultRow
 ZERO = 0.005
 
 
-class Gate(NamedTuple):
-    """A gate's name, whether it passed, and the numbers behind that."""
+class SanityCheck(NamedTuple):
+    """The name of a check, whether it passed, and the numbers that decided."""
 
     name: str
     passed: bool
@@ -33,8 +34,8 @@ class Verdict:
     sentence: str
 
 
-def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
-    """Check every gate on the mean accuracy of the rows. A gate that the rows can't decide counts as failed.
+def run_sanity_checks(rows: Sequence[ResultRow]) -> list[SanityCheck]:
+    """Run every check on the mean accuracy of the rows. A check that the rows can't decide counts as failed.
 
     "At least as strong" means: accuracy no higher than the upper end of the other row's 95 % interval.
     Only rows of the same norm, eps, group size and n are compared. Rows at eps = 0 serve as the clean accuracy.
@@ -51,35 +52,35 @@ def check_gates(rows: Sequence[ResultRow]) -> list[Gate]:
     ]
 
 
-def verdict(gates: Iterable[Gate]) -> Verdict:
-    """ "no robustness claim" with the evidence of every failed gate, or that none failed."""
-    gates = list(gates)
-    failed = [gate for gate in gates if not gate.passed]
-    if not gates:
-        return Verdict(False, "no robustness claim: no gate was checked.")
+def verdict(checks: Iterable[SanityCheck]) -> Verdict:
+    """Whether robustness may be claimed. If not, the sentence contains the evidence of every failed check."""
+    checks = list(checks)
+    failed = [check for check in checks if not check.passed]
+    if not checks:
+        return Verdict(False, "no robustness claim: no sanity check was run.")
     if failed:
-        why = " ".join(f"{gate.name}: {gate.evidence}" for gate in failed)
-        return Verdict(False, f"no robustness claim: {len(failed)} of {len(gates)} gates failed. {why}")
-    return Verdict(True, f"all {len(gates)} gates passed: the accuracies under attack stand as upper bounds.")
+        evidence = " ".join(f"{check.name}: {check.evidence}" for check in failed)
+        return Verdict(False, f"no robustness claim: {len(failed)} of {len(checks)} sanity checks failed. {evidence}")
+    return Verdict(True, f"all {len(checks)} sanity checks passed: each accuracy under attack is an upper bound.")
 
 
-def _iterative_beats_single_step(rows: Sequence[ResultRow]) -> Gate:
+def _iterative_beats_single_step(rows: Sequence[ResultRow]) -> SanityCheck:
     pairs = []
-    for same in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
-        iterative = [row for row in same if row.attack not in ("fgsm", "square")]
-        pairs += [(_best(iterative), row) for row in same if row.attack == "fgsm" and iterative]
+    for comparable in _by(_attacked(rows), lambda row: (*_setting(row), row.threat)):
+        iterative = [row for row in comparable if row.attack not in ("fgsm", "square")]
+        pairs += [(_best(iterative), row) for row in comparable if row.attack == "fgsm" and iterative]
     needs = "needs rows of fgsm and of pgd (or apgd) for the same threat, norm, eps, group size and n."
     return _compared("iterative beats single-step", pairs, needs)
 
 
-def _white_box_beats_black_box(rows: Sequence[ResultRow]) -> Gate:
+def _white_box_beats_black_box(rows: Sequence[ResultRow]) -> SanityCheck:
     pairs = _best_against(rows, "white-box", lambda row: row.kind == "black-box")
     return _compared(
         "white-box beats black-box", pairs, "needs rows of eot-n and of square or transfer at the same eps."
     )
 
 
-def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> Gate:
+def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> SanityCheck:
     """An adaptive attacker knows more than an oblivious one and less than one that knows the permutation."""
     pairs = _best_against(rows, "white-box", lambda row: row.kind == "uninformed")
     pairs += _best_against(rows, "omniscient", lambda row: row.kind == "white-box" and row.attack != "fgsm")
@@ -87,22 +88,26 @@ def _informed_beats_uninformed(rows: Sequence[ResultRow]) -> Gate:
     return _compared("informed beats uninformed", pairs, needs)
 
 
-def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> Gate:
+def _large_eps_gives_zero(rows: Sequence[ResultRow]) -> SanityCheck:
     name, best = "large eps gives 0 %", []
-    for same in _by(_attacked(rows), lambda row: (row.norm,)):
-        adaptive = [row for row in same if row.kind == "white-box" and row.attack != "fgsm"]
+    for comparable in _by(_attacked(rows), lambda row: (row.norm,)):
+        adaptive = [row for row in comparable if row.kind == "white-box" and row.attack != "fgsm"]
         if adaptive:
             largest = max((row.eps, row.n) for row in adaptive)
             best.append(_best(row for row in adaptive if (row.eps, row.n) == largest))
     if not best:
-        return _not_judged(name, "needs rows of eot-n with pgd (or apgd), the last at an eps that no input survives.")
+        return _not_judged(
+            name, "needs rows of eot-n with pgd (or apgd), the last at an eps where no prediction can stay correct."
+        )
     worst = max(best, key=lambda row: row.mean.value)
     passed = worst.mean.value < ZERO
-    advice = "." if passed else "; raise eps until nothing survives, and if something still does, gradients are masked."
-    return Gate(name, passed, f"at {worst.norm} eps = {worst.eps:g}, {_says(worst)}{advice}")
+    advice = (
+        "." if passed else "; raise eps until nothing survives. If accuracy remains at any eps, gradients are masked."
+    )
+    return SanityCheck(name, passed, f"at {worst.norm} eps = {worst.eps:g}, {_says(worst)}{advice}")
 
 
-def _monotone_in_eps(rows: Sequence[ResultRow]) -> Gate:
+def _monotone_in_eps(rows: Sequence[ResultRow]) -> SanityCheck:
     """Without fgsm: its one step overshoots at a large eps, also on undefended networks."""
     pairs = []
     for series in _by([row for row in rows if row.attack != "fgsm"], _recipe):
@@ -112,7 +117,7 @@ def _monotone_in_eps(rows: Sequence[ResultRow]) -> Gate:
     return _compared("accuracy falls monotonically with eps", pairs, needs)
 
 
-def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> Gate:
+def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> SanityCheck:
     """More draws per gradient must not weaken an attack, and the last doubling must stay within the interval."""
     name, pairs, rising = "more EOT doesn't weaken, up to a plateau", [], []
     adaptive = [row for row in _attacked(rows) if row.threat.startswith("eot-") and row.attack in ("fgsm", "pgd")]
@@ -121,15 +126,15 @@ def _eot_reaches_a_plateau(rows: Sequence[ResultRow]) -> Gate:
         pairs += [(more, less) for less, more in pairwise(ordered)]
         if len(ordered) > 1 and ordered[-1].mean.value < ordered[-2].mean.low:
             rising.append((ordered[-2], ordered[-1]))
-    gate = _compared(name, pairs, "needs rows of eot-n for two or more n at the same eps, with fgsm or pgd.")
-    if gate.passed and rising:
+    check = _compared(name, pairs, "needs rows of eot-n for two or more n at the same eps, with fgsm or pgd.")
+    if check.passed and rising:
         less, more = rising[0]
-        still = f"no plateau yet at {_where(more)}: {_says(less)}, {_says(more)}; raise n."
-        return Gate(name, False, still)
-    return gate
+        evidence = f"no plateau yet at {_where(more)}: {_says(less)}, {_says(more)}; raise n."
+        return SanityCheck(name, False, evidence)
+    return check
 
 
-def _batch_sizes_run(rows: Sequence[ResultRow]) -> Gate:
+def _batch_sizes_run(rows: Sequence[ResultRow]) -> SanityCheck:
     name, sizes = "batch sizes 1, 2, K and a short last batch run", {size for row in rows for size in row.batch_sizes}
     short = sorted({row.batch_sizes[-1] for row in rows if len(row.batch_sizes) > 1})
     K = max(sizes, default=0)
@@ -138,18 +143,22 @@ def _batch_sizes_run(rows: Sequence[ResultRow]) -> Gate:
     missing += [] if short else ["a short last batch"]
     if missing:
         return _not_judged(name, f"no row with {', '.join(missing)} (exercise_batch_sizes makes them).")
-    return Gate(name, True, f"groups of 1, 2 and {K} ran, and short last ones of {', '.join(map(str, short))}.")
+    return SanityCheck(name, True, f"groups of 1, 2 and {K} ran, and short last ones of {', '.join(map(str, short))}.")
 
 
-def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> Gate:
+def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> SanityCheck:
     name = "every prediction is a class"
     if not rows:
         return _not_judged(name, "there are no rows.")
     worst = max(rows, key=lambda row: row.without_class)
     if worst.without_class:
-        lost = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
-        return Gate(name, False, f"{lost} at {_where(worst)}: {_says(worst)}. Such a network is broken, not attacked.")
-    return Gate(name, True, f"logits are finite in all {len(rows)} rows.")
+        problem = f"logits are NaN or infinite in {worst.without_class} of {worst.n * worst.draws} predictions"
+        return SanityCheck(
+            name,
+            False,
+            f"{problem} at {_where(worst)}: {_says(worst)}. The network is broken: this is no result of the attack.",
+        )
+    return SanityCheck(name, True, f"logits are finite in all {len(rows)} rows.")
 
 
 # -- comparing rows ----------------------------------------------------------------------------------
@@ -158,28 +167,28 @@ def _every_prediction_is_a_class(rows: Sequence[ResultRow]) -> Gate:
 Pair = tuple[ResultRow, ResultRow]  # the row that must be at least as strong, the other row
 
 
-def _compared(name: str, pairs: Sequence[Pair], needs: str) -> Gate:
+def _compared(name: str, pairs: Sequence[Pair], needs: str) -> SanityCheck:
     if not pairs:
         return _not_judged(name, needs)
     excess, strong, weak = max(((s.mean.value - w.mean.high, s, w) for s, w in pairs), key=lambda triple: triple[0])
     passed = excess <= 0
-    many = f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
-    closest = f"{many}, the {'closest' if passed else 'worst'} at {_where(strong)}"
-    return Gate(name, passed, f"{closest}: {_says(strong)}, {_says(weak)}.")
+    comparisons = f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
+    closest = f"{comparisons}, the {'closest' if passed else 'worst'} at {_where(strong)}"
+    return SanityCheck(name, passed, f"{closest}: {_says(strong)}, {_says(weak)}.")
 
 
 def _best_against(rows: Sequence[ResultRow], kind: str, weaker: Callable[[ResultRow], bool]) -> list[Pair]:
     """Pairs of the strongest row of a kind with each weaker row of the same setting."""
     pairs = []
-    for same in _by(_attacked(rows), _setting):
-        strong = [row for row in same if row.kind == kind]
-        pairs += [(_best(strong), row) for row in same if strong and weaker(row)]
+    for comparable in _by(_attacked(rows), _setting):
+        strong = [row for row in comparable if row.kind == kind]
+        pairs += [(_best(strong), row) for row in comparable if strong and weaker(row)]
     return pairs
 
 
 def _by(rows: Iterable[ResultRow], key: Callable[[ResultRow], tuple[object, ...]]) -> list[list[ResultRow]]:
     text = lambda row: tuple(map(str, key(row)))
-    return [list(same) for _, same in groupby(sorted(rows, key=text), text)]
+    return [list(comparable) for _, comparable in groupby(sorted(rows, key=text), text)]
 
 
 def _setting(row: ResultRow) -> tuple[object, ...]:
@@ -206,5 +215,5 @@ def _where(row: ResultRow) -> str:
     return f"{row.norm} eps = {row.eps:g} in groups of {row.group_size}"
 
 
-def _not_judged(name: str, reason: str) -> Gate:
-    return Gate(name, False, f"could not be judged: {reason}")
+def _not_judged(name: str, reason: str) -> SanityCheck:
+    return SanityCheck(name, False, f"could not be judged: {reason}")

@@ -1,20 +1,18 @@
-"""The attacker's budget, and the scene of its attack: one coded batch."""
+"""The attacker's budget: the ball, the attack and its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cs_gan.attacks import autoattack
 from cs_gan.attacks.gradient import LOSSES, fgsm, pgd
 from cs_gan.attacks.norms import Ball
 from cs_gan.attacks.state import Forward
 from cs_gan.errors import AttackError
-from cs_gan.randomness import derive_seed, stream
 
 ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "rand")
 
@@ -74,57 +72,3 @@ class Budget:
         if self.attack == "pgd":
             return pgd(forward, images, labels, step=self.step, loss=self.loss, **common)
         return autoattack.apgd(forward, images, labels, loss=self.attack.removeprefix("apgd-"), **common)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Adversarial inputs to score: per draw one batch and one seed; only some positions of the batch count.
-
-    ``batch`` maps draw -> (K, *F), and ``labels`` is (K,); ``seeds`` has one entry per draw.
-    """
-
-    batch: Callable[[int], Tensor]
-    labels: Tensor
-    counted: list[int]
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One coded batch under attack, with everything that a threat model may use.
-
-    Args:
-        defence: the defended network, or a plain one.
-        images, labels: the clean group, (K, *F) and (K,).
-        pool: (M, *F) clean images for fresh neighbours; the group's first sample is ``pool[first]``.
-        targets: positions for threats against one sample, each attacked in its own batch.
-        key: derives every seed of this group; ``draws``: fresh permutations to score on.
-        surrogate: another network, for ``transfer``.
-    """
-
-    defence: nn.Module
-    images: Tensor
-    labels: Tensor
-    pool: Tensor
-    first: int
-    targets: list[int]
-    budget: Budget
-    key: tuple[int | str, ...]
-    draws: int
-    surrogate: nn.Module | None = None
-
-    def generator(self, *purpose: int | str) -> torch.Generator:
-        """The attacker's stream; scoring never draws from it."""
-        return stream(*self.key, "attacker", *purpose)
-
-    def seeds(self, *target: int) -> list[int]:
-        """One seed for the permutations of each scoring draw, the same for all attacks."""
-        return [derive_seed(*self.key, "score", draw, *target) for draw in range(self.draws)]
-
-    def whole(self, images: Tensor, seeds: list[int] | None = None) -> Trial:
-        """The whole group counts."""
-        return Trial(lambda _: images, self.labels, list(range(len(images))), seeds or self.seeds())
-
-    def single(self, batch: Callable[[int], Tensor], target: int) -> Trial:
-        """One sample of the group counts."""
-        return Trial(batch, self.labels, [target], self.seeds(target))

@@ -68,8 +68,8 @@ class Axes:
 def _recurrent(module: nn.RNNBase) -> Axes:
     """``batch_first`` does not apply to hidden states, which are always (layers, batch, features)."""
     first = 0 if module.batch_first else 1
-    given = {"input": replace(ENCODE, axis=first), "hx": replace(ENCODE, axis=1)}
-    return Axes(first, (first, 1), dims=3, arguments=given)
+    arguments = {"input": replace(ENCODE, axis=first), "hx": replace(ENCODE, axis=1)}
+    return Axes(first, (first, 1), dims=3, arguments=arguments)
 
 
 def _attending(module: nn.Module, attention: Any) -> Axes:
@@ -81,11 +81,11 @@ def _attending(module: nn.Module, attention: Any) -> Axes:
         return Axes()
     first = 0 if attention.batch_first else 1
     padding, scores = replace(NEAREST, axis=0), replace(NEAREST, axis=0, rows=attention.num_heads, dims=3)
-    given = dict.fromkeys(parameters_of(module), replace(ENCODE, axis=first))
-    for name in given:
+    arguments = dict.fromkeys(parameters_of(module), replace(ENCODE, axis=first))
+    for name in arguments:
         if name.endswith("mask"):
-            given[name] = padding if name.endswith("key_padding_mask") else scores
-    return Axes(first, (first, 0), dims=3, arguments=given)
+            arguments[name] = padding if name.endswith("key_padding_mask") else scores
+    return Axes(first, (first, 0), dims=3, arguments=arguments)
 
 
 def _stack(module: Any) -> Axes:
@@ -104,8 +104,8 @@ TORCH: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], Axes]
 
 def axes_of_torch(module: nn.Module) -> Axes | None:
     """The axes of one of torch's own modules that defines them, else None."""
-    found = next((axes_of(module) for kind, axes_of in TORCH.items() if isinstance(module, kind)), None)
-    return found if found is None or found.arguments else None
+    axes = next((axes_of(module) for kind, axes_of in TORCH.items() if isinstance(module, kind)), None)
+    return axes if axes is None or axes.arguments else None
 
 
 def parameters_of(module: nn.Module) -> dict[str, inspect.Parameter]:

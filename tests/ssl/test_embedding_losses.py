@@ -111,7 +111,7 @@ def test_autocast_around_a_loss_and_its_backward_changes_nothing(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_float64_stays(loss):
+def test_losses_of_float64_views_are_computed_in_float64(loss):
     # A float32 anywhere inside would leave 1e-8 of the value.
     first, second = (each.double() for each in pair())
     tiny = 1e-6 * torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
