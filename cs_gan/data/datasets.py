@@ -14,21 +14,16 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
 
 from cs_gan.data.archives import zip_tree
+from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.decode import decode_images
+from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
 from cs_gan.data.sampling import drawn
-from cs_gan.data.sources import (
-    ImageSource,
-    ImageTree,
-    array_source,
-    files_source,
-    folder_tree,
-    has_images,
-    tree_source,
-)
+from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree, has_images
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
+from cs_gan.data.trees import tree_source
 from cs_gan.errors import DataError
 
 DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
@@ -81,11 +76,14 @@ def load_images(
     folder        any folder or zip of images                           as stored  3
     ============= ===================================================== ========== ========
 
-    If a folder or zip contains a folder ``<split>/``, only that is read, otherwise all of it. Images in several class
-    folders get labels. For tiny_imagenet ``test`` means ``val``, because its test images have no labels; the
-    description says so. All except digits, tiny_imagenet and folder are downloaded if ``root`` is None (and, for
-    fashion_mnist, Debian's package isn't installed) or an existing folder without images. With several processes, let
-    one of them run this first. IDX files may be packed. They are in ``root`` or where torchvision puts them.
+    If all top folders of a folder or zip are named as splits (``train``, ``Testing``, ``val``), only those of ``split``
+    are read, otherwise all images. ``val`` stands for a missing ``test``. Images in several class folders get labels;
+    numbered parts (``00000``) are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split
+    by its ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test``
+    means ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
+    ``root`` is None (and, for fashion_mnist, Debian's package isn't installed) or an existing folder without data. With
+    several processes, let one of them run this first. IDX files may be packed. They are in ``root`` or where
+    torchvision puts them.
 
     Args:
         name: one of :data:`DATASET_NAMES`.
@@ -103,7 +101,7 @@ def load_images(
         DataError: for unknown names or splits, missing, empty or broken data, or a failed download.
     """
     _check_arguments(name, image_size, channels, limit)
-    source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
+    source = _SOURCES[name](None if root is None else local_path(root), split)
     prepare = _preparation(name, image_size, channels)
     return decoded_store(source, name, prepare, limit=limit, limit_seed=limit_seed, progress=progress)
 
@@ -128,12 +126,12 @@ def decoded_store(
         chosen = drawn(n, kept, limit_seed, labels).tolist()
         what += f", {kept:,} of {n:,} drawn{'' if labels is None else ' by class'} by seed {limit_seed}"
     with closing(source):
-        images, mapped = decode_images(source, chosen, prepare, progress=progress)
+        images, mapped, seen = decode_images(source, chosen, prepare, progress=progress)
     return ImageStore(
         images,
         None if labels is None else labels[chosen],
         name,
-        describe(name, what, images, mapped),
+        describe(name, what + seen, images, mapped, source.classes),
         source.split,
         str(prepare),
         tuple(source.classes),
@@ -170,7 +168,8 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
         case "fashion_mnist":
             return Preparation(channels or 1, image_size, stored_size=(28, 28))
         case "celeba":
-            return Preparation(channels or 3, image_size or CELEBA_SIZE, crop=CELEBA_CROP)
+            size = image_size or CELEBA_SIZE
+            return Preparation(channels or 3, size, CELEBA_CROP, CELEBA_STORED, other_sizes=OTHER_SIZES)
         case "tiny_imagenet":
             return Preparation(channels or 3, image_size or SIZE, stored_size=(SIZE, SIZE))
     return Preparation(channels or 3, image_size)
@@ -200,7 +199,8 @@ def _tree(root: Path) -> ImageTree:
         return folder_tree(root)
     if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root):
         return zip_tree(root)
-    raise DataError(f"--data.root={root} is neither a folder nor a zip.")
+    found = what_is_there([(root.name,)])
+    raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
 
 
 def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> ImageSource:
@@ -239,16 +239,19 @@ def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
-    if root is not None and root.name == CelebA.base_folder:
-        root = root.parent
+    if root is not None and not _may_download_to(root):
+        return celeba_source(_tree(celeba_root(root)), split)
 
     def load(folder: Path, download: bool) -> ImageSource:
-        data = CelebA(folder, split=split, download=download)
-        images = folder / CelebA.base_folder / "img_align_celeba"
-        return files_source([images / name for name in data.filename], split=split)
+        if download:
+            CelebA(folder, split="all", download=True)
+        return celeba_source(folder_tree(folder / CelebA.base_folder), split)
 
-    present = ((root or DOWNLOAD_ROOT) / CelebA.base_folder / "list_eval_partition.txt").exists()
-    return _from_torchvision("celeba", root, split, ("train", "valid", "test", "all"), present, load)
+    if root is not None:  # torchvision's folder is the one that contains celeba/
+        root = root.parent if root.name == CelebA.base_folder else root
+    folder = root or DOWNLOAD_ROOT
+    present = celeba_root(folder) != folder
+    return _published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
 
 
 def _from_torchvision(
@@ -264,6 +267,18 @@ def _from_torchvision(
     # Look for plain images only in the given root: data/ may contain another data set.
     if not present and root is not None and not _may_download_to(root):
         return _folder(root, split)
+    return _published(name, folder, split, splits, present, load)
+
+
+def _published(
+    name: str,
+    folder: Path,
+    split: str,
+    splits: tuple[str, ...],
+    present: bool,
+    load: Callable[[Path, bool], ImageSource],
+) -> ImageSource:
+    """What torchvision has put into ``folder``, or, if it isn't ``present``, downloads to it."""
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
     try:
@@ -279,11 +294,13 @@ def _from_torchvision(
 
 
 def _may_download_to(root: Path) -> bool:
-    """An existing folder without images. A missing folder may be a typing error, and would download gigabytes."""
+    """An existing folder without data. A missing folder may be a typing error, and would download gigabytes."""
     if not root.is_dir() or has_images(root):
         return False
     if zips := sorted(path.name for path in root.glob("*.zip")):
         raise DataError(f"--data.root={root} has no images, but zips. Give one of {', '.join(zips)} as root.")
+    if found := what_is_there(beside_downloads(folder_tree(root).others)):
+        raise DataError(f"--data.root={root} has no images, but {found}")
     return True
 
 

@@ -21,8 +21,8 @@ def stored_bits(image: Image.Image) -> int:
     if image.mode == "F":
         raise DataError("the image has floating-point pixels of unknown range. Save it with 8 bits per channel.")
     raw, most = _raw(image)
-    if image.format == "PPM" and (image.mode == "I" or most > 255):
-        return 16  # Pillow has scaled them from the largest value that the header states
+    if (image.format in ("PNG", "PPM") and image.mode == "I") or most > 255:
+        return 16  # a PPM's are scaled by Pillow, from the largest value that the header states
     if image.mode == "I":
         raise DataError(
             "the image has signed or 32-bit integers as pixels, whose black and white are unknown (as in CT scans and "
@@ -103,4 +103,4 @@ def _largest(image: Image.Image) -> int:
     if not isinstance(extrema[0], tuple):
         return int(extrema[1])
     # Transparency, the fourth channel, says nothing about brightness.
-    return max(int(most) * 256 + 255 * (most > 0) for _, most in extrema[:3])  # type: ignore[misc]
+    return max(int(most) * 256 + 255 for _, most in extrema[:3])  # type: ignore[misc]
