@@ -103,4 +103,4 @@ def _largest(image: Image.Image) -> int:
     if not isinstance(extrema[0], tuple):
         return int(extrema[1])
     # Transparency, the fourth channel, says nothing about brightness.
-    return max(int(most) * 256 + 255 for _, most in extrema[:3])  # type: ignore[misc]
+    return max(int(most) * 256 + 255 for _, most in extrema[:3])

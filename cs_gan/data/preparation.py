@@ -79,10 +79,10 @@ class Preparation:
             )
         if self.stored_size and image.size != self.stored_size:
             expected = "x".join(map(str, self.stored_size))
-            way = self.other_sizes.get(
-                image.size, "is --data.root the right folder? For your own images use --data.name=folder."
-            )
-            raise DataError(f"the image is {width}x{height}, but this data set's are {expected}: {way}")
+            problem = f"the image is {width}x{height}, but this data set's are {expected}"
+            if image.size in self.other_sizes:
+                raise DataError(f"{problem}: {self.other_sizes[image.size]}")
+            raise DataError(f"{problem}. Is --data.root the right folder? For your own images use --data.name=folder.")
         if self.crop and short < self.crop:
             raise DataError(
                 f"the image is {width}x{height}, too small for the {self.crop} pixel centre crop. Give the images "
