@@ -71,9 +71,10 @@ def _partition(tree: ImageTree) -> tuple[str, dict[str, int]] | None:  # -> its 
         first = min(inside, key=lambda table: (len(table), PARTITIONS.index(table[-1])))
         return tree.name(first), _rows(tree.text(first) or "", tree.name(first))
     root = tree.root.absolute()
-    # Kaggle packs img_align_celeba/img_align_celeba, and the list beside the outer one.
-    folder = root.parent.parent if root.parent.name == root.name else root.parent
-    path = next((folder / name for name in PARTITIONS if (folder / name).is_file()), None)
+    # Kaggle has img_align_celeba/img_align_celeba, the authors Img/img_align_celeba, and the list is beside the outer.
+    outer = [root.parent.parent] if root.parent.name in (root.name, "Img") else []
+    places = [folder / below for folder in (root.parent, *outer) for below in ("", "Eval")]
+    path = next((path for place in places for name in PARTITIONS if (path := place / name).is_file()), None)
     return None if path is None else (str(path), _rows(_text(path), str(path)))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
+from torchvision.datasets.utils import check_integrity
 
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
@@ -197,9 +198,9 @@ def _tree(root: Path) -> ImageTree:
         raise DataError(f"--data.root={root} doesn't exist; the nearest folder that does is {there}.")
     if root.is_dir():
         return folder_tree(root)
-    if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root):
+    named_zip, found = root.suffix.lower() == ".zip", what_is_there([(root.name,)])
+    if named_zip or (not found and zipfile.is_zipfile(root)):  # .npz and .pt are zips too, but not of images
         return zip_tree(root)
-    found = what_is_there([(root.name,)])
     raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
 
 
@@ -208,6 +209,9 @@ def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> 
         root = root.parent
 
     def load(folder: Path, download: bool) -> ImageSource:
+        packed = folder / dataset.filename
+        if download and root is not None and packed.is_file() and not check_integrity(packed, dataset.tgz_md5):
+            raise DataError(f"{packed} isn't the published file, or only a part of it. Remove it or get it again.")
         data = dataset(folder, train=split == "train", download=download)
         return array_source(data.data, data.targets, name=name, split=split, classes=data.classes)
 
