@@ -15,9 +15,9 @@ _KINDS = (  # (what to find in the lower-case name, what it is, the way out); th
     (r"cifar-100?-python\.tar\.gz$", "CIFAR's Python version, packed", "Unpack it with tar -xzf and give the folder"),
     (r"cifar-100?-binary\.tar\.gz$", "CIFAR's binary version, packed", _PYTHON_CIFAR),
     (r"cifar-100?-matlab\.tar\.gz$", "CIFAR's MATLAB version, packed", _PYTHON_CIFAR),
-    (r"((data_batch_\d|test_batch)|(^|/)(train|test))\.bin$", "CIFAR's binary version", _PYTHON_CIFAR),
+    (r"(data_batch_\d|test_batch|(^|/)(train|test))\.bin$", "CIFAR's binary version", _PYTHON_CIFAR),
     (
-        r"((data_batch_\d|test_batch|batches\.meta)|(^|/)(train|test|meta))\.mat$",
+        r"(data_batch_\d|test_batch|batches\.meta|(^|/)(train|test|meta))\.mat$",
         "CIFAR's MATLAB version",
         _PYTHON_CIFAR,
     ),

@@ -75,7 +75,7 @@ def test_a_part_of_the_images_is_said(make_images: MakeImages) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (TXT[:20], r"000003\.png isn't in .*list_eval_partition\.txt, so it is of no split"),
+        (TXT[:26], r"000003\.png isn't in .*list_eval_partition\.txt, so it is of no split"),
         ("", "is empty"),
         ("000001.jpg 3\n", r"line 1: '000001\.jpg 3' isn't '<image> <0, 1 or 2>'"),
         ("000001.jpg 0\n000001.jpg 1\n", r"line 2: 000001\.jpg occurs twice"),

@@ -81,9 +81,7 @@ def test_a_stated_largest_value_is_used(tmp_path: Path) -> None:
 def test_integers_of_unknown_range_are_refused(values: tuple[int, int], tmp_path: Path) -> None:
     pixels = (values[0] + RAMP * (values[1] - values[0])).astype(np.int32)
     Image.fromarray(pixels).save(tmp_path / "a.tiff")
-    with pytest.raises(
-        DataError, match=r"a\.tiff: the image has signed or 32-bit integers .* black and white are unkn"
-    ):
+    with pytest.raises(DataError, match=r"a\.tiff: the image has signed or 32-bit integers .* black and white are"):
         load_images("folder", tmp_path)
 
 

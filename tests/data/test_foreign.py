@@ -70,7 +70,7 @@ def test_a_file_that_is_the_root_is_named(name: str, tmp_path: Path) -> None:
     told = {
         "a.npz": "NumPy arrays",
         "a.pt": "torch tensors",
-        "cifar-10-python.tar.gz": "CIFAR's Python version, packed",
+        "cifar-10-python.tar.gz": "CIFAR's Python version",
     }
     for file, what in told.items():
         with pytest.raises(DataError, match=rf"{file} is neither a folder nor a zip: {file}, which is {what}"):
