@@ -1,6 +1,7 @@
 """Numbered parts of a set are no classes, and the labels of StyleGAN's dataset tool are those of its table."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +124,19 @@ def test_a_table_of_other_images_is_said(make_images: MakeImages) -> None:
     store = load_images("folder", root)
     assert labels_of(store) == [0, 1]
     assert "(train, test/dataset.json not read)" in store.description
+
+
+def test_real_images_in_the_tools_layout_have_its_labels(
+    shared_zip: Callable[[str], Path], tmp_path: Path, zipped: Zipped
+) -> None:
+    labels = []
+    with zipfile.ZipFile(shared_zip("cifar10_jpeg.zip")) as archive:
+        entries = sorted(name for name in archive.namelist() if name.startswith("test/") and name.endswith(".jpg"))
+        for i, name in enumerate(entries[::83][:120]):
+            path = f"{i // 10:05}/img{i:08}.jpg"
+            (tmp_path / "tool" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "tool" / path).write_bytes(archive.read(name))
+            labels.append([path, sorted({entry.split("/")[1] for entry in entries}).index(name.split("/")[1])])
+    store = load_images("folder", zipped(rewrite(tmp_path / "tool", {"labels": labels})))
+    assert labels_of(store) == [label for _, label in labels]
+    assert set(labels_of(store) or []) == set(range(10))
