@@ -120,7 +120,7 @@ def decoded_store(
     n = len(source)
     kept = n if limit is None else min(limit, n)
     labels = None if source.labels is None else torch.tensor(source.labels)
-    what = source.split + source.remark
+    what = source.split
     if limit_seed is None or kept == n:
         chosen = [i * n // kept for i in range(kept)]
     else:
@@ -132,11 +132,12 @@ def decoded_store(
         images,
         None if labels is None else labels[chosen],
         name,
-        describe(name, what + seen, images, mapped, source.classes),
+        describe(name, what + source.remark + seen, images, mapped, source.classes),
         source.split,
         str(prepare),
         tuple(source.classes),
         tuple(source.empty),
+        source.remark + seen,
     )
 
 

@@ -32,6 +32,8 @@ class ImageStore:
         class_names: a name for each class, by number; by default the numbers up to the largest label. Empty without
             labels.
         empty_classes: class folders without images, which :func:`~cs_gan.data.labelled.labelled` rejects.
+        remark: what the description says about taken, scaled and left out images, with a comma before; parts of the
+            store say it too.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class ImageStore:
     preparation: str = "as stored"
     class_names: tuple[str, ...] = ()
     empty_classes: tuple[str, ...] = ()
+    remark: str = ""
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cs_gan.data import load_images
+from cs_gan.data import corrupted, load_images, split, subset
 from cs_gan.errors import DataError
 
 MakeImages = Callable[..., Path]
@@ -107,3 +107,16 @@ def test_only_the_first_frame_is_read_and_that_is_said(name: str, make_images: M
 def test_usual_images_say_nothing(make_images: MakeImages) -> None:
     root = make_images("a.png", "b.jpg", "c.bmp", "d.webp", "e.ppm", "f.tif")
     assert load_images("folder", root).description == "folder (all): 6 images, 3x32x32, 0.0 MiB in memory"
+
+
+def test_parts_of_a_store_say_what_the_whole_says(tmp_path: Path) -> None:
+    for label in "ab":
+        for i in range(4):
+            grey(tmp_path / label, f"{i}.png", 65535)
+    (tmp_path / "a" / "b.gif").write_bytes(b"x")
+    store = load_images("folder", tmp_path)
+    told = r", 1 file left out (1 .gif), 8 of 16 bits scaled from 0 ... 65,535 (largest 65,535)"
+    assert f"(all{told}): 8 images" in store.description
+    parts = [*split(store, 2, seed=0), subset(store, 4, seed=0), corrupted(store, "contrast", 1)]
+    assert all(f"{told}): " in part.description for part in parts)
+    assert "2 of 8 drawn by class by seed 1" in load_images("folder", tmp_path, limit=2, limit_seed=1).description
