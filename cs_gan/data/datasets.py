@@ -17,11 +17,12 @@ from torchvision.datasets.utils import check_integrity
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.decode import decode_images
-from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
+from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
+from cs_gan.data.foreign import local_path, what_is_there
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
 from cs_gan.data.sampling import drawn
-from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree, has_images
+from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.data.trees import tree_source
@@ -29,26 +30,8 @@ from cs_gan.errors import DataError
 
 DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
-DOWNLOAD_ROOT = Path("data")
-"""The folder for torchvision's downloads if no root is given: in the working directory."""
-
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
-
-_CIFAR_BY_HAND = (
-    "Get {archive} from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that {{root}}/{folder} exists; "
-    "or give --data.root a folder or zip with train/<class>/*.jpg."
-)
-_BY_HAND = {
-    "cifar10": _CIFAR_BY_HAND.format(archive=CIFAR10.filename, folder=CIFAR10.base_folder),
-    "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
-    "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
-    "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
-    "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
-    "of the unpacked folder.",
-    "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
-    "often refuses programs) and give its path as --data.root, or that of the unpacked folder.",
-}
 
 
 def load_images(
@@ -237,14 +220,14 @@ def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
         places = (DOWNLOAD_ROOT / FOLDER, DOWNLOAD_ROOT / f"{FOLDER}.zip")
         root = next((place for place in places if place.exists()), None)
     elif root.is_dir():
-        _may_download_to(root)  # for its error about a folder of zips
+        may_download_to(root)  # for its error about a folder of zips
     if root is None:
-        raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + _BY_HAND["tiny_imagenet"])
+        raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + BY_HAND["tiny_imagenet"])
     return tiny_imagenet_source(_tree(root), split)
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
-    if root is not None and not _may_download_to(root):
+    if root is not None and not may_download_to(root):
         return celeba_source(_tree(celeba_root(root)), split)
 
     def load(folder: Path, download: bool) -> ImageSource:
@@ -256,7 +239,7 @@ def _celeba(root: Path | None, split: str) -> ImageSource:
         root = root.parent if root.name == CelebA.base_folder else root
     folder = root or DOWNLOAD_ROOT
     present = celeba_root(folder) != folder
-    return _published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
+    return published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
 
 
 def _from_torchvision(
@@ -270,43 +253,9 @@ def _from_torchvision(
     """The published files if they are ``present``, otherwise plain images, otherwise a download by torchvision."""
     folder = DOWNLOAD_ROOT if root is None else root
     # Look for plain images only in the given root: data/ may contain another data set.
-    if not present and root is not None and not _may_download_to(root):
+    if not present and root is not None and not may_download_to(root):
         return _folder(root, split)
-    return _published(name, folder, split, splits, present, load)
-
-
-def _published(
-    name: str,
-    folder: Path,
-    split: str,
-    splits: tuple[str, ...],
-    present: bool,
-    load: Callable[[Path, bool], ImageSource],
-) -> ImageSource:
-    """What torchvision has put into ``folder``, or, if it isn't ``present``, downloads to it."""
-    if split not in splits:
-        raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
-    try:
-        return load(folder, not present)
-    except DataError:  # names the file itself
-        raise
-    except Exception as error:  # urllib's, gdown's, tarfile's, torchvision's RuntimeError on a wrong checksum
-        problem = "are damaged or incomplete" if present else "couldn't be downloaded"
-        raise DataError(
-            f"{name}'s files in {folder} {problem} ({type(error).__name__}: {error}). "
-            + _BY_HAND[name].format(root=folder)
-        ) from error
-
-
-def _may_download_to(root: Path) -> bool:
-    """An existing folder without data. A missing folder may be a typing error, and would download gigabytes."""
-    if not root.is_dir() or has_images(root):
-        return False
-    if zips := sorted(path.name for path in root.glob("*.zip")):
-        raise DataError(f"--data.root={root} has no images, but zips. Give one of {', '.join(zips)} as root.")
-    if found := what_is_there(beside_downloads(folder_tree(root).others)):
-        raise DataError(f"--data.root={root} has no images, but {found}")
-    return True
+    return published(name, folder, split, splits, present, load)
 
 
 _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 from PIL import Image
 
 from cs_gan.errors import DataError
@@ -99,8 +100,8 @@ def _tag(image: Image.Image, number: int) -> object:
 
 def _largest(image: Image.Image) -> int:
     """The largest value of any colour, of 65,535. Pillow keeps only the upper 8 of a colour's 16 bits."""
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())  # Pillow gives no extrema of big-endian pixels
     extrema = image.getextrema()
-    if not isinstance(extrema[0], tuple):
-        return int(extrema[1])
     # Transparency, the fourth channel, says nothing about brightness.
     return max(int(most) * 256 + 255 for _, most in extrema[:3])

@@ -1,5 +1,7 @@
 """More than 8 bits, and more than one frame: scaled and said, or refused."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,9 +48,6 @@ def test_one_dark_image_among_others_is_only_dark(tmp_path: Path) -> None:
 
 
 def png(pixels: np.ndarray, colour: int) -> bytes:  # (H, W, C) uint16; Pillow writes no colours of 16 bits
-    import struct
-    import zlib
-
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))]
@@ -120,3 +119,17 @@ def test_parts_of_a_store_say_what_the_whole_says(tmp_path: Path) -> None:
     parts = [*split(store, 2, seed=0), subset(store, 4, seed=0), corrupted(store, "contrast", 1)]
     assert all(f"{told}): " in part.description for part in parts)
     assert "2 of 8 drawn by class by seed 1" in load_images("folder", tmp_path, limit=2, limit_seed=1).description
+
+
+def test_big_endian_tiffs_are_read_alike(tmp_path: Path) -> None:
+    pixels = (RAMP * 65535).astype(">u2")
+    short = [(256, 8), (257, 8), (258, 16), (259, 1), (262, 1), (277, 1), (278, 8)]  # width, height, bits, ...
+    start = 8 + 2 + 12 * (len(short) + 2) + 4
+    entries = [(tag, struct.pack(">HHIHH", tag, 3, 1, value, 0)) for tag, value in short]
+    entries += [(tag, struct.pack(">HHII", tag, 4, 1, value)) for tag, value in ((273, start), (279, 128))]
+    table = b"".join(entry for _, entry in sorted(entries))
+    head = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + table + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + pixels.tobytes())
+    store = load_images("folder", tmp_path, channels=1)
+    np.testing.assert_array_equal(store.images[0, 0], (pixels / 257).round())
+    assert "1 of 16 bits scaled" in store.description
