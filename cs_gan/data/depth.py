@@ -102,6 +102,6 @@ def _largest(image: Image.Image) -> int:
     """The largest value of any colour, of 65,535. Pillow keeps only the upper 8 of a colour's 16 bits."""
     if image.mode.startswith("I"):
         return int(np.asarray(image).max())  # Pillow gives no extrema of big-endian pixels
-    extrema = image.getextrema()
+    extrema = np.asarray(image.getextrema()).reshape(-1, 2)
     # Transparency, the fourth channel, says nothing about brightness.
-    return max(int(most) * 256 + 255 for _, most in extrema[:3])
+    return int(extrema[:3, 1].max()) * 256 + 255
