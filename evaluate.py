@@ -16,17 +16,25 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from commands import accuracy, attack, gan, publish
-from commands.job import Command, Job
-from commands.parsing import Parser
 from cs_gan.errors import ConfigError, CsGanError
 from cs_gan.training import find_snapshot, read_snapshot
+from tasks.classifier.scores import score_accuracy
+from tasks.encoder.scores import score_features
+from tasks.gan.commands import COMMANDS as GAN_COMMANDS
+from tasks.gan.publish import COMMAND as PUBLISH
+from tasks.job import Command, Job
+from tasks.options import Parser
+from tasks.robustness.command import COMMAND as ATTACK
 
 COMMANDS: dict[str, Command] = {
-    **gan.COMMANDS,
-    "publish": publish.COMMAND,
-    "accuracy": accuracy.COMMAND,
-    "attack": attack.COMMAND,
+    **GAN_COMMANDS,
+    "publish": PUBLISH,
+    "accuracy": Command(
+        {"classifier": score_accuracy, "encoder": score_features},
+        {"json": (None, {"type": Path, "help": "file for scores and provenance (beside the snapshot)"})},
+        "data|metrics",
+    ),
+    "attack": ATTACK,
 }
 
 

@@ -7,10 +7,10 @@ runs.
 
 from __future__ import annotations
 
-import train_classifier
 from benchmarks.task_steps import task_rows
 from benchmarks.timing import parser, report
-from cs_gan.training import ClassifierConfig
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.classifier.task import ClassifierTask
 
 CODED = ["--method.coded.blocks=['']", "--method.coded.mu=0.3", "--method.coded.ratio_start=1.5"]
 MODES = {
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         for precision in options.precisions.split(","):
             given = [*shared, f"--model.name={network}", f"--training.mixed_precision={precision}"]
             modes = {f"{network}, {precision}, {name}": [*given, *mode] for name, mode in MODES.items()}
-            found += task_rows(train_classifier.ClassifierTask, ClassifierConfig, modes, options)
+            found += task_rows(ClassifierTask, ClassifierConfig, modes, options)
     images = {row.name: round(options.batch / row.timing.median) for row in found}
     report("a classifier's step", found, options.device, options.json, images_per_second=images)
 

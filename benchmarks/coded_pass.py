@@ -11,6 +11,7 @@ import argparse
 import itertools
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import torch
 
@@ -28,8 +29,9 @@ class Steps:
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
-        pair = build_gan(options.network, **width_of(options.width))
-        self.generator, self.critic = (net.to(options.device, memory_format=torch.channels_last) for net in pair)
+        self.generator, self.critic = build_gan(options.network, **width_of(options.width))
+        for network in (self.generator, self.critic):
+            network.to(options.device).to(memory_format=torch.channels_last)
         self.images = torch.randn(options.batch, *self.critic.image_shape, device=options.device)
         self.images = self.images.to(memory_format=torch.channels_last)
         self.latents = torch.randn(options.batch, self.generator.latent_dim, device=options.device)
@@ -50,6 +52,11 @@ class Steps:
                 generator_step(network, self.critic, optimizer, self.latents, coded=coded)
 
         return run
+
+
+def _repeated(step: Step, count: int) -> None:
+    for number in range(count):
+        step(number)
 
 
 def cases(steps: Steps, all_of: list[int]) -> dict[str, tuple[str, Step, int]]:
@@ -92,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         flops[name] = counter.get_total_flops() / every
         if options.device == "cuda":
             memory[name] = torch.cuda.max_memory_allocated() / 2**20
-        variants[name] = synchronised(lambda step=step, every=every: [step(i) for i in range(every)], options.device)
+        variants[name] = synchronised(partial(_repeated, step, every), options.device)
     timings = measure(variants, options.repeats, clock_for(options.device))
     rows = [Row(name, timings[name], timings[base] if base != name else None) for name, (base, *_) in found.items()]
     over = {}

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # models/ and benchmarks/ are not installed
 
-import train_gan
 from benchmarks.large_batches import build_rows, crossover_rows, share_rows, torch_spline
 from benchmarks.large_batches import coding_of as coding
 from benchmarks.task_steps import task_step
@@ -40,8 +39,9 @@ from benchmarks.timing import (
 from benchmarks.wgan_step import N_CRITIC
 from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.gan import critic_step
-from cs_gan.training import GanConfig
 from models import Critic, build_gan
+from tasks.gan.recipe import GanConfig
+from tasks.gan.task import GanTask
 
 RATIOS = (1.0, 1.5)
 PLAIN, AGAIN = "critic step, plain", "critic step, plain again (noise)"
@@ -119,7 +119,7 @@ def recipe_shares(options: argparse.Namespace, critic: nn.Module, images: Tensor
     for ratio in RATIOS:
         with ExitStack() as stack:
             given += [f"--coded.ratio_start={ratio}", f"--coded.ratio_end={ratio}"]
-            step = task_step(stack, train_gan.GanTask, GanConfig, *given)
+            step = task_step(stack, GanTask, GanConfig, *given)
             alone = coding(SplineCode(len(x), round(ratio * len(x))), x, y)
             variants = {"step": step, "alone": alone}
             timings = measure({k: synchronised(v, images.device.type) for k, v in variants.items()}, 5, clock)
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     device = options.device
     critic: Critic = build_gan(options.network, **width_of(options.width))[1]
-    critic.to(device, memory_format=torch.channels_last)  # as in train_gan.py
+    critic.to(device).to(memory_format=torch.channels_last)  # as in train_gan.py
     images = torch.randn(options.batch, *critic.image_shape, device=device).to(memory_format=torch.channels_last)
     clock = clock_for(device)
     what, often = (critic, options.block, images), 4 * options.repeats  # all except the steps are fast

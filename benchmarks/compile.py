@@ -51,7 +51,8 @@ def whole_loss(critic: nn.Module, context: Callable[[], AbstractContextManager[N
             scores = critic(between)
         (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
         slopes = gradient.flatten(1).norm(dim=1)
-        return critic_loss(critic(real), critic(fake)) + 10 * (slopes - 1).square().mean()
+        loss: Tensor = critic_loss(critic(real), critic(fake)) + 10 * (slopes - 1).square().mean()
+        return loss
 
     return loss
 
@@ -110,7 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
         print(f"torch {torch.__version__} can't compile a gradient penalty: use 2.11 or later.")
         return
-    rows, figures = [], {}
+    rows: list[Row] = []
+    figures: dict[str, float] = {}
     for network in options.networks.split(","):
         more, found = compare(network, options)
         rows, figures = rows + more, figures | found

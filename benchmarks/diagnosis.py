@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 
 from cs_gan import CodedSmoothing, Diagnosis, Linear
 from cs_gan.data import batch_indices, train_and_test
+from cs_gan.data.labelled import labels_of
 from cs_gan.randomness import derive_seed, stream
 from cs_gan.supervised import classifier_step
 from models import build_classifier
 
 BATCH, LEARNING_RATE = 64, 0.05
-CASES = {
+CASES: dict[str, tuple[float, float | Linear]] = {
     "no penalty": (0.0, Linear(1.0, 1.5)),
     "mu 0.5, N = K to 1.5 K": (0.5, Linear(1.0, 1.5)),
     "mu 0.8, N = K to 1.5 K": (0.8, Linear(1.0, 1.5)),
@@ -39,14 +41,13 @@ def run(mu: float, ratio: float | Linear, seed: int, steps: int) -> tuple[float,
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     coded = CodedSmoothing(network, [""], ratio)
-    reports = []
+    reports, train_labels = [], labels_of(train)
     for step in range(steps + 1):
         coded.set_step(step, steps)
         rows = batch_indices(len(train), BATCH, step, seed=seed)
-        images, labels = train.batch(rows), train.labels[rows]
+        images, labels = train.batch(rows), train_labels[rows]
         if step in (steps // 10, steps // 2, steps):
-            loss = lambda logits, labels=labels: F.cross_entropy(logits, labels)
-            reports.append(coded.diagnose(lambda images=images: network(images), loss, mu=mu))
+            reports.append(coded.diagnose(partial(network, images), partial(F.cross_entropy, target=labels), mu=mu))
         if step < steps:
             generator = stream(seed, "method", step)
             classifier_step(

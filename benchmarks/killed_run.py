@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from cs_gan.training import RunFolder, read_lines
+from cs_gan.runs import RunFolder, read_lines
 
 ROOT = Path(__file__).parents[1]
 SAVING, PRUNING = "checkpoints/.partial-*", "checkpoints/.pruned-*"
@@ -124,9 +124,9 @@ def seen(run: Run, evaluate_every: int) -> tuple[str, str]:
         doing = f"writing checkpoint {int(partial[0].name.rpartition('-')[2])} ({files} so far)"
     elif run.unfinished(PRUNING):
         doing = "pruning checkpoints"
-    elif files := run.unfinished(*WRITING):
-        file = files[0].relative_to(folder.path)
-        doing = f"writing {file.with_name(file.name.strip('.').removesuffix('.partial'))}"
+    elif half_written := run.unfinished(*WRITING):
+        unfinished = half_written[0].relative_to(folder.path)
+        doing = f"writing {unfinished.with_name(unfinished.name.strip('.').removesuffix('.partial'))}"
     elif step % evaluate_every == 0 and all(row["step"] != step for row in read_lines(folder.metrics)):
         doing = "evaluating"
     return str(step), doing

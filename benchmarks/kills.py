@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # so that `python benchmarks
 
 from benchmarks.killed_run import SAVING, Kill, Run, seen
 from benchmarks.same_runs import compare
-from cs_gan.training import RunFolder, read_lines
+from cs_gan.runs import RunFolder, read_lines
 
 RECIPE = {
     "data.name": "digits",
@@ -72,12 +73,12 @@ def disturb(
             run.finish()
         else:
             delay = draw.uniform(0, startup + 2 * pause)
-            going = run.wait(lambda run=run, delay=delay: run.seconds > delay)
+            going = run.wait(partial(_older_than, run, delay))
             if going and kind == "save":
-                going = run.wait(lambda run=run: run.began)
+                going = run.wait(partial(_has_begun, run))
             family = run.family()  # before the save starts, because this takes as long as a save
             if going and kind == "save":
-                going = run.wait(lambda run=run: run.unfinished(SAVING))
+                going = run.wait(partial(run.unfinished, SAVING))
                 time.sleep(draw.uniform(0, 0.01))  # to hit another stage of the save each time
             if going:
                 run.kill(family)
@@ -94,6 +95,14 @@ def disturb(
             if "any" in plan:
                 plan.remove("any")
             plan.append("save")
+
+
+def _older_than(run: Run, seconds: float) -> bool:
+    return run.seconds > seconds
+
+
+def _has_begun(run: Run) -> str:
+    return run.began
 
 
 def command(folder: Path, steps: int, processes: int, workers: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -57,12 +57,16 @@ def build_rows(sizes: Sequence[int], repeats: int, clock: Clock) -> list[Row]:
     variants: dict[str, Variant] = {}
     for K in sizes:
         N = round(RATIO * K)
-        variants[f"code of K = {K}, N = {N} built"] = lambda K=K, N=N: SplineCode(K, N, seed=next(seeds))
-        variants[f"code of K = {K}, N = {N} built and placed"] = lambda K=K, N=N: SplineCode(
-            K, N, seed=next(seeds)
-        ).placed("cpu")
+        variants[f"code of K = {K}, N = {N} built"] = partial(_new_code, K, N, seeds)
+        variants[f"code of K = {K}, N = {N} built and placed"] = partial(_new_code, K, N, seeds, place=True)
         variants[f"code of K = {K}, N = {N} from the cache"] = partial(SplineCode, K, N)
     return [Row(name, timing) for name, timing in measure(variants, repeats, clock).items()]
+
+
+def _new_code(K: int, N: int, seeds: Iterator[int], place: bool = False) -> None:
+    code = SplineCode(K, N, seed=next(seeds))
+    if place:
+        code.placed("cpu")
 
 
 def crossover_rows(sizes: Sequence[int], features: int, repeats: int, clock: Clock, device: str) -> list[Row]:
@@ -99,7 +103,7 @@ def share_rows(
     A step of K samples may not fit into memory. So it measures a step of ``batch`` samples and codes 1 / ``slices`` of
     the block's features, and scales both, because they are proportional to the numbers of samples and features.
     """
-    model = build_classifier(network, 10).to(device, memory_format=torch.channels_last)
+    model = build_classifier(network, 10).to(device).to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     labels, optimizer = torch.arange(batch, device=device) % 10, torch.optim.SGD(model.parameters(), lr=0.0)
     sizes: list[int] = []

@@ -59,7 +59,7 @@ def ours_like(theirs: tuple[nn.Module, nn.Module], width: int | None, device: st
     networks = build_gan("mimicry32", **width_of(width))
     for network, peer, first in zip(networks, theirs, (2, 1), strict=True):
         network.load_state_dict(our_names(peer.state_dict(), first))
-        network.to(device, memory_format=torch.channels_last)  # as in train_gan.py
+        network.to(device).to(memory_format=torch.channels_last)  # as in train_gan.py
     return networks
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cs_gan.nested import flatten
-from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines
+from cs_gan.runs import RunFolder, read_lines
+from cs_gan.training import list_checkpoints, read_checkpoint
 from cs_gan.training.resume import FREE_ON_RESUME
 
 

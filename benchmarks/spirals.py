@@ -159,7 +159,8 @@ def draw(networks: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, flo
         axes.contourf(axis, axis, 1 / (1 + np.exp(-field)), levels=20, cmap="RdBu", vmin=-0.2, vmax=1.2)
         axes.contour(axis, axis, field, levels=[0.0], colors="black", linewidths=1.4)
         for label in (0, 1):
-            axes.scatter(*x[labels == label].T, s=9, color=PALETTE[label], edgecolors="white", linewidths=0.4)
+            own = x[labels == label]
+            axes.scatter(own[:, 0], own[:, 1], s=9, color=PALETTE[label], edgecolors="white", linewidths=0.4)
         values = found[name]
         axes.set_title(name, fontsize=11, loc="left")
         axes.text(

@@ -10,6 +10,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ def table(steps: int, batch: int, width: int) -> Iterator[str]:
             real, fake, alpha = smooth_images(batch), torch.randn(batch, 3, 32, 32).tanh(), torch.rand(batch)
 
             def loss(net: nn.Module, real: Tensor, fake: Tensor = fake, alpha: Tensor = alpha) -> Tensor:
-                return net(fake).mean() - net(real).mean() + 10 * gradient_penalty(net, real, fake, alpha)
+                loss: Tensor = net(fake).mean() - net(real).mean() + 10 * gradient_penalty(net, real, fake, alpha)
+                return loss
 
             if step in (0, steps):
                 for kind in DISCREPANCIES:
@@ -97,8 +99,12 @@ def table(steps: int, batch: int, width: int) -> Iterator[str]:
     labels = torch.randint(10, (batch,))
     network, images = timm.create_model("resnet18", num_classes=10), smooth_images(batch)
     for kind in DISCREPANCIES:
-        loss = lambda net, images: F.cross_entropy(net(images), labels)
-        yield row("timm resnet18, step 0", network, [f"layer{n}" for n in (1, 2, 3, 4)], images, loss, kind)
+        blocks = [f"layer{n}" for n in (1, 2, 3, 4)]
+        yield row("timm resnet18, step 0", network, blocks, images, partial(_cross_entropy, labels), kind)
+
+
+def _cross_entropy(labels: Tensor, network: nn.Module, images: Tensor) -> Tensor:
+    return F.cross_entropy(network(images), labels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,13 +26,15 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # models/ and benchmarks/ are not installed
 
-import train_gan  # noqa: E402
 from benchmarks.mimicry import Quiet, mimicry, ours_like, require_equal  # noqa: E402
 from benchmarks.task_steps import DATA, task_rows  # noqa: E402
 from benchmarks.timing import Row, Variant, clock_for, measure, parser, report, synchronised, width_of  # noqa: E402
 from cs_gan.gan import critic_step, generator_step  # noqa: E402
-from cs_gan.training import GanConfig, parse_config, read_lines  # noqa: E402
+from cs_gan.runs import read_lines  # noqa: E402
+from cs_gan.training import parse_config  # noqa: E402
 from models import build_gan  # noqa: E402
+from tasks.gan.recipe import GanConfig  # noqa: E402
+from tasks.gan.task import GanTask  # noqa: E402
 
 N_CRITIC = 5
 PEER, OURS = "torch-mimicry 0.1.16", "ours"
@@ -85,7 +87,8 @@ def against_mimicry(options: argparse.Namespace) -> tuple[list[Row], dict[str, A
     theirs = mimicry(options.width, options.device)
     if theirs is None:
         print("torch-mimicry isn't installed, so there is no peer (see --help for the command).")
-        ours = tuple(net.to(options.device) for net in build_gan("mimicry32", **width_of(options.width)))
+        generator, critic = build_gan("mimicry32", **width_of(options.width))
+        ours: tuple[nn.Module, nn.Module] = generator.to(options.device), critic.to(options.device)
         difference = None
     else:
         ours = ours_like(theirs, options.width, options.device)
@@ -143,7 +146,7 @@ def network_rows(network: str, options: argparse.Namespace) -> list[Row]:
         for name, mode in modes.items()
         if network == "paper32" or "coded" not in name
     }
-    return task_rows(train_gan.GanTask, GanConfig, named, options)
+    return task_rows(GanTask, GanConfig, named, options)
 
 
 # -- train_gan.py itself ---------------------------------------------------------------------------

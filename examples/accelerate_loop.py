@@ -58,7 +58,8 @@ def train(steps: int, seed: int, weight: float) -> nn.Module:
     accuracy = torch.cat(hits).float().mean()
     accelerator.print(f"coded penalty {penalties[0]:.1e} -> {penalties[-1]:.1e},", end=" ")
     accelerator.print(f"accuracy on the other {len(held_out)} digits {accuracy:.1%}")
-    return accelerator.unwrap_model(model)
+    trained: nn.Module = accelerator.unwrap_model(model)
+    return trained
 
 
 if __name__ == "__main__":

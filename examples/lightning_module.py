@@ -25,7 +25,8 @@ class Classifier(L.LightningModule):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        self.weight, self.penalties = weight, []
+        self.weight = weight
+        self.penalties: list[float] = []
         self.network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
         self.coded = CodedSmoothing(self, blocks=["network"], ratio=Linear(1.0, 1.5))  # coded 1/4
 

@@ -135,7 +135,7 @@ def model_card(
     if not about.eval_results:
         about.model_name = None  # a model-index needs results
     channels, size = image_shape[0], image_shape[-1]
-    return ModelCard.from_template(
+    card: ModelCard = ModelCard.from_template(
         about,
         template_path=str(TEMPLATE),
         title=title,
@@ -153,6 +153,7 @@ def model_card(
         licence=f"{data.title}: {data.licence}." if name else f"The training data is {UNKNOWN}.",
         unknown=UNKNOWN,
     )
+    return card
 
 
 def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None) -> Iterator[EvalResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -171,14 +172,14 @@ def build_classifier(name: str, num_classes: int, **overrides: float) -> Classif
             f"build_classifier({name!r}, {num_classes}, ...): features says that the input is rows, channels and "
             f"image_size that it is images; give one or the other"
         )
-    options = dict(overrides)
+    options: dict[str, Any] = dict(overrides)
     channels, size = options.pop("channels", 3), options.pop("image_size", 32)
     input_shape = (options.pop("features"),) if "features" in options else (channels, size, size)
     parts = _NETS[name](input_shape, num_classes, **options)
     return Classifier(*parts, name=name, num_classes=num_classes, input_shape=input_shape)
 
 
-def _check_override(call: str, key: str, value: object, valid: tuple[str, ...]) -> None:
+def _check_override(call: str, key: str, value: float, valid: tuple[str, ...]) -> None:
     if key not in valid:
         raise ValueError(f"{call}, {key}=...): unknown override{_nearest(key, valid)}")
     if key == "dropout":

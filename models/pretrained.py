@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
@@ -91,7 +91,8 @@ class PretrainedGenerator(
 
     def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
         """The card that `save_pretrained` writes if there is no README.md yet; `repo_id` is the name on the Hub."""
-        about, arguments = self._hub_mixin_info.model_card_data, self._hub_mixin_config
+        about: ModelCardData = self._hub_mixin_info.model_card_data
+        arguments: Any = self._hub_mixin_config
         parameters = sum(p.numel() for p in self.parameters())
         return model_card(about, arguments, self.image_shape, parameters, self.origin, repo_id)
 

@@ -104,7 +104,9 @@ def _stages(widths: list[int], per_stage: int) -> list[tuple[int, int, int]]:
     return blocks
 
 
-def resnet20(input_shape: tuple[int, ...], num_classes: int, *, width: int = 16) -> tuple[nn.Module, ...]:
+def resnet20(
+    input_shape: tuple[int, ...], num_classes: int, *, width: int = 16
+) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """ResNet-20 for CIFAR: 269,722 parameters at 10 classes (the paper's 0.27 M).
 
     Parts, for width w (16), channels c and size R:
@@ -121,7 +123,9 @@ def resnet20(input_shape: tuple[int, ...], num_classes: int, *, width: int = 16)
     return stem, blocks, mean_linear(4 * width, num_classes)
 
 
-def preact_resnet18(input_shape: tuple[int, ...], num_classes: int, *, width: int = 64) -> tuple[nn.Module, ...]:
+def preact_resnet18(
+    input_shape: tuple[int, ...], num_classes: int, *, width: int = 64
+) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """Pre-activation ResNet-18 for CIFAR: 11,172,170 parameters at 10 classes.
 
     Parts, for width w (64), channels c and size R:
@@ -142,7 +146,7 @@ def preact_resnet18(input_shape: tuple[int, ...], num_classes: int, *, width: in
 
 def wrn28_10(
     input_shape: tuple[int, ...], num_classes: int, *, width: int = 16, dropout: float = 0.0
-) -> tuple[nn.Module, ...]:
+) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """WRN-28-10, a wide ResNet for CIFAR: 36,479,194 parameters at 10 classes (the paper's 36.5 M).
 
     Parts, for width w (16), channels c and size R:

@@ -55,7 +55,7 @@ class ClassTokenHead(nn.Module):
 
 def vit32(
     input_shape: tuple[int, ...], num_classes: int, *, width: int = 192, dropout: float = 0.0
-) -> tuple[nn.Module, ...]:
+) -> tuple[nn.Module, nn.Sequential, nn.Module]:
     """Small ViT for 32x32 images, 4x4 patches, 6 layers of 4 heads: 1,806,538 parameters at 10 classes.
 
     Parts, for width w (192), channels c and size R, T = 1 + (R / 4)^2 tokens:

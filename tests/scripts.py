@@ -11,10 +11,11 @@ import pytest
 import sklearn.datasets
 import torch
 
-import train_gan
-from commands import gan_parts, image_task
 from cs_gan.data import ImageStore
-from cs_gan.training import Session, list_checkpoints, optimizers, read_checkpoint, read_lines
+from cs_gan.runs import read_lines
+from cs_gan.training import Session, list_checkpoints, read_checkpoint
+from tasks import image_task, one_network
+from tasks.gan import task as gan_task
 from tests.training.recorder import Recorder
 
 _digits = functools.cache(sklearn.datasets.load_digits)  # parsing their text takes as long as a toy step
@@ -41,13 +42,13 @@ def _plain_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return
     for name in ("save_curve", "save_report"):
         monkeypatch.setattr(image_task, name, lambda *_args: None)
-    monkeypatch.setattr(train_gan, "SAMPLES", 4)
+    monkeypatch.setattr(gan_task, "SAMPLES", 4)
 
 
 @pytest.fixture(name="recorder")
 def _recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """As on CUDA: an optimiser in one kernel with a learning rate in a tensor, images on the device, a capture."""
-    for module in (gan_parts, optimizers):
+    for module in (gan_task, one_network):
         monkeypatch.setattr(module, "device_options", lambda _device, rate: {"lr": torch.tensor(rate), "fused": True})
     monkeypatch.setattr(ImageStore, "fits", lambda self, device: True)
     capture = Recorder()

@@ -21,17 +21,11 @@ import train_gan
 from cs_gan import SplineCode
 from cs_gan.data import ImageStore
 from cs_gan.gan import fast_double_backward, gradient_penalty
-from cs_gan.training import (
-    CapturedStep,
-    ClassifierConfig,
-    CudaGraphs,
-    GanConfig,
-    Session,
-    list_checkpoints,
-    parse_config,
-)
+from cs_gan.training import CapturedStep, CudaGraphs, Session, list_checkpoints, parse_config
 from cs_gan.training.capture import WARM_UP
 from models import build_gan
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.gan.recipe import GanConfig
 from tests import test_train_classifier as classifier
 from tests.scripts import _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 from tests.test_train_capture import SCHEDULES
@@ -45,7 +39,7 @@ LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--
 
 def make(stack: ExitStack, folder, *more: str) -> train_gan.GanTask:
     config = parse_config(GanConfig, arguments(folder, *SCHEDULES, *more))
-    task = train_gan.GanTask(config, Session(config, stack))
+    task = train_gan.GanTask(Session(config, stack))
     stack.callback(task.close)
     return task
 
@@ -230,7 +224,7 @@ def test_a_classifiers_step_never_waits_for_the_gpu(tmp_path):
     more = ["--method.coded.blocks=['']", "--method.coded.ratio_end=1", "--method.mixup.alpha=1"]
     config = parse_config(ClassifierConfig, classifier.arguments(tmp_path, *CLASSIFIER, *more))
     with ExitStack() as stack:
-        task = train_classifier.ClassifierTask(config, Session(config, stack))
+        task = train_classifier.ClassifierTask(Session(config, stack))
         stack.callback(task.close)
         for step in range(4):
             task.step(step)

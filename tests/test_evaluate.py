@@ -16,8 +16,9 @@ from torch import Tensor
 import evaluate
 from cs_gan.data import load_images
 from cs_gan.metrics import Evaluator, to_uint8
-from cs_gan.training import GanConfig, as_plain, save_snapshot
+from cs_gan.training import as_plain, save_snapshot
 from models import Generator, PretrainedGenerator, build_gan
+from tasks.gan.recipe import GanConfig
 from tests.launched import WORLD
 from tests.processes import free_port, run_in_processes
 

@@ -18,8 +18,9 @@ from cs_gan.data import load_images, train_and_test
 from cs_gan.errors import DataError
 from cs_gan.randomness import stream
 from cs_gan.report import save_robustness
-from cs_gan.training import ClassifierConfig, as_plain, read_snapshot, save_snapshot
+from cs_gan.training import as_plain, read_snapshot, save_snapshot
 from models import build_classifier, build_gan
+from tasks.classifier.recipe import ClassifierConfig
 from tests.report.conftest import text_of
 from tests.test_evaluate import refused, run
 
@@ -188,7 +189,7 @@ def test_a_kill_costs_no_finished_row(folder, capsys, monkeypatch):
     assert untimed(again["rows"]) == untimed(whole["rows"])
     assert again["rows"][:5] == whole["rows"][:5]  # the seconds too, so they were not computed again
     assert again["gates"] == whole["gates"]
-    monkeypatch.setattr("commands.bench.evaluate_threat", None)  # everything is there
+    monkeypatch.setattr("tasks.robustness.setup.evaluate_threat", None)  # everything is there
     assert run(*command) == 0
     assert result_of(folder) == again
 

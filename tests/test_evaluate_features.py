@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import evaluate
-from commands import study_attacks
-from cs_gan.training import read_lines, read_snapshot, save_snapshot
+from cs_gan.runs import read_lines
+from cs_gan.training import read_snapshot, save_snapshot
 from models import build_encoder
+from tasks.robustness import study as attack_study
 from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
 from tests.test_evaluate import refused
 from tests.test_train_ssl import ENCODER, run
@@ -84,7 +85,7 @@ def test_a_study_of_classifiers_refuses_an_encoder_by_its_kind(folder, tmp_path,
     sweep = tmp_path / "sweep"
     (sweep / "runs").mkdir(parents=True)
     (sweep / "runs" / "one").symlink_to(folder)
-    assert study_attacks.main([str(sweep), "--images=10"]) == 2
+    assert attack_study.main([str(sweep), "--images=10"]) == 2
     assert "no snapshot of a classifier: it holds a network of kind 'encoder'" in capsys.readouterr().err
 
 

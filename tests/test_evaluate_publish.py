@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError
 
-from commands import publish
 from models import PretrainedGenerator
+from tasks.gan import publish
 from tests.test_evaluate import folder, refused, run  # noqa: F401 (the first is a fixture)
 
 

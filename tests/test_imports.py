@@ -1,15 +1,28 @@
-"""Imports go one way: scripts -> {models, cs_gan.*}; sweep -> report; the subpackages of cs_gan -> core -> errors."""
+"""Imports go one way: scripts -> tasks -> {models, cs_gan.*}; the subpackages of cs_gan -> core -> the ground floor."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED = {f"cs_gan.{name}" for name in ("core", "errors", "files", "nested", "predictions", "randomness")}
-USES = {"cs_gan.sweep": {"cs_gan.report"}}  # a study's page is made as a run's is
-SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate", "commands"}
-FILES = sorted(path for folder in ("cs_gan", "models") for path in (ROOT / folder).rglob("*.py"))
+GROUND = {
+    f"cs_gan.{name}"
+    for name in ("errors", "files", "nested", "predictions", "randomness", "restore", "runs", "second_derivative")
+}
+SHARED = GROUND | {"cs_gan.core"}
+# A study's page is made as a run's is; what a run leaves behind is read and written by name.
+USES = {
+    "cs_gan.sweep": {"cs_gan.report"},
+    "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.nested"},
+    "cs_gan.second_derivative": {"cs_gan.errors"},
+}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate"}
+KINDS = {"gan": set[str](), "classifier": set[str](), "encoder": set[str](), "robustness": {"classifier"}}
+"""The kinds of runs in tasks/, and the other kinds that each may use."""
+FILES = sorted(path for folder in ("cs_gan", "models", "tasks") for path in (ROOT / folder).rglob("*.py"))
 # What `pip install cs-gan` does without; jsonargparse and accelerate come with the extra [gan].
 HEAVY = ("torchvision", "torch_fidelity", "accelerate", "sklearn", "matplotlib", "jsonargparse")
 
@@ -41,13 +54,18 @@ def violations(path: str, source: str) -> set[str]:
     home = part(".".join([*package, name]))
     inside = {part(module) for module in modules if module.split(".")[0] == "cs_gan"} - {"cs_gan"}
     bad = {module for module in modules if part(module) in SCRIPTS}
+    if package[0] == "tasks":
+        own = package[1] if len(package) > 1 else None
+        kinds = {module.split(".")[1] for module in modules if module.startswith("tasks.")} & KINDS.keys()
+        return bad | {f"tasks.{kind}" for kind in kinds - {own} - KINDS.get(own or "", set())}
+    bad |= {module for module in modules if part(module) == "tasks"}
     if package[0] == "models":
         return bad | inside | {module for module in modules if module == "cs_gan"}
     bad |= {module for module in modules if part(module) == "models"}
     if home == "cs_gan.__init__":
         allowed = SHARED
-    elif home in SHARED - {"cs_gan.core"}:  # errors, files and so on stand alone
-        allowed = {home}
+    elif home in GROUND:
+        allowed = {home} | USES.get(home, set())
     else:
         allowed = SHARED | {home} | USES.get(home, set())
     # From within the package `import cs_gan` would be circular; only its version is worth asking for.
@@ -83,7 +101,7 @@ def test_imports_go_one_way(path):
         ("models/a.py", "from cs_gan import CodedSmoothing"),
         ("models/a.py", "from cs_gan.errors import ConfigError"),
         ("models/a.py", "from evaluate import main"),
-        ("cs_gan/report/a.py", "from commands.gan import sample"),
+        ("cs_gan/report/a.py", "from tasks.gan.commands import sample"),
     ],
 )
 def test_the_rule_sees_a_wrong_import(path, source):
@@ -98,6 +116,9 @@ def test_the_rule_sees_a_wrong_import(path, source):
         ("cs_gan/gan/a.py", "from cs_gan.core import b\nfrom cs_gan.randomness import c\nfrom . import losses"),
         ("cs_gan/__init__.py", "from cs_gan.core import b"),
         ("models/a.py", "from models.blocks import b\nimport torch"),
+        ("tasks/robustness/a.py", "from tasks.classifier.load import classifier_of\nfrom tasks.job import Job"),
+        ("tasks/gan/a.py", "from models import build_gan\nfrom cs_gan.training import Session"),
+        ("cs_gan/training/a.py", "from cs_gan.runs import RunFolder"),
     ],
 )
 def test_the_rule_passes_a_right_import(path, source):
@@ -107,6 +128,44 @@ def test_the_rule_passes_a_right_import(path, source):
 def test_import_cs_gan_loads_no_optional_dependency(after_torch):
     code = f"import sys, cs_gan; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert after_torch(code).strip() == "[]"
+
+
+def test_what_a_run_leaves_behind_is_read_without_torch():
+    code = "import sys, cs_gan.runs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """A circle makes the first import of one of its modules fail or succeed by the order of imports."""
+    graph = {}
+    for path in FILES:
+        *package, name = path.relative_to(ROOT).with_suffix("").parts
+        home = ".".join(package if name == "__init__" else [*package, name])
+        graph[home] = top_level_imports(path.read_text(), ".".join(package)) - {home}
+    done, active = set(), []
+
+    def visit(module):
+        assert module not in active, f"circle: {' -> '.join([*active[active.index(module) :], module])}"
+        if module in done:
+            return
+        active.append(module)
+        for other in sorted(graph[module] & graph.keys()):
+            # A package's own parts are imported while the package is.
+            if not module.startswith(f"{other}."):
+                visit(other)
+        active.pop()
+        done.add(module)
+
+    for module in graph:
+        visit(module)
+
+
+def top_level_imports(source: str, package: str) -> set[str]:
+    """The modules that are imported when this one is, not inside its functions."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imported(ast.unparse(tree), package)
 
 
 def test_what_make_compat_runs_needs_no_extra():

@@ -12,12 +12,12 @@ from PIL import Image
 
 import evaluate
 import train_gan
-from commands.critic_gap import CriticGap
 from cs_gan.data import drawn, load_images
 from cs_gan.randomness import derive_seed
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.run import read_run
-from cs_gan.training import read_lines
+from cs_gan.runs import read_lines
+from tasks.gan.critic_gap import CriticGap
 from tests.reliability.runs import Started, finish
 from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, refusal, states_equal, words  # noqa: F401 (fixtures)
 
@@ -101,7 +101,7 @@ def test_the_training_images_are_loaded_once_where_they_are_the_reference(tmp_pa
         loaded.append((keys["split"], keys["limit"]))
         return load(*words, **keys)
 
-    monkeypatch.setattr("commands.gan_data.load_images", counted)
+    monkeypatch.setattr("tasks.gan.data.load_images", counted)
     few = "--metrics.num_reference=100"
     assert run(tmp_path / "whole", few) == 0
     assert [each for each in loaded if each[0] == "train"] == [("train", None)]

@@ -24,7 +24,8 @@ import cs_gan.training.resume as resume_module
 import train_gan
 from benchmarks.killed_run import alive
 from benchmarks.same_runs import compare
-from cs_gan.training import RunFolder, list_checkpoints, read_checkpoint, read_lines, read_snapshot
+from cs_gan.runs import RunFolder, read_lines
+from cs_gan.training import list_checkpoints, read_checkpoint, read_snapshot
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk
 from tests.scripts import _plain_runs, _signal_handlers_as_before  # noqa: F401 (fixtures)
@@ -68,7 +69,7 @@ STAGES = {
         Fault("train_gan:save_grid", "step-00000006"),  # after its checkpoint, where no evaluation is due
     ],
     "saving": [
-        Fault("commands.image_task:save_snapshot", "/snapshot.safetensors", call=2, after=True),
+        Fault("tasks.image_task:save_snapshot", "/snapshot.safetensors", call=2, after=True),
         Fault(f"{CHECKPOINT}:save_file", "partial-00000004"),
         Fault(f"{CHECKPOINT}:save_file", "partial-00000004", after=True),
         Fault("pathlib:Path.write_text", "partial-00000004/state.json", after=True),
@@ -270,7 +271,7 @@ def test_full_disk_while_writing_a_grid_is_named_and_goes_on_when_there_is_room(
 
 def test_full_disk_while_drawing_the_report_is_a_warning(tmp_path):
     with small_disk(tmp_path / "disk", "16m") as disk:
-        fault = Fault("commands.image_task:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
+        fault = Fault("tasks.image_task:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
         more = ["--metrics.final_samples=null", "--training.evaluate_every=3", "--training.checkpoint_every=3"]
         started = Started(disk / "run", *more, fault=fault)
         # After the last step scores.json is still to be written, on the disk that is full.

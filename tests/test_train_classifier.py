@@ -12,15 +12,10 @@ import torch
 from PIL import Image
 
 import train_classifier
-from commands import one_network
-from cs_gan.training import (
-    ClassifierConfig,
-    Session,
-    list_checkpoints,
-    parse_config,
-    read_checkpoint,
-    read_lines,
-)
+from cs_gan.runs import read_lines
+from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint
+from tasks import one_network
+from tasks.classifier.recipe import ClassifierConfig
 from tests.scripts import (
     ONE_NETWORK,
     _drawn,  # noqa: F401 (fixtures)

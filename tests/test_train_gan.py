@@ -21,19 +21,11 @@ from PIL import Image
 import cs_gan.training.session as session_module
 import evaluate
 import train_gan
-from commands import image_task
 from cs_gan.randomness import normal
-from cs_gan.training import (
-    GanConfig,
-    RunFolder,
-    Session,
-    list_checkpoints,
-    parse_config,
-    read_checkpoint,
-    read_lines,
-    read_snapshot,
-    write_lines,
-)
+from cs_gan.runs import RunFolder, read_lines, write_lines
+from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint, read_snapshot
+from tasks import image_task
+from tasks.gan.recipe import GanConfig
 from tests.reliability.runs import Started
 from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, last, losses, states_equal  # noqa: F401 (fixtures)
 
@@ -222,7 +214,7 @@ def test_the_share_is_measured_in_the_last_coded_step_before_a_line_of_the_log(t
     )
     assert run(tmp_path / "run", *CODED, "--training.steps=8", "--training.log_every=4", "--coded.every=3") == 0
     # coded are steps 0, 3, 6, and lines follow steps 3 and 7
-    assert measured == [(step in (3, 6),) * 2 for step in range(8)]
+    assert measured == [dict.fromkeys(("generator", "critic"), step in (3, 6)) for step in range(8)]
     assert all("critic_share" in row for row in losses(tmp_path / "run"))
 
 
@@ -514,7 +506,7 @@ def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
 def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_path, monkeypatch):
     config = parse_config(GanConfig, arguments(tmp_path / "run"))
     with ExitStack() as stack:
-        task = train_gan.GanTask(config, Session(config, stack))
+        task = train_gan.GanTask(Session(config, stack))
         alone = task.batch(0)
         monkeypatch.setattr(Session, "processes", 2)
         config.training.batch_size = 4

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from cs_gan.training import list_checkpoints, read_checkpoint, read_lines, read_snapshot
+from cs_gan.runs import read_lines
+from cs_gan.training import list_checkpoints, read_checkpoint, read_snapshot
 from tests import test_train_classifier as classifier
 from tests import test_train_gan as gan
 from tests import test_train_ssl as ssl

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 import train_ssl
-from commands import one_network
 from cs_gan.data import subset
+from cs_gan.runs import read_lines
 from cs_gan.ssl import linear_probe
-from cs_gan.training import SslConfig, parse_config, read_lines, read_snapshot
+from cs_gan.training import parse_config, read_snapshot
 from models import build_encoder
+from tasks import one_network
+from tasks.encoder.recipe import SslConfig
 from tests.scripts import (
     ONE_NETWORK,
     _drawn,  # noqa: F401 (fixtures)

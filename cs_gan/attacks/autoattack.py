@@ -48,7 +48,7 @@ class _Pinned:
         x = self.scaled(unit)
         if x.requires_grad:
             # The sign of NaN is 0: APGD would leave such an image alone, and find the network robust.
-            x.register_hook(check_gradient)  # type: ignore[no-untyped-call]
+            x.register_hook(check_gradient)
         logits = sum(checked_logits(self.forward, x, self.labels) for _ in range(self.eot))
         assert isinstance(logits, Tensor)
         return (logits / self.eot).float()  # a new tensor: Square writes into it

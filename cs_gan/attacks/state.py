@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import RandomizedCodedInference
-from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.errors import AttackError
+from cs_gan.restore import evaluation_mode, isolated_rng
 
 Forward = Callable[[Tensor], Tensor]  # (K, *F) -> (K, classes)
 

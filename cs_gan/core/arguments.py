@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import batch_along
 from cs_gan.core.known import Axes
-from cs_gan.core.tree import leaves_of
+from cs_gan.core.nestings import batch_along, leaves_of
 from cs_gan.errors import BatchError
 
 _VALUES = (int, float, complex, str, bytes, type(None))

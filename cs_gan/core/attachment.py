@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from torch import nn
 
@@ -12,28 +12,36 @@ from cs_gan.errors import BlockError
 
 # Not stored on the modules, so an attached model is copied, pickled and saved as before. The references are weak, so
 # blocks become free when their owner is deleted.
-_ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[object]] = weakref.WeakKeyDictionary()
+_ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Owner]] = weakref.WeakKeyDictionary()
 
 
-def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: object, replace: bool) -> None:
+class Owner(Protocol):
+    """A CodedSmoothing, as its blocks' next owner sees it."""
+
+    def refuse_inside(self, what: str) -> None:
+        """Raise BlockError inside a context."""
+
+    def be_replaced(self) -> None:
+        """Detach all blocks, because another owner takes some."""
+
+
+def claim(model: nn.Module, blocks: Mapping[str, nn.Module], owner: Owner, replace: bool) -> None:
     """Attach blocks to an owner. With ``replace``, detach their older owners first.
 
     Raises:
         BlockError: if a block has an owner already, an older owner is inside a context, or DataParallel copies a block.
     """
     refuse_replicas(model, blocks)
-    older = {name: found for name, block in blocks.items() if (found := owner_of(block)) is not None}
+    older = {name: current for name, block in blocks.items() if (current := owner_of(block)) is not None}
     if older and not replace:
         raise BlockError(
             f"block {next(iter(older))!r} is coded already: call detach() on its CodedSmoothing first, or give "
             "replace=True to the new one."
         )
-    for name, one in older.items():  # check all before detaching any
-        if one._inside:
-            raise BlockError(f"block {name!r} can't be taken inside {one._inside[0]}(): leave the context first.")
-    for one in older.values():
-        one.detach()
-        one._gone = "of an object that was replaced: a new one has its blocks (replace=True). Use the new one."
+    for name, current in older.items():  # check all before detaching any
+        current.refuse_inside(f"block {name!r} can't be taken")
+    for current in older.values():
+        current.be_replaced()
     attach(blocks, owner)
 
 
@@ -50,13 +58,13 @@ def refuse_replicas(model: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
             )
 
 
-def owner_of(block: nn.Module) -> Any:
+def owner_of(block: nn.Module) -> Owner | None:
     """The CodedSmoothing that codes the block, or None."""
     owner = _ATTACHED.get(block)
     return None if owner is None else owner()
 
 
-def attach(blocks: Mapping[str, nn.Module], owner: object) -> None:
+def attach(blocks: Mapping[str, nn.Module], owner: Owner) -> None:
     """Record the owner of the blocks."""
     for block in blocks.values():
         _ATTACHED[block] = weakref.ref(owner)

@@ -1,20 +1,17 @@
-"""Encode the inputs of a block and decode its outputs. Both are nestings of tensors (cs_gan/core/tree.py)."""
+"""Encode the inputs of a block and decode its outputs. Both are nestings of tensors (cs_gan/core/nestings.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cs_gan.core.axes import batch_along, map_tensors
 from cs_gan.core.code import SplineCode
-from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.known import Axes, Role
 from cs_gan.core.masks import readable
+from cs_gan.core.nestings import batch_along, leaves_of, map_leaves, map_tensors
 from cs_gan.core.roles import Seen, mixable, outputs_left_out
-from cs_gan.core.tree import leaves_of, map_leaves
 from cs_gan.errors import BatchError
 
 
@@ -56,47 +53,13 @@ def encode_inputs(
     return result
 
 
-def output_penalty(
-    block: str, output: Any, coded: Any, axes: Axes, code: SplineCode, discrepancy: Discrepancy, seen: Seen
-) -> Tensor:
-    """The discrepancy of decoded and plain output, summed over output tensors, in float32 or float64.
-
-    Integers and masked scores among the outputs are left out.
-    """
-    leaves, structure = leaves_of(output)
-    coded_leaves, coded_structure = leaves_of(coded)
-    if structure != coded_structure:
-        raise BatchError(f"block {block!r} gave another structure for coded samples than for the batch.")
-    pairs = [pair for pair in zip(leaves, coded_leaves, strict=True) if isinstance(pair[0], Tensor)]
-    terms, left_out = [], outputs_left_out([plain for plain, _ in pairs], seen)
-    for index, (plain, other) in enumerate(pairs):
-        if index not in left_out and plain.numel() > 0:
-            axis = axes.gives[index > 0]
-            _check_batch_axis(block, plain, axis, code.K, "K")
-            _check_batch_axis(block, other, axis, code.N, "N")
-            # For the discrepancy the batch is always the first axis, and complex numbers are pairs of real ones.
-            output, coded_output = (_real(_front(axis, each)) for each in (plain, other))
-            dtype = torch.promote_types(output.dtype, torch.float32)
-            term = discrepancy(code.decode(coded_output.to(dtype)), output.to(dtype))
-            if not isinstance(term, Tensor) or term.dim():
-                given = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
-                raise BatchError(f"the discrepancy gave {given} for block {block!r}: it must give a scalar tensor.")
-            terms.append(term)
-    if not terms:
-        raise BatchError(
-            f"block {block!r} gives no floating-point tensor with features but {_kinds(leaves)}: there is nothing to "
-            "decode. Choose a block before it, or let it give tensors, dataclasses, tuples, lists or dicts."
-        )
-    return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
-
-
 def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutation: Tensor | None, seen: Seen) -> Any:
     """Decode every output tensor and restore the original order of the batch."""
     leaves = leaves_of(coded)[0]
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if not tensors:
         raise BatchError(
-            f"block {block!r} gives no tensor that can be decoded but {_kinds(leaves)}: give dataclasses, "
+            f"block {block!r} gives no tensor that can be decoded but {kinds_of(leaves)}: give dataclasses, "
             "tuples, lists or dicts of tensors, or register the class with torch.utils._pytree."
         )
     for number in sorted(outputs_left_out(tensors, seen)):
@@ -104,7 +67,7 @@ def decode_output(block: str, coded: Any, axes: Axes, code: SplineCode, permutat
         raise BatchError(f"block {block!r} gives a {kind}, which can't be decoded: choose a block before it.")
 
     def decode(tensor: Tensor, axis: int) -> Tensor:
-        _check_batch_axis(block, tensor, axis, code.N, "N")
+        check_batch_axis(block, tensor, axis, code.N, "N")
         return _along(axis, tensor, lambda y: code.decode(y, permutation))
 
     return map_tensors(decode, coded, axes.gives)
@@ -145,23 +108,17 @@ def _same_for_all(entries: Tensor, axis: int) -> bool:
     return bool((entries == entries.narrow(axis, 0, 1)).all())
 
 
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-
-
-def _front(axis: int, x: Tensor) -> Tensor:
-    return x.movedim(axis, 0) if axis else x
-
-
 def _along(axis: int, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     return function(x.movedim(axis, 0)).movedim(0, axis) if axis else function(x)
 
 
-def _kinds(leaves: list[Any]) -> str:
+def kinds_of(leaves: list[Any]) -> str:
+    """The kinds of leaves, for an error message."""
     return ", ".join(sorted({str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves})) or "nothing"
 
 
-def _check_batch_axis(block: str, leaf: Tensor, axis: int, expected: int, name: str) -> None:
+def check_batch_axis(block: str, leaf: Tensor, axis: int, expected: int, name: str) -> None:
+    """Raise BatchError for an output without the batch axis."""
     if batch_along(leaf, axis) != expected:
         where = "first axis" if axis == 0 else f"axis {axis}"
         raise BatchError(

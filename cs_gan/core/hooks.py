@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.arguments import Argument, objects_among, refuse_filled
-from cs_gan.core.batch import decode_output, encode_inputs, output_penalty
+from cs_gan.core.batch import decode_output, encode_inputs
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
+from cs_gan.core.coded_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
 from cs_gan.core.context import coded_now, entered, is_inside, refuse_collecting, uncollected
 from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.known import Axes, Role
+from cs_gan.core.nestings import leaves_of
+from cs_gan.core.penalty import output_penalty
 from cs_gan.core.recompute import kept, recomputing, refuse_checkpoint
 from cs_gan.core.roles import Seen, described, roles_of
-from cs_gan.core.second_pass import Masks, Weights, coded_pass, recorded_dropout, recorded_weights
-from cs_gan.core.tree import leaves_of
 from cs_gan.errors import BlockError, CsGanError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import BatchAxis, axes_of, batch_along, map_tensors
 from cs_gan.core.known import Axes
+from cs_gan.core.nestings import BatchAxis, axes_of, batch_along, leaves_of, map_tensors
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
-from cs_gan.core.tree import leaves_of
 from cs_gan.errors import BatchError, CodeError
 
 

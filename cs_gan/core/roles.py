@@ -30,10 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from cs_gan.core.axes import batch_along
 from cs_gan.core.known import KINDS, NEAREST, PLAIN, Axes, Role, parameters_of, role_by_name
 from cs_gan.core.masks import additive_mask, readable
-from cs_gan.core.tree import leaves_of
+from cs_gan.core.nestings import batch_along, leaves_of
 from cs_gan.errors import BatchError, BlockError
 
 Arguments = Mapping[int | str, str] | Mapping[str, Mapping[int | str, str]]

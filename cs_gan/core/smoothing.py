@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.attachment import attach, claim, release
-from cs_gan.core.axes import BatchAxis, batch_axes
 from cs_gan.core.block_state import Parameters
 from cs_gan.core.code import SplineCode
+from cs_gan.core.coded_pass import BATCH_NORM_POLICIES
 from cs_gan.core.context import entered, is_inside
 from cs_gan.core.diagnosis.measure import Diagnosing
 from cs_gan.core.diagnosis.report import Diagnosis
 from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
+from cs_gan.core.nestings import BatchAxis, batch_axes
 from cs_gan.core.roles import DISCRETE, Arguments, Seen, roles_by_user
 from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
-from cs_gan.core.second_pass import BATCH_NORM_POLICIES
 from cs_gan.core.selection import nothing_ran, select_blocks
 from cs_gan.core.share import HeldShare, gradient_norms, share_of
 from cs_gan.errors import BlockError, CodeError
@@ -63,7 +63,7 @@ class CodedSmoothing:
         nodes, spline, decoder_kind, smoothing: see :class:`SplineCode`. ``random`` nodes are drawn for every call
             from ``seed``, the step and the number of calls since :meth:`set_step`.
         batch_norm: ``keep`` (coded samples change no state of the block: no running statistics and no other buffer),
-            ``update`` or ``running``; see :func:`cs_gan.core.second_pass.coded_pass`.
+            ``update`` or ``running``; see :func:`cs_gan.core.coded_pass.coded_pass`.
         batch_axis: batch axis of all inputs and outputs of the blocks: an int, or a mapping from names in ``blocks``
             to ints (0 for the others). It is known for torch's own RNN, GRU, LSTM, attention and transformer layers.
         arguments: roles of arguments that the rule can't know, by name or position: ``encode`` (data), ``nearest``
@@ -267,10 +267,23 @@ class CodedSmoothing:
 
     def detach(self) -> None:
         """Release the blocks, so that they can be coded again. The model is exactly as it was."""
-        if self._inside:
-            raise BlockError(f"detach() inside {self._inside[0]}(): leave the context first.")
+        self.refuse_inside("detach()")
         release(self.blocks)
         self.blocks, self._model = {}, None
+
+    def be_replaced(self) -> None:
+        """Detach, because a new CodedSmoothing takes some of the blocks (``replace=True``)."""
+        self.detach()
+        self._gone = "of an object that was replaced: a new one has its blocks (replace=True). Use the new one."
+
+    def refuse_inside(self, what: str) -> None:
+        """Raise an error inside :meth:`observe` or :meth:`substitute`.
+
+        Raises:
+            BlockError: with what can't be done there.
+        """
+        if self._inside:
+            raise BlockError(f"{what} inside {self._inside[0]}(): leave the context first.")
 
     def diagnose(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -157,3 +158,12 @@ def _taken(store: ImageStore, rows: Tensor, split: str, what: str) -> ImageStore
         images[start : start + _COPIED] = store.images[rows[start : start + _COPIED]]
     description = describe(store.name, what + store.remark, images, mapped, store.class_names)
     return replace(store, images=images, labels=labels_of(store)[rows], split=split, description=description)
+
+
+def labels_fingerprint(store: ImageStore) -> str:
+    """Of the label of each image, in order, and of the names of the classes; empty without labels."""
+    if store.labels is None:
+        return ""
+    digest = hashlib.sha256(store.labels.numpy().tobytes())
+    digest.update("\0".join(store.class_names).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

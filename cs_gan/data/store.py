@@ -72,7 +72,7 @@ class ImageStore:
 
     def fits(self, device: torch.device) -> bool:
         """Whether the images should be on a GPU: they need at most a quarter of its free memory and aren't mapped."""
-        if device.type != "cuda" or self.images.is_shared():  # type: ignore[no-untyped-call]
+        if device.type != "cuda" or self.images.is_shared():
             return False
         free, _ = torch.cuda.mem_get_info(device)
         return self.images.nbytes <= free / 4

@@ -17,7 +17,7 @@ from cs_gan.gan.losses import (
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
 from cs_gan.gan.spectral import spectrally_normalised
 from cs_gan.gan.steps import CODED_ON, critic_step, generator_step
-from cs_gan.gan.terms import Consistency, FeatureNorm, LeCamTerm, Term, ZeroCentred
+from cs_gan.gan.terms import Consistency, FeatureNorm, GradientPenalty, LeCamTerm, Term, ZeroCentred
 
 __all__ = [
     "CODED_ON",
@@ -27,6 +27,7 @@ __all__ = [
     "AdversarialLoss",
     "Consistency",
     "FeatureNorm",
+    "GradientPenalty",
     "LeCam",
     "LeCamTerm",
     "Term",

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cs_gan.core.recompute import checkpointed
-from cs_gan.core.second_derivative import twice_differentiable
 from cs_gan.gan.closed import AveragePool, Convolution, Geometry, LeakyReLU, ReLU, transformed
+from cs_gan.second_derivative import twice_differentiable
 
 CPU_CROSSOVER = 2**24
 """On a CPU, convolutions with fewer multiply-adds use torch's own: Python's overhead would be larger than the gain."""

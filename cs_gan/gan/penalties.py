@@ -6,9 +6,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from cs_gan.core.compiled import require_second_derivative
 from cs_gan.gan import outputs
 from cs_gan.gan.double_backward import fast_double_backward
+from cs_gan.second_derivative import require_second_derivative
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:

@@ -15,9 +15,8 @@ from cs_gan.core.share import coded_objective
 from cs_gan.core.update import MicroBatch, Update
 from cs_gan.gan import outputs
 from cs_gan.gan.losses import adversarial_loss
-from cs_gan.gan.penalties import gradient_penalty
 from cs_gan.gan.spectral import computed_once
-from cs_gan.gan.terms import Scored, Term
+from cs_gan.gan.terms import GradientPenalty, Scored, Term
 
 Backward = Callable[[Tensor], Any]
 Losses = dict[str, Tensor]
@@ -58,13 +57,14 @@ def critic_step(
         backward: differentiates the loss (``accelerator.backward``).
         micro_batch: (i, n) for the i-th of n micro-batches of one update; coding mixes only within a micro-batch, so K
             is its size. Inside ``accelerator.accumulate`` leave it out (:class:`~cs_gan.core.update.Update`).
-        measure_share: also measure the coded penalty's share of the gradient (:meth:`CodedSmoothing.share`).
+        measure_share: also measure the coded penalty's share of the gradient (:meth:`CodedSmoothing.share`), and that
+            of a term whose weight holds a share.
 
     Returns:
         Detached scalars of this (micro-)batch: critic_loss (with all penalties except the coded one, so plain and coded
         runs can be compared) and wasserstein (E[D(real)] - E[D(fake)], an estimate of that distance under the
         Wasserstein loss). Where they were computed, also unweighted: gradient_penalty, each term under its name, and
-        critic_coded; and critic_share.
+        critic_coded; and critic_share, and the share of a term that holds one.
 
     Raises:
         BatchError: if real, fake or alpha is no tensor.
@@ -73,6 +73,8 @@ def critic_step(
     outputs.require_tensors("critic_step", real=real, fake=fake, alpha=alpha)
     update = Update("critic_step", optimizer, micro_batch)
     images = {"real": real, "fake": fake}
+    terms = [*terms, *([GradientPenalty(penalty_weight, alpha)] if penalty_weight else [])]
+    terms.sort(key=lambda term: term.held is not None)  # their share is that of the gradient of all others
     # All forwards except those for second derivatives go through the wrapper, which prepares the exchange of gradients.
     # Only the bare module accepts a float32 pass outside autocast.
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
@@ -80,16 +82,17 @@ def critic_step(
         scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
         total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
         seen = Scored(critic, bare, images, scores, autocast)
-        penalties = {term.name: (term.weight, term(seen)) for term in terms}
-        if penalty_weight:
-            penalties["gradient_penalty"] = (penalty_weight, gradient_penalty(bare, real, fake, alpha))
-        for weight, penalty in penalties.values():
-            total = total + weight * penalty
+        penalties = {term.name: term(seen) for term in terms}
+        for term in terms:
+            weighted = term.weighted(penalties[term.name])
+            if term.held and measure_share:
+                penalties[f"{term.name}_share"] = term.held.follow(weighted, total, bare.parameters())
+            total = total + weighted
         objective, measured = coded_objective(total, coded, bare, measure_share)
         update.backward(backward, objective)
     update.finish()
     apart = scores["real"].mean() - scores["fake"].mean()
-    losses = {"critic_loss": total, **{name: value for name, (_, value) in penalties.items()}, "wasserstein": apart}
+    losses = {"critic_loss": total, **penalties, "wasserstein": apart}
     return _detached(losses, "critic", measured)
 
 

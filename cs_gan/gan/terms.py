@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cs_gan.core import in_coded_pass
+from cs_gan.core import HeldShare, in_coded_pass
 from cs_gan.errors import BlockError
 from cs_gan.gan import outputs
-from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, r1_penalty
+from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,21 @@ class Scored:
 
 
 class Term:
-    """A penalty with its weight and its name in the losses."""
+    """A penalty with its weight and its name in the losses. The weight may hold a share of the gradient."""
 
     name: str
-    weight: float
+    weight: float | HeldShare
+
+    @property
+    def held(self) -> HeldShare | None:
+        """The weight, if it holds a share of the gradient."""
+        return self.weight if isinstance(self.weight, HeldShare) else None
+
+    def weighted(self, penalty: Tensor) -> Tensor:  # () -> ()
+        """The penalty with its weight."""
+        # A copy, because a held weight changes before the backward.
+        weight = self.weight.weight.clone() if isinstance(self.weight, HeldShare) else self.weight
+        return weight * penalty
 
     def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:
         """The context for the scores of the real images."""
@@ -47,6 +58,24 @@ class Term:
     def __call__(self, seen: Scored) -> Tensor:
         """The penalty before its weight, ()."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GradientPenalty(Term):
+    """WGAN-GP's penalty between real and fake images (:func:`gradient_penalty`).
+
+    Args:
+        weight: 10 is usual.
+        alpha: (B,) uniform in [0, 1].
+    """
+
+    weight: float
+    alpha: Tensor
+    name: str = "gradient_penalty"
+
+    def __call__(self, seen: Scored) -> Tensor:
+        """At points between the images."""
+        return gradient_penalty(seen.bare, seen.images["real"], seen.images["fake"], self.alpha)
 
 
 @dataclass(frozen=True)
@@ -120,7 +149,7 @@ class FeatureNorm(Term):
         BlockError: if the critic doesn't have the block, or the block doesn't run or doesn't return a tensor.
     """
 
-    weight: float
+    weight: float | HeldShare
     block: str
     name: str = "feature_norm"
     _outputs: list[Any] = field(default_factory=list, compare=False)

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
 from cs_gan.metrics.classifier import ClassifierExtractor
 from cs_gan.metrics.images import batches_of
 from cs_gan.randomness import derive_seed, stream
+from cs_gan.restore import isolated_rng
 
 IMAGE_SIZE = 16
 FEATURES = 64
@@ -131,7 +131,7 @@ def _fit(x: Tensor, y: Tensor) -> DigitsNetwork:  # (n, 1, 16, 16), (n,)
             logits = network(padded[:, :, dy : dy + IMAGE_SIZE, dx : dx + IMAGE_SIZE])[1]
             loss = F.cross_entropy(logits, y[index])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return network.eval().requires_grad_(False)
 

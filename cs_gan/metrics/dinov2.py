@@ -75,7 +75,7 @@ class DinoV2Extractor(FeatureExtractorDinoV2):  # type: ignore[misc]
         self.feature_extractor_internal_dtype = torch.float32
         os.environ.setdefault("XFORMERS_DISABLED", "1")  # as torch-fidelity does: the plain attention, on any device
         try:
-            self.model = torch.hub.load(str(code_folder()), HUB_NAME, source="local", pretrained=False)  # type: ignore[no-untyped-call]
+            self.model = torch.hub.load(str(code_folder()), HUB_NAME, source="local", pretrained=False)
             self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # the repository's code, torch's unpickler, load_state_dict
             raise MetricError(

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-from cs_gan.core.restore import isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.files import file_sha256
 from cs_gan.metrics import digits, dinov2, inception, lite0
 from cs_gan.metrics.cache import default_cache_dir
+from cs_gan.restore import isolated_rng
 
 
 @dataclass(frozen=True)

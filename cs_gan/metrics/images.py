@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cs_gan.core.restore import evaluation_mode, isolated_rng
 from cs_gan.errors import MetricError
 from cs_gan.randomness import derive_seed, stream
+from cs_gan.restore import evaluation_mode, isolated_rng
 
 
 def check_uint8(images: Tensor, what: str) -> None:

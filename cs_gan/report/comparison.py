@@ -18,8 +18,9 @@ from cs_gan.report.groups import (
 )
 from cs_gan.report.page import newest, with_spread, write_page
 from cs_gan.report.panels import at_common_steps, score_panels
-from cs_gan.report.run import Evaluation, best, read_run, score_names
+from cs_gan.report.run import read_run, score_names
 from cs_gan.report.svg import layout
+from cs_gan.runs import Evaluation, best
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cs_gan.errors import DataError
 from cs_gan.files import write_text
 from cs_gan.report.chart import draw, save_figure
 from cs_gan.report.panels import score_panels
-from cs_gan.report.run import read_evaluations
+from cs_gan.runs import read_evaluations
 
 MOST_PANELS = 5
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cs_gan.report.run import Evaluation, Run, shown
+from cs_gan.report.run import Run, shown
+from cs_gan.runs import Evaluation
 
 # Runs that differ only in these keys are the same experiment.
 FREE = ("seed", "output_dir", "resume")

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cs_gan.report.chart import Panel, Series
-from cs_gan.report.run import Evaluation, is_number, score_names
+from cs_gan.report.run import score_names
+from cs_gan.runs import Evaluation, is_number
 
 POINTS = 300  # points of a loss curve; more than a chart can show are averaged
 MOST_LOG_PANELS = 12

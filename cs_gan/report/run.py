@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +12,7 @@ import yaml
 
 from cs_gan.errors import DataError
 from cs_gan.nested import flatten
-
-# A folder with any of these is a run. A report shows those that exist.
-PARTS = ("config.yaml", "log.jsonl", "metrics.jsonl", "grids", "grid.png")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One line of ``metrics.jsonl``; ``provenance`` is flat, ``a.b`` for b inside a."""
-
-    step: int
-    scores: dict[str, float]
-    primary: str  # one of the scores
-    better: str  # lower or higher
-    provenance: dict[str, Any]
+from cs_gan.runs import Evaluation, RunFolder, best, evaluation_of, read_evaluations, read_text, readable_lines
 
 
 @dataclass(frozen=True)
@@ -70,18 +55,21 @@ def read_run(path: Path) -> Run:
     Raises:
         DataError: if the folder contains no part of a run.
     """
-    if not any((path / part).exists() for part in PARTS):
-        raise DataError(f"{path} contains none of {', '.join(PARTS)}: give the folder of a run.")
-    text = _read_text(path / "config.yaml")
-    evaluations = read_evaluations(path / "metrics.jsonl")
+    folder = RunFolder(path)
+    parts = (folder.config, folder.log, folder.metrics, folder.grids, folder.grid)
+    if not any(part.exists() for part in parts):
+        names = ", ".join(part.name for part in parts)
+        raise DataError(f"{path} contains none of {names}: give the folder of a run.")
+    text = read_text(folder.config)
+    evaluations = read_evaluations(folder.metrics)
     return Run(
         path,
         config=flatten(_parse_config(text)),
         config_text=text,
-        log=read_lines(path / "log.jsonl"),
+        log=readable_lines(folder.log),
         evaluations=evaluations,
-        grids=_find_grids(path),
-        full=_read_full(path / "scores.json", evaluations),
+        grids=_find_grids(folder),
+        full=_read_full(folder.scores, evaluations),
     )
 
 
@@ -89,40 +77,6 @@ def command_of(run: Run) -> str:
     """What started the run, as the first line of its config.yaml tells; nothing where it doesn't."""
     first = run.config_text.partition("\n")[0]
     return first.removeprefix("# ") if first.startswith("# ") else ""
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``.jsonl`` file that have a step; none if there is no file.
-
-    Unreadable lines are skipped, because a kill can leave the last one incomplete.
-    """
-    lines = []
-    for text in _read_text(path).splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
-
-
-def read_evaluations(path: Path) -> list[Evaluation]:
-    """The evaluations with a score in a ``metrics.jsonl``, in the order of their steps."""
-    found: dict[int, Evaluation] = {}
-    for line in read_lines(path):
-        evaluation = _evaluation(line)
-        if evaluation:
-            found[evaluation.step] = evaluation  # a resume may have written a step twice: the later line counts
-    return [found[step] for step in sorted(found)]
-
-
-def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The earliest evaluation with the best primary score, among those with the same kind of score as the last."""
-    if not evaluations:
-        return None
-    name, sign = evaluations[-1].primary, -1 if evaluations[-1].better == "higher" else 1
-    return min((one for one in evaluations if name in one.scores), key=lambda one: sign * one.scores[name])
 
 
 def score_names(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -139,40 +93,16 @@ def shown(value: object) -> str:
     return "none" if value in (None, [], {}) else str(value)
 
 
-def is_number(value: object) -> bool:
-    """Whether a value from a file can be drawn."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _read_text(path: Path) -> str:
-    # A kill may cut a line inside a character, so decoding must not fail.
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _evaluation(line: dict[str, Any]) -> Evaluation | None:
-    scores, provenance = line.get("scores"), line.get("provenance")
-    if not isinstance(scores, dict):
-        return None
-    numbers = {str(name): float(value) for name, value in scores.items() if is_number(value)}
-    if not numbers:
-        return None
-    primary = line["primary"] if line.get("primary") in numbers else next(iter(numbers))
-    better = "higher" if line.get("better") == "higher" else "lower"
-    return Evaluation(
-        line["step"], numbers, primary, better, flatten(provenance) if isinstance(provenance, dict) else {}
-    )
-
-
 def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]:
     """``scores.json``, unless the run continued after it was written."""
     try:
-        told = json.loads(_read_text(path))
+        rows = json.loads(read_text(path))
         # The best is missing if its network was lost with an abandoned checkpoint.
-        keys = [key for key in ("final", "best") if key in told]
-        found = {key: _evaluation(told[key] | {"step": int(told[key]["step"])}) for key in keys}
+        keys = [key for key in ("final", "best") if key in rows]
+        read = {key: evaluation_of(rows[key] | {"step": int(rows[key]["step"])}) for key in keys}
     except (ValueError, TypeError, KeyError):
         return {}
-    full = {key: evaluation for key, evaluation in found.items() if evaluation is not None}
+    full = {key: evaluation for key, evaluation in read.items() if evaluation is not None}
     outdated = "final" not in full or (curve and full["final"].step < curve[-1].step)
     return {} if outdated else full
 
@@ -185,12 +115,7 @@ def _parse_config(text: str) -> dict[Any, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _find_grids(path: Path) -> list[tuple[int | None, Path]]:
-    found: list[tuple[int, Path]] = []
-    for file in (path / "grids").glob("step-*.png"):
-        match = re.fullmatch(r"step-(\d+)\.png", file.name)
-        if match:
-            found.append((int(match[1]), file))
-    if found:
-        return list(sorted(found))
-    return [(None, path / "grid.png")] if (path / "grid.png").is_file() else []
+def _find_grids(folder: RunFolder) -> list[tuple[int | None, Path]]:
+    if grids := folder.grid_steps():
+        return list(grids)
+    return [(None, folder.grid)] if folder.grid.is_file() else []

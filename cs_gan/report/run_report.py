@@ -11,8 +11,9 @@ from typing import Any
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.page import MOST_GRIDS, Frame, evenly, frame, number, with_spread, write_page
 from cs_gan.report.panels import log_panels, points_averaged, score_panels
-from cs_gan.report.run import Evaluation, Run, best, is_number, read_run, score_names, shown
+from cs_gan.report.run import Run, read_run, score_names, shown
 from cs_gan.report.svg import layout
+from cs_gan.runs import Evaluation, best, is_number
 
 KEY_FACTS = {"data.name": "Data", "model.name": "Model", "seed": "Seed"}
 NEXT_LINE = " \\\n  "  # a line break in a shell command

@@ -13,9 +13,10 @@ from cs_gan.report.chart import PALETTE
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.page import MOST_GRIDS, Frame, newest, write_page
 from cs_gan.report.panels import score_panels
-from cs_gan.report.run import Evaluation, Run, read_run
+from cs_gan.report.run import Run, read_run
 from cs_gan.report.strips import Strips, lay_out
 from cs_gan.report.svg import layout
+from cs_gan.runs import Evaluation
 
 BEST = "best "  # prefix of a score's name: at the best step
 MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the last colour is for all others

@@ -15,7 +15,8 @@ from cs_gan.files import write_text
 from cs_gan.report.comparison import last_scores
 from cs_gan.report.groups import Group, group_runs, mean_and_error, repeated_seeds, score_conflicts
 from cs_gan.report.page import markdown_row, with_spread
-from cs_gan.report.run import Evaluation, Run, command_of, read_run, score_names
+from cs_gan.report.run import Run, command_of, read_run, score_names
+from cs_gan.runs import Evaluation
 
 COLUMNS = ("run", "network", "parameters", "data", "coded", "steps", "scores", "n", "scored on", "hardware", "made by")
 UNKNOWN = "not recorded"

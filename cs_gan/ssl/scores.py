@@ -101,11 +101,11 @@ def linear_probe(
     def objective() -> Tensor:
         lbfgs.zero_grad()
         loss = F.cross_entropy(F.linear(train, weight, bias), train_labels) + decay / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        lbfgs.step(objective)  # type: ignore[no-untyped-call]
+        lbfgs.step(objective)
     predicted = predicted_classes(F.linear(test, weight, bias))
     return 100 * float((predicted == test_labels).double().mean())
 

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cs_gan.core.block_state import Parameters, unchanged
-from cs_gan.core.compiled import require_second_derivative
-from cs_gan.core.second_derivative import twice_differentiable
 from cs_gan.errors import BatchError
+from cs_gan.second_derivative import require_second_derivative, twice_differentiable
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:  # (K, C), (K,|K, C) -> ()

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core import CodedSmoothing
-from cs_gan.core.axes import axes_of
 from cs_gan.core.known import Role
+from cs_gan.core.nestings import axes_of, map_leaves
 from cs_gan.core.roles import Arguments, Seen, roles_by_user, roles_of
 from cs_gan.core.selection import select_blocks
-from cs_gan.core.tree import map_leaves
 from cs_gan.errors import BatchError, BlockError, ConfigError
 from cs_gan.supervised.labels import check_labels
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.restore import evaluation_mode
 from cs_gan.errors import BatchError, ConfigError
+from cs_gan.restore import evaluation_mode
 
 Array = npt.NDArray[np.float64]
 

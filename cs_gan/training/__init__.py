@@ -3,36 +3,27 @@
 from cs_gan.training.capture import CapturedStep, CudaGraphs
 from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
 from cs_gan.training.loop import train
-from cs_gan.training.losses import Losses
-from cs_gan.training.optimizers import device_options, set_learning_rate, sgd_or_adamw, warmed_up
+from cs_gan.training.optimizers import device_options, set_learning_rate
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
-from cs_gan.training.recipes.classifier import ClassifierConfig
-from cs_gan.training.recipes.gan import GanConfig
 from cs_gan.training.recipes.parse import as_plain, differences, parse_config, save_config
-from cs_gan.training.recipes.self_supervised import SslConfig
-from cs_gan.training.run_folder import RunFolder, append_line, read_lines, write_lines
 from cs_gan.training.script import run_script
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import Snapshot, find_snapshot, read_snapshot, save_snapshot
 from cs_gan.training.task import State, Task
+from cs_gan.training.unread_losses import UnreadLosses
 
 __all__ = [
     "CapturedStep",
-    "ClassifierConfig",
     "CudaGraphs",
-    "GanConfig",
     "Interrupted",
-    "Losses",
     "Progress",
-    "RunFolder",
     "Session",
     "Snapshot",
-    "SslConfig",
     "State",
     "StopRequest",
     "Task",
+    "UnreadLosses",
     "abandon_after",
-    "append_line",
     "as_plain",
     "device_options",
     "differences",
@@ -40,7 +31,6 @@ __all__ = [
     "list_checkpoints",
     "parse_config",
     "read_checkpoint",
-    "read_lines",
     "read_snapshot",
     "restore",
     "run_script",
@@ -48,8 +38,5 @@ __all__ = [
     "save_config",
     "save_snapshot",
     "set_learning_rate",
-    "sgd_or_adamw",
     "train",
-    "warmed_up",
-    "write_lines",
 ]

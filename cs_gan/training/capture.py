@@ -103,7 +103,7 @@ class CapturedStep:
         """Call it on a separate stream, as required before a capture."""
         if self._device.type != "cuda":
             return call()
-        main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
             outputs = call()

@@ -27,8 +27,16 @@ from torch import Tensor, nn
 
 from cs_gan.errors import CheckpointError
 from cs_gan.files import file_sha256
+from cs_gan.runs import METRICS_LINE, lacking
 
 _FILES = ("tensors.safetensors", "state.json")
+FORMAT = 1
+"""Of the folder, in manifest.json. Checkpoints from before it was written have none and are of format 1."""
+_STATE = {
+    **{"step": int, "optimizers": dict, "config": dict, "circumstances": dict, "machine": dict},
+    **{"losses": dict, "metrics": list},
+}
+"""The keys of state.json that a resume reads, and their types."""
 # Optimiser settings that belong to the device and not to the run, because a run may change its device.
 _OF_THE_DEVICE = ("fused", "capturable", "foreach", "differentiable")
 
@@ -55,7 +63,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         save_file(tensors, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, "optimizers": settings, **state}))
-        manifest = {name: file_sha256(partial / name) for name in _FILES}
+        manifest = {"format": FORMAT, **{name: file_sha256(partial / name) for name in _FILES}}
         (partial / "manifest.json").write_text(json.dumps(manifest))
         for path in (*partial.iterdir(), partial):
             _sync(path)
@@ -104,7 +112,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"--resume={path} is no checkpoint. {hint}, or --resume=auto for the newest of the run.")
     if damage := _damage(path):
         raise CheckpointError(f"{damage} {_others(path)}")
-    return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text())
+    state = _read_json(path / "state.json")
+    if problem := lacking(state, _STATE) or _bad_rows(state):
+        raise CheckpointError(f"{path / 'state.json'} {problem}: another version of cs_gan wrote it. {_others(path)}")
+    return load_file(path / "tensors.safetensors"), state
 
 
 def restore(
@@ -229,6 +240,26 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def _read_json(path: Path) -> Any:
+    """The content of a file; CheckpointError if it is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}.") from error
+
+
+def _bad_rows(state: dict[str, Any]) -> str:
+    """What is wrong with the evaluations and losses of a state; empty if nothing is."""
+    for row in state["metrics"]:
+        if problem := lacking(row, METRICS_LINE):
+            return f"holds an evaluation that {problem}"
+    if not all(isinstance(values, list) for values in state["losses"].values()):
+        return "holds losses that are no lists"
+    if not all(isinstance(groups, list) for groups in state["optimizers"].values()):
+        return "holds optimisers that are no lists of groups"
+    return "holds a recipe without training" if not isinstance(state["config"].get("training"), dict) else ""
+
+
 def _damage(path: Path) -> str:
     """What is wrong with the files of a checkpoint; empty if nothing is."""
     manifest = path / "manifest.json"
@@ -236,12 +267,14 @@ def _damage(path: Path) -> str:
         expected = json.loads(manifest.read_text())
         if not isinstance(expected, dict) or any(name not in expected for name in _FILES):
             return f"{path} is no whole checkpoint: {manifest} doesn't list its files."
+        if expected.get("format", 1) != FORMAT:
+            return f"{path} has format {expected['format']}, and this version of cs_gan reads format {FORMAT}."
         for name in _FILES:
             if file_sha256(path / name) != expected[name]:
                 return f"{path / name} is damaged (its sha256 is not the manifest's)."
     except OSError as error:
         return f"{path} is no whole checkpoint: {error}."
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"{path} is no whole checkpoint: {manifest} is damaged ({error})."
     return ""
 

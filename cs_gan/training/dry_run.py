@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +15,7 @@ from cs_gan.training.capture import WARM_UP
 from cs_gan.training.task import Task
 
 
-def dry_run(task: Task) -> str:
+def dry_run(task: Task[Any]) -> int:
     """Run one step twice, first to count FLOPs, then to time it, and print the result. Writes nothing."""
     session, training = task.session, task.session.config.training
     with counting() as counter:
@@ -49,7 +50,7 @@ def dry_run(task: Task) -> str:
             )
         lines.append(f"Nothing was written. Without --dry-run the run goes to {session.folder.path}")
         print("\n".join(lines))
-    return ""
+    return 0
 
 
 class _Flat:

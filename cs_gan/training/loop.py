@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,22 @@ from typing import Any
 import torch
 
 from cs_gan.errors import CheckpointError, DivergedError
+from cs_gan.runs import LOG_LINE, Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.checkpoint import list_checkpoints
 from cs_gan.training.progress import Interrupted, Progress, StopRequest
 from cs_gan.training.recipes.parse import save_config
 from cs_gan.training.recipes.sections import LoopConfig
 from cs_gan.training.resume import checkpoint, resume
-from cs_gan.training.run_folder import Row, append_line, read_lines, write_lines, write_whole, written
 from cs_gan.training.session import Session
 from cs_gan.training.snapshot import read_snapshot
 from cs_gan.training.task import State, Task
 
 
-def train(task: Task) -> str:
+def train(task: Task[Any]) -> int:
     """Run all remaining steps. Starts from the checkpoint if there is one.
 
     Returns:
-        The signal that ended it early, such as ``SIGTERM received``, or an empty string. It is the same in all
-        processes.
+        The number of the signal that ended it early; 0 if none did. In a process that got none itself it is SIGTERM.
     """
     session, training = task.session, task.session.config.training
     state = resume(task)
@@ -69,7 +69,7 @@ def train(task: Task) -> str:
         progress.close()  # so that an error message starts on a new line
     if session.is_main:
         print(_closing(task, state, ended))
-    return ended if signalled else ""
+    return (stop.signal or signal.SIGTERM) if signalled else 0
 
 
 def _due(done: int, every: int) -> bool:
@@ -82,22 +82,22 @@ def _looks(state: State, training: LoopConfig, last: bool = False) -> dict[str, 
     return {name: always or _due(state.step, getattr(training, f"{name}_every")) for name in ("sample", "evaluate")}
 
 
-def _start_log(session: Session, state: State) -> None:
+def _start_log(session: Session[Any], state: State) -> None:
     """Put the files back to where they were at the step that the run resumes from."""
     if session.is_main:
         folder = session.folder
-        write_lines(folder.log, [row for row in read_lines(folder.log) if row["step"] <= state.step])
+        write_lines(folder.log, [row for row in read_lines(folder.log, LOG_LINE) if row["step"] <= state.step])
         write_lines(folder.metrics, state.metrics)
         if _scored(folder.scores) > state.step:  # from steps that this resume discards
             folder.scores.unlink()
-        for grid in folder.grids.glob("step-*.png"):
-            if grid > folder.grid_at(state.step):
+        for step, grid in folder.grid_steps():
+            if step > state.step:
                 grid.unlink()
         save_config(session.config, folder.config, session.command)
     session.start_trackers(state.step)
 
 
-def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
+def _record(task: Task[Any], state: State, stop: StopRequest, progress: Progress, now: bool) -> tuple[bool, bool]:
     """Read the losses if needed, averaged over processes, and write a line of the log every ``log_every`` steps.
 
     Args:
@@ -141,7 +141,7 @@ def _record(task: Task, state: State, stop: StopRequest, progress: Progress, now
 
 
 def _look(
-    task: Task, state: State, stop: StopRequest, progress: Progress, *, sample: bool = True, evaluate: bool = True
+    task: Task[Any], state: State, stop: StopRequest, progress: Progress, *, sample: bool = True, evaluate: bool = True
 ) -> None:
     """Save pictures and compute scores, as asked for."""
     session = task.session
@@ -152,20 +152,21 @@ def _look(
         with stop.interruptible():
             row = task.evaluate(_about(task, state.step))
         if row is not None:
-            _keep(task, state, {"step": state.step, **row}, progress)
+            untrained = {"untrained": True} if state.step <= task.warm_up_steps else {}
+            _keep(task, state, {"step": state.step, **row, **untrained}, progress)
     if sample or evaluate:
         session.accelerator.wait_for_everyone()
         progress.pause()
 
 
-def _about(task: Task, step: int, history: list[str] | None = None) -> dict[str, Any]:
+def _about(task: Task[Any], step: int, history: list[str] | None = None) -> dict[str, Any]:
     """Provenance of a score that the loop knows: step, hardware, and the history of an extended run."""
     history = task.session.config.history if history is None else history
     about = {"step": step, "hardware": task.session.hardware}
     return about | {"history": list(history)} if history else about
 
 
-def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
+def _keep(task: Task[Any], state: State, row: Row, progress: Progress) -> None:
     state.metrics.append(row)
     session = task.session
     if session.is_main:
@@ -180,14 +181,14 @@ def _keep(task: Task, state: State, row: Row, progress: Progress) -> None:
     progress.say(f"step {state.step}: {row['primary']} = {row['scores'][row['primary']]:.4g}{notes}")
 
 
-def _draw(task: Task) -> None:
+def _draw(task: Task[Any]) -> None:
     try:
         task.draw()
     except Exception as error:  # a failed picture must not end a run
         warnings.warn(f"the report of {task.session.folder.path} couldn't be drawn: {error!r}", stacklevel=2)
 
 
-def _finish(task: Task, state: State, stop: StopRequest, progress: Progress) -> None:
+def _finish(task: Task[Any], state: State, stop: StopRequest, progress: Progress) -> None:
     """Score the final and the best network in full, and write scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
@@ -230,15 +231,16 @@ def _holds(path: Path, step: int) -> bool:
         return False
 
 
-def _opening(task: Task, state: State) -> str:
+def _opening(task: Task[Any], state: State) -> str:
     where = f"Continuing from step {state.step}." if state.step else f"Writing to {task.session.folder.path}"
     notes = [f"note: {note}" for note in task.session.config.history]
     return "\n".join([*task.describe(), task.session.describe(), where, *notes])
 
 
-def _closing(task: Task, state: State, ended: str) -> str:
+def _closing(task: Task[Any], state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
+    auto += " without --overwrite" if task.session.overwrote else ""
     kept = list_checkpoints(folder.checkpoints)
     where = f"continues from step {state.step}" if kept else "starts again at step 0: no checkpoint was written yet"
     lines = [f"Ended early: {ended}. The same command{auto} {where}." if ended else "Done."]

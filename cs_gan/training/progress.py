@@ -1,26 +1,26 @@
-"""What the person at the terminal sees, and how they stop a run."""
+"""The progress line of a run, and requests to stop it."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
+
+from cs_gan.runs import StopSignal
 
 BAR = 4  # columns that are left for the bar itself
 
 
 class Progress:
-    """Where a run stands: images per second, time to go (evaluations so far counted in), losses.
+    """The progress of a run: images per second, estimated remaining time (with evaluations), losses.
 
-    A line that is rewritten in a terminal, and never wider than it; on a pipe or in a log file a new line at each
-    :meth:`show`.
+    In a terminal one line is rewritten, and it fits the terminal's width. In a pipe or a log file each :meth:`show`
+    prints a new line.
     """
 
     def __init__(self, first: int, total: int, shown: bool) -> None:
@@ -61,30 +61,30 @@ class Progress:
         return speed
 
     def say(self, message: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self._shown:
             tqdm.write(message)
 
     def pause(self) -> None:
-        """Forget the time since the last :meth:`show`: it went into something other than training."""
+        """Don't count the time since the last :meth:`show`, because it was not spent on training."""
         self._images, self._since = 0, time.perf_counter()
-        if self._done == self._first:  # what comes before the first step comes once
+        if self._done == self._first:  # the work before the first step is done only once
             self._begun = self._since
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar on the screen."""
         self._bar.close()
 
 
 def fitted(values: dict[str, float], room: int | None = None) -> str:
     """``critic_loss=0.123, generator_loss=-0.456``, names shortened until it has at most ``room`` characters.
 
-    Where even initials are too long for it, losses come first, then coded penalties, and the rest goes.
+    If initials are too long too, losses come first, then coded penalties, and the rest is left out.
     """
     for name, digits in ((str, 3), (_short, 3), (_initials, 3), (_initials, 2)):
         parts = [f"{name(key)}={value:.{digits}g}" for key, value in values.items()]
-        told = len({name(key) for key in values}) == len(values)  # no two names have become one
-        if told and (room is None or len(", ".join(parts)) <= room):
+        distinct = len({name(key) for key in values}) == len(values)
+        if distinct and (room is None or len(", ".join(parts)) <= room):
             return ", ".join(parts)
     text = ""
     for key in sorted(values, key=lambda key: 0 if key.endswith("loss") else 1 if key.endswith("coded") else 2):
@@ -105,24 +105,23 @@ def _initials(name: str) -> str:
 
 
 class Interrupted(Exception):
-    """A signal came while nothing was at stake."""
+    """Raised when a signal arrives during work that a resume repeats."""
 
 
-class StopRequest:
-    """Ctrl-C, SIGTERM or the time limit: asked once, the step under way is finished; asked twice, it is not."""
+class StopRequest(StopSignal):
+    """Ctrl-C, SIGTERM or the time limit.
+
+    After the first request the current step is finished and saved. A second one ends the run at once.
+    """
 
     def __init__(self, max_minutes: float | None = None) -> None:
-        self.reason = ""
-        self.signal = 0
-        self._asked_at = 0.0
+        super().__init__(max_minutes, "time limit reached (training.max_minutes)")
         self._interruptible = False
-        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._received)
+        self.listen()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside, the first signal ends what is being done: :class:`Interrupted` is raised, at the latest here."""
+        """Inside, the first signal ends the work at once: :class:`Interrupted` is raised, at the latest here."""
         if self.signal:
             raise Interrupted
         self._interruptible = True
@@ -131,18 +130,15 @@ class StopRequest:
         finally:
             self._interruptible = False
 
-    def _received(self, number: int, _frame: FrameType | None) -> None:
-        # A launcher passes on the Ctrl-C that the terminal has sent to all of us: that is one request, not two.
-        if self.signal:
-            if time.monotonic() - self._asked_at > 2:
-                raise KeyboardInterrupt
-            return
-        self.signal, self.reason, self._asked_at = number, f"{signal.Signals(number).name} received", time.monotonic()
+    def first(self) -> None:
+        """Interrupt what can be repeated, or say that the step is finished."""
         if self._interruptible:
             raise Interrupted
         print(f"\n{self.reason}: finishing this step and saving. Once more to stop at once.", file=sys.stderr)
 
+    def again(self) -> None:
+        """Stop at once."""
+        raise KeyboardInterrupt
+
     def __bool__(self) -> bool:
-        if not self.reason and self._deadline is not None and time.monotonic() > self._deadline:
-            self.reason = "time limit reached (training.max_minutes)"
         return bool(self.reason)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from cs_gan.errors import CheckpointError, ConfigError, DivergedError
+from cs_gan.runs import LOG_LINE, METRICS_LINE, Row, read_lines
 from cs_gan.training.checkpoint import (
     abandon_after,
     begin_from,
@@ -18,21 +20,23 @@ from cs_gan.training.checkpoint import (
     save_checkpoint,
 )
 from cs_gan.training.lineage import LENGTH, began, extend
-from cs_gan.training.losses import Losses
 from cs_gan.training.recipes.parse import as_plain, differences
-from cs_gan.training.run_folder import Row, read_lines
 from cs_gan.training.task import State, Task
+from cs_gan.training.unread_losses import UnreadLosses
 
 # Keys that may change on a resume, because they do not affect training.
 FREE_ON_RESUME = {
-    *("resume", "extend", "history", "output_dir", "dry_run", "metrics.weights"),
+    *("resume", "extend", "overwrite", "history", "output_dir", "dry_run", "metrics.weights"),
     *("data.root", "data.workers", "data.device", "training.cuda_graph"),
     *("tracking.trackers", "tracking.project", "training.max_minutes", "training.keep_checkpoints"),
     *(f"training.{name}_every" for name in ("checkpoint", "log", "sample", "evaluate")),
 }
 
+DATA = {"images", "labels", "scored_images"}
+"""Circumstances that are another data set: with them a new run may begin."""
 
-def checkpoint(task: Task, state: State) -> None:
+
+def checkpoint(task: Task[Any], state: State) -> None:
     """Write everything a resume needs, and the snapshot. Called in all processes; the first one writes.
 
     Raises:
@@ -62,7 +66,7 @@ def checkpoint(task: Task, state: State) -> None:
     session.accelerator.wait_for_everyone()
 
 
-def resume(task: Task) -> State:
+def resume(task: Task[Any]) -> State:
     """Load the requested checkpoint into the task. Returns a new state if there is none.
 
     A checkpoint of another folder and another recipe gives its weights to a new run.
@@ -73,20 +77,23 @@ def resume(task: Task) -> State:
     """
     session = task.session
     config, folder = session.config, session.folder
-    found = list_checkpoints(folder.checkpoints)
-    if config.resume == "never" and found:
-        raise ConfigError(f"{folder.path} holds a run: give another --output_dir, or --resume=auto to continue it.")
-    if not found and (folder.scores.exists() or any(row["step"] > 0 for row in read_lines(folder.metrics))):
+    kept = list_checkpoints(folder.checkpoints)
+    if config.resume == "never" and kept:
         raise ConfigError(
-            f"{folder.path} holds a run whose checkpoints are gone, and a new one would write over its results: give "
-            "another --output_dir, or remove the folder."
+            f"{folder.path} holds a run: give another --output_dir, --resume=auto to continue it, or --overwrite to "
+            "lose it."
         )
-    if config.resume == "never" or (config.resume == "auto" and not found):
+    if not kept and (results := _results(task)):
+        raise ConfigError(
+            f"{folder.path} holds {results} of a run whose checkpoints are gone, and a new run would write over it: "
+            "give another --output_dir, or --overwrite to lose it."
+        )
+    if config.resume == "never" or (config.resume == "auto" and not kept):
         if config.extend != "never":
             raise ConfigError(f"--extend continues a run, and {folder.path} holds no checkpoint. Leave it out.")
         config.history = []
         return State()
-    path = found[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
+    path = kept[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
     tensors, stored = read_checkpoint(path)
     extending = config.extend != "never"
     config.history = list(stored["config"].get("history", []))
@@ -94,10 +101,14 @@ def resume(task: Task) -> State:
         extend(config, stored)
     if changed := _changes(task, stored, extending):
         # With the same recipe and another number of processes, the user does not want a new run.
-        same = all(line.split(":")[0] in task.circumstances.keys() - {"images"} for line in changed)
+        longer = config.training.steps > stored["config"]["training"].get("steps", 0)
+        same = all(line.split(":")[0] in task.circumstances.keys() - DATA for line in changed)
         if extending or same or path.resolve().parent == folder.checkpoints.resolve():
-            raise ConfigError(_refusal(path, changed, extending, same))
+            raise ConfigError(_refusal(path, changed, extending, same, longer))
         return _begin(task, path, tensors, stored, changed)
+    step = int(stored["step"])
+    read_lines(folder.log, LOG_LINE)  # raises an error now, before anything is loaded or moved
+    metrics = _history(stored["metrics"], read_lines(folder.metrics, METRICS_LINE), step)
     restore(tensors, stored, task.modules, task.optimizers)
     if session.is_main and stored["machine"] != session.machine:
         print(
@@ -105,12 +116,37 @@ def resume(task: Task) -> State:
             "rounds in its own way from here.",
             file=sys.stderr,
         )
-    step = int(stored["step"])
-    metrics = _history(stored["metrics"], read_lines(folder.metrics), step)
     session.accelerator.wait_for_everyone()  # until all have read, before files are moved
     if session.is_main:
         abandon_after(folder.checkpoints, step)
-    return State(step, Losses(stored["losses"]), metrics)
+    return State(step, UnreadLosses(stored["losses"]), metrics)
+
+
+def _results(task: Task[Any]) -> str:
+    """The name of a result in a folder without checkpoints; empty if there is none.
+
+    A run that was killed before its first checkpoint left lines of its log and pictures. The same recipe starts again
+    and replaces them; another one doesn't.
+    """
+    folder = task.session.folder
+    for path in (folder.scores, folder.snapshot, folder.best):
+        if path.exists():
+            return path.name
+    if any(row["step"] > 0 for row in read_lines(folder.metrics, METRICS_LINE)):
+        return folder.metrics.name
+    logged = any(row["step"] > 0 for row in read_lines(folder.log, LOG_LINE))
+    return folder.log.name if logged and not _same_recipe(task) else ""
+
+
+def _same_recipe(task: Task[Any]) -> bool:
+    """Whether the folder's recipe gives the same run."""
+    try:
+        stored = yaml.safe_load(task.session.folder.config.read_text())
+    except (OSError, yaml.YAMLError, RecursionError):
+        return False
+    if not isinstance(stored, dict):
+        return False
+    return all(line.split(":")[0] in FREE_ON_RESUME | LENGTH for line in differences(stored, task.session.config))
 
 
 def _asked(given: Path, own: Path) -> Path:
@@ -124,20 +160,30 @@ def _asked(given: Path, own: Path) -> Path:
     return kept[-1] if kept else given
 
 
-def _changes(task: Task, stored: dict[str, Any], extending: bool) -> list[str]:
+def _changes(task: Task[Any], stored: dict[str, Any], extending: bool) -> list[str]:
     """The differences between this run and a stored one, one line each."""
     config = task.session.config
     free = FREE_ON_RESUME if config.scheduled and not extending else FREE_ON_RESUME | LENGTH
     changed = [line for line in differences(stored["config"], config) if line.split(":")[0] not in free]
     changed = [f"{line} (a schedule depends on it)" if line.split(":")[0] in LENGTH else line for line in changed]
     before, now = stored["circumstances"], task.circumstances
-    return changed + [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    # Checkpoints of older versions lack some.
+    return changed + [f"{key}: {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
 
 
-def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str:
-    """The error message: why a run can't resume from a checkpoint, and what to do. ``same``: the recipe is the same."""
+def _refusal(path: Path, changed: list[str], extending: bool, same: bool, longer: bool) -> str:
+    """The error message: why a run can't resume from a checkpoint, and what to do.
+
+    Args:
+        path: the checkpoint.
+        changed: the differences.
+        extending: whether ``--extend`` was given.
+        same: whether the recipe is the same.
+        longer: whether more steps are asked for.
+    """
     text = f"{path} belongs to another recipe; changed since: {'; '.join(changed)}."
-    if not extending and all(line.split(":")[0] in LENGTH for line in changed):
+    only_length = not extending and all(line.split(":")[0] in LENGTH for line in changed)
+    if only_length and longer:
         text += (
             " --extend trains longer all the same, with schedules held at their end (--extend=stretch: spread over all "
             "steps), and records that the run was extended."
@@ -147,7 +193,7 @@ def _refusal(path: Path, changed: list[str], extending: bool, same: bool) -> str
 
 
 def _begin(
-    task: Task, path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
+    task: Task[Any], path: Path, tensors: dict[str, torch.Tensor], stored: dict[str, Any], changed: list[str]
 ) -> State:
     """Start a new run with the weights of another one."""
     session = task.session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
 import os
 import shlex
 import signal
@@ -22,36 +21,39 @@ from cs_gan.training.task import Task
 
 
 def run_script(
+    script: str,
     kind: type[Config],
-    make: Callable[[Config, Session], Task],
+    make: Callable[[Session[Config]], Task[Config]],
     arguments: Sequence[str] | None,
     description: str,
-    recipes: Path,
+    recipes: str,
 ) -> int:
     """Parse, build, train.
 
     Args:
+        script: its ``__file__``.
         kind: the class of the recipe.
-        make: builds the task from the recipe and checks everything.
+        make: builds the task and checks everything.
         arguments: the command line; None is ``sys.argv``.
         description: for ``--help``.
-        recipes: the folder of the recipes that come with the script.
+        recipes: the folder of the recipes that come with the script, relative to it.
 
     Returns:
-        0 when done, 2 for an error the user can fix, 130 after Ctrl-C, 143 after SIGTERM.
+        0 when done, 2 for an error the user can fix, 128 + the number of a signal that ended it: 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     prog = os.path.basename(sys.argv[0])
-    given = sys.argv[1:] if arguments is None else arguments
-    if told := answer(given, kind, prog, description, recipes):
-        print(told)
+    words = sys.argv[1:] if arguments is None else arguments
+    if text := answer(words, kind, prog, description, Path(script).parent / recipes):
+        print(text)
         return 0
-    given = ["--help" if word == "--help-all" else word for word in given]
+    words = ["--help" if word == "--help-all" else word for word in words]
     _end_with_launcher()
     try:
         with ExitStack() as stack:
-            config = parse_config(kind, given, prog=prog, description=description)
-            session = Session(config, stack, _command(make, given))
-            task = make(config, session)
+            config = parse_config(kind, words, prog=prog, description=description)
+            session = Session(config, stack, _command(script, words))
+            task = make(session)
             stack.callback(task.close)
             ended = dry_run(task) if config.dry_run else train(task)
             session.accelerator.end_training()
@@ -61,14 +63,14 @@ def run_script(
     except (CsGanError, OSError) as error:  # OSError: a full disk, a file that can't be read
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return {"": 0, "SIGINT received": 130}.get(ended, 143)
+    return ended and 128 + ended
 
 
-def _command(make: Callable[[Config, Session], Task], given: Sequence[str]) -> str:
+def _command(script: str, words: Sequence[str]) -> str:
     """The command that was typed. The launcher is not known, but torchrun does the same."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
-    return shlex.join([*start, Path(inspect.getfile(make)).name, *given])
+    return shlex.join([*start, Path(script).name, *words])
 
 
 def _end_with_launcher() -> None:

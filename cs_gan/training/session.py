@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,17 +23,20 @@ from torch import nn
 
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
+from cs_gan.runs import RunFolder
 from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.environment import refuse_what_changes_a_run
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
-from cs_gan.training.run_folder import RunFolder
 
 # One process may download a data set while the others wait.
 PATIENCE = timedelta(hours=1)
 
 
-class Session:
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Session(Generic[Config]):
     """The processes of a run, and the files that the first of them writes.
 
     Args:
@@ -45,7 +48,7 @@ class Session:
         ConfigError: for an unusable launcher setting or tracker, or a folder that can't be written.
     """
 
-    def __init__(self, config: RunConfig, stack: ExitStack, command: str = "") -> None:
+    def __init__(self, config: Config, stack: ExitStack, command: str = "") -> None:
         self.config, self.command = config, command
         self.folder = RunFolder(Path(config.output_dir or ""))
         self._trackers = _known_trackers(list(config.tracking.trackers))
@@ -53,8 +56,11 @@ class Session:
         self.precision = _precision(config)
         torch.backends.cudnn.allow_tf32 = config.training.tf32
         torch.backends.cudnn.deterministic = config.training.deterministic
+        self.overwrote, config.overwrite = config.overwrite, False  # a resume from the saved recipe must not
         if self.is_main and not config.dry_run:
-            stack.enter_context(self.folder.occupied())
+            stack.enter_context(self.folder.occupied(self.overwrote))
+        if self.overwrote:
+            self.accelerator.wait_for_everyone()  # before the others look for checkpoints
 
     @property
     def is_main(self) -> bool:

@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cs_gan.training.losses import Losses
-from cs_gan.training.run_folder import Row
+from cs_gan.runs import Row, best, evaluation_of
+from cs_gan.training.recipes.sections import RunConfig
 from cs_gan.training.session import Session
+from cs_gan.training.unread_losses import UnreadLosses
 
 
 @dataclass
@@ -28,22 +29,22 @@ class State:
     """
 
     step: int = 0
-    losses: Losses = field(default_factory=Losses)
+    losses: UnreadLosses = field(default_factory=UnreadLosses)
     metrics: list[Row] = field(default_factory=list)
     remarked: bool = False
 
     @property
     def best(self) -> Row | None:
         """The evaluation with the best primary score; the earlier one if two are equal."""
-
-        def cost(row: Row) -> float:
-            value = float(row["scores"][row["primary"]])
-            return -value if row["better"] == "higher" else value
-
-        return min(self.metrics, key=cost, default=None)
+        evaluations = [evaluation for row in self.metrics if (evaluation := evaluation_of(row))]
+        top = best(evaluations)
+        return next((row for row in self.metrics if top and row["step"] == top.step), None)
 
 
-class Task(ABC):
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Task(ABC, Generic[Config]):
     """What is trained: networks, optimisers, a step.
 
     Attributes:
@@ -53,11 +54,18 @@ class Task(ABC):
         images_per_step: number of images in all processes together.
     """
 
-    session: Session
+    session: Session[Config]
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     circumstances: dict[str, Any]
     images_per_step: int
+    warm_up_steps = 0
+    """Evaluations up to this step are of an untrained network, which is never the best."""
+
+    @property
+    def config(self) -> Config:
+        """The recipe."""
+        return self.session.config
 
     @property
     def rescores(self) -> bool:

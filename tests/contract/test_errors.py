@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from cs_gan import CodedSmoothing, RandomizedCodedInference
-from cs_gan.core.tree import leaves_of, map_leaves
+from cs_gan.core.nestings import leaves_of, map_leaves
 from cs_gan.errors import BatchError, BlockError, CodeError
 from tests.core.helpers import Function, hook_count, mlp, observed
 

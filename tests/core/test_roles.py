@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cs_gan import CodedSmoothing, RandomizedCodedInference, SplineCode
-from cs_gan.core.axes import axes_of
 from cs_gan.core.known import KINDS
+from cs_gan.core.nestings import axes_of
 from cs_gan.core.roles import Seen, roles_of
 from cs_gan.errors import BatchError, BlockError, CodeError
 from cs_gan.supervised import ManifoldMixUp, MixDraw

@@ -14,9 +14,10 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cs_gan.data import DATASET_NAMES
-from cs_gan.training import GanConfig, as_plain, parse_config, save_snapshot
+from cs_gan.training import as_plain, parse_config, save_snapshot
 from models import PretrainedGenerator, build_gan
 from models.card import DATA
+from tasks.gan.recipe import GanConfig
 
 MODEL = {"name": "dcgan16", "channels": 1, "width": 4, "latent_dim": 8}
 LITE0 = {"FD, EfficientNet-Lite0": 41.25, "IS, EfficientNet-Lite0": 2.5, "IS, EfficientNet-Lite0 std": 0.125}

@@ -24,8 +24,9 @@ import torch_fidelity  # noqa: F401
 from PIL import Image
 
 import train_gan
-from commands import image_task
-from cs_gan.training import GanConfig, parse_config
+from cs_gan.training import parse_config
+from tasks import image_task
+from tasks.gan.recipe import GanConfig
 
 torch.set_num_threads(1)
 os.fsync = lambda _descriptor: None  # as in conftest.py

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.same_runs import compare
-from cs_gan.training import RunFolder
+from cs_gan.runs import RunFolder
 from tests.processes import Forked, free_port
 from tests.reliability import child
 from tests.reliability.child import Fault

@@ -128,7 +128,7 @@ def test_long_logs_are_averaged(make_run, report):
 
 @pytest.mark.parametrize(
     ("missing", "heading"),
-    [("metrics.jsonl", "Scores"), ("log.jsonl", "Losses and speed"), ("config.yaml", "Configuration")],
+    [("metrics.jsonl", "Scores"), ("log.jsonl", "UnreadLosses and speed"), ("config.yaml", "Configuration")],
 )
 def test_what_is_missing_is_left_out(missing, heading, make_run, report):
     folder = make_run()

@@ -6,7 +6,8 @@ import pytest
 
 from cs_gan.errors import DataError
 from cs_gan.nested import flatten
-from cs_gan.report.run import best, read_evaluations, read_lines, read_run, score_names
+from cs_gan.report.run import read_run, score_names
+from cs_gan.runs import best, read_evaluations, readable_lines
 
 from .conftest import FD, IS, evaluation, lines
 
@@ -16,7 +17,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     whole = lines({"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5})
     for cut in range(1, len('{"step": 2, "loss": 1.5}')):  # wherever the kill fell; a whole object is whole
         path.write_text(whole[: -1 - cut])
-        assert read_lines(path) == [{"step": 1, "loss": 2.0}]
+        assert readable_lines(path) == [{"step": 1, "loss": 2.0}]
 
 
 def test_a_line_torn_inside_a_character_is_left_out(tmp_path):
@@ -28,7 +29,7 @@ def test_a_line_torn_inside_a_character_is_left_out(tmp_path):
 @pytest.mark.parametrize("text", ["", "\n\n", "[1]\n3\nnull\n", '{"loss": 1}\n', '{"step": "5"}\n'])
 def test_lines_that_are_no_rows_are_left_out(text, tmp_path):
     (tmp_path / "log.jsonl").write_text(text)
-    assert read_lines(tmp_path / "log.jsonl") == []
+    assert readable_lines(tmp_path / "log.jsonl") == []
 
 
 def test_a_step_written_again_counts_once_and_steps_are_in_order(tmp_path):

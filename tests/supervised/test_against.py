@@ -10,7 +10,8 @@ from cs_gan import CodedSmoothing, SplineCode
 from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.errors import ConfigError
 from cs_gan.supervised import MixUp
-from cs_gan.training import ClassifierConfig, parse_config
+from cs_gan.training import parse_config
+from tasks.classifier.recipe import ClassifierConfig
 from tests.gan.networks import assert_same
 from tests.supervised.networks import batch, mlp, step
 

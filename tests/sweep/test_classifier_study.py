@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 
-from commands import study_attacks
 from cs_gan.sweep import read_sweep
 from cs_gan.sweep.plan import list_points, plan
-from cs_gan.training import ClassifierConfig, parse_config
+from cs_gan.training import parse_config
 from models import build_classifier
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.robustness import study as attack_study
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(ROOT.glob("configs/studies/classifier_5k*.yaml"))
@@ -68,19 +69,19 @@ def test_one_coded_point_runs_on_digits_and_is_attacked(path, bench, in_this_pro
     assert bench.sweep(script="train_classifier.py", seeds=1, fixed=fixed, cases={name: case}, plots=None) == 0
     assert 0 <= float(bench.table[0]["accuracy (%)"]) <= 100
     words = [str(bench.folder), "--images=20", "--steps=1", "--device=cpu"]
-    assert study_attacks.main(words) == 0
+    assert attack_study.main(words) == 0
     table = (bench.folder / "attacks.csv").read_text()
     (row,) = csv.DictReader(table.splitlines())
     scores = [float(row[key]) for key in ("clean", "PGD", "APGD-CE", "APGD-DLR", "all")]
     assert min(scores) == scores[-1]
     ledger = (bench.folder / "attacks.jsonl").read_text()
-    assert study_attacks.main(words) == 0  # nothing is computed twice
+    assert attack_study.main(words) == 0  # nothing is computed twice
     assert (bench.folder / "attacks.jsonl").read_text() == ledger
     assert (bench.folder / "attacks.csv").read_text() == table
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
-    assert study_attacks.main([str(tmp_path)]) == 2
+    assert attack_study.main([str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
 
 
@@ -97,9 +98,9 @@ def test_an_image_counts_as_right_only_under_every_attack(monkeypatch):
 
         return attack
 
-    monkeypatch.setattr(study_attacks, "pgd", flipping(0))
-    monkeypatch.setattr(study_attacks, "apgd", flipping(1))
-    right = study_attacks.attack_unit(network, images, labels, 0, 0.1, 1)
+    monkeypatch.setattr(attack_study, "pgd", flipping(0))
+    monkeypatch.setattr(attack_study, "apgd", flipping(1))
+    right = attack_study.attack_unit(network, images, labels, 0, 0.1, 1)
     assert right["clean"].tolist() == [True, True, True]
     assert right["PGD"].tolist() == [False, True, True]
     assert right["APGD-CE"].tolist() == right["APGD-DLR"].tolist() == [True, False, True]

@@ -9,8 +9,9 @@ from cs_gan import CodedSmoothing
 from cs_gan.nested import flatten
 from cs_gan.sweep import read_sweep
 from cs_gan.sweep.plan import plan
-from cs_gan.training import GanConfig, parse_config
+from cs_gan.training import parse_config
 from models import build_gan
+from tasks.gan.recipe import GanConfig
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(ROOT.glob("configs/studies/gan_*.yaml"))
@@ -42,7 +43,7 @@ def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["gan_cifar10", "gan_cifar10_paper32"])
 def test_the_first_and_the_last_arm_run_on_digits(name, bench, in_this_process, monkeypatch):
-    monkeypatch.setattr("commands.image_task.save_curve", lambda *_, **__: None)  # most of the time of such a run
+    monkeypatch.setattr("tasks.image_task.save_curve", lambda *_, **__: None)  # most of the time of such a run
     content = yaml.safe_load((ROOT / f"configs/studies/{name}.yaml").read_text())
     cases = list(content["cases"].items())
     content |= {"cases": dict([cases[0], cases[-1]]), "seeds": 1, "fixed": flatten(TOY)}

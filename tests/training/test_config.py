@@ -5,7 +5,10 @@ import pytest
 import yaml
 
 from cs_gan.errors import ConfigError
-from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, differences, parse_config, save_config
+from cs_gan.training import as_plain, differences, parse_config, save_config
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.encoder.recipe import SslConfig
+from tasks.gan.recipe import GanConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = CONFIGS / "gan"

@@ -15,8 +15,11 @@ import train_gan
 import train_ssl
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
-from cs_gan.training import ClassifierConfig, GanConfig, SslConfig, as_plain, parse_config
+from cs_gan.training import as_plain, parse_config
 from cs_gan.training.recipes.help import KEYS, recipe_list
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.encoder.recipe import SslConfig
+from tasks.gan.recipe import GanConfig
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {

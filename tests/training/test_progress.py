@@ -15,7 +15,8 @@ import pytest
 
 import cs_gan.training.progress as progress_module
 import train_gan
-from cs_gan.training import Interrupted, Progress, StopRequest, read_lines
+from cs_gan.runs import read_lines
+from cs_gan.training import Interrupted, Progress, StopRequest
 from cs_gan.training.progress import fitted
 from tests.scripts import _signal_handlers_as_before  # noqa: F401 (a fixture)
 

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.axes import batch_along, map_tensors
 from cs_gan.core.code import SplineCode
 from cs_gan.core.discrepancy import Discrepancy
 from cs_gan.core.hooks import Call, Coding, Observing
 from cs_gan.core.known import Axes
+from cs_gan.core.nestings import batch_along, map_tensors
 
 
 @dataclass(frozen=True)

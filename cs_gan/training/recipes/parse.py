@@ -18,19 +18,26 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.nested import flatten
+from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import RunConfig
-from cs_gan.training.run_folder import write_whole
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
 """The default folder of runs."""
-ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold"}
+ALONE = {"--dry-run": "--dry_run=true", "--extend": "--extend=hold", "--overwrite": "--overwrite=true"}
 """The meaning of words that are given without a value."""
 COMPLETION = "--print_completion"
 
 
-def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = "", description: str = "") -> Config:
+def parse_config(
+    kind: type[Config],
+    arguments: Sequence[str],
+    *,
+    prog: str = "",
+    description: str = "",
+    recipes: Path | None = None,
+) -> Config:
     """The configuration from ``--config <file>`` and ``--key=value`` arguments.
 
     Keys win over files in any order. Of two files, or of one key given twice, the later one wins.
@@ -39,6 +46,7 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         kind: the class of the recipe.
         arguments: the command line, without the program's name.
         prog, description: for ``--help``.
+        recipes: the folder in which ``--config NAME`` finds NAME.yaml.
 
     Raises:
         ConfigError: for an unknown key (with the nearest known one), a wrong type, an invalid value or a missing file.
@@ -51,7 +59,8 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         _parser.cache_clear()
     parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
     try:
-        parsed = parser.parse_args(_files_first(arguments, kind))
+        words = _files_first(arguments, kind)
+        parsed = parser.parse_args([_checked_recipe(word, recipes) for word in words])
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
@@ -118,7 +127,25 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
         return 0 if name == "--config" else 1 if name.removeprefix("--") in sections else 2
 
     given = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in given]
+    given = [["=".join(words)] if words[0] == "--config" and len(words) == 2 else words for words in given]
     return [word for words in sorted(given, key=rank) for word in words]
+
+
+def _checked_recipe(word: str, recipes: Path | None) -> str:
+    """``--config=NAME`` with the path of the recipe of that name, if there is no such file. Other words stay.
+
+    Raises:
+        ConfigError: for a file that has a key twice, or is nested too deeply.
+    """
+    option, equals, value = word.partition("=")
+    if option != "--config" or not equals or value.lstrip().startswith("{"):
+        return word
+    path = Path(value)
+    if recipes and not path.exists() and (recipes / f"{value}.yaml").is_file():
+        path = recipes / f"{value}.yaml"
+    if path.is_file():
+        read_yaml(path)
+    return f"{option}={path}"
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:

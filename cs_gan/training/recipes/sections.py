@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
-from cs_gan.core import CodedSmoothing, HeldShare, Linear
-from cs_gan.core.discrepancy import STOP_GRADIENT
-from cs_gan.core.schedule import Schedule
 from cs_gan.training.recipes.keys import above_0, at_least, check, checked, names_of, require
 
 
@@ -146,47 +140,46 @@ class CodeConfig:
         free = self.stop_gradient == "none" or self.discrepancy == "squared"
         require(free, "coded.discrepancy", self.discrepancy, "squared where coded.stop_gradient is not none")
 
-    def attach(
-        self,
-        network: nn.Module,
-        blocks: Sequence[str],
-        training: LoopConfig,
-        seed: int,
-        batch_size: int,
-        weight: Schedule | HeldShare = 1.0,
-    ) -> CodedSmoothing | None:
-        """Attach coded-smoothing to blocks of a network, with the recipe's code. None without blocks.
-
-        Args:
-            blocks: names or patterns of blocks.
-            training: the length of its schedules.
-            seed: seed of random nodes.
-            batch_size: number of samples that are coded together, K.
-            weight: the penalty's weight: a number, a schedule or a share of the gradient to hold.
-
-        Raises:
-            BlockError: if the network has no such block, or a block can't be coded.
-            CodeError: if a code can't be built. This is checked now for the first and the last step.
-        """
-        if not blocks:
-            return None
-        ratio = Linear(self.ratio_start, self.ratio_end, levels=self.levels)
-        names = ("multiple", "every", "nodes", "spline", "decoder_kind", "smoothing", "batch_norm", "share_dropout")
-        held = self.stop_gradient != "none"
-        given = {name: getattr(self, name) for name in names}
-        given["discrepancy"] = STOP_GRADIENT[self.stop_gradient] if held else self.discrepancy
-        smoothing = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **given)
-        for step in (0, training.horizon):
-            smoothing.set_step(step, training.horizon)
-            smoothing.code(batch_size)
-        return smoothing
-
     @property
     def warning(self) -> str:
         """A line about experimental settings for the start of a run; empty if there are none."""
         if self.stop_gradient == "none":
             return ""
         return f"experiment: no gradient through the {self.stop_gradient} side of the coded penalty (stop_gradient)"
+
+
+@dataclass
+class CodedBlocksConfig:
+    """Coded blocks of one network.
+
+    Args:
+        blocks: names or patterns of blocks (a list, or names separated by commas). [] is plain training; "" in a list
+            is the whole network.
+        weight: weight of the penalty.
+        weight_end: change the weight linearly to this value over training; null keeps it.
+        share: hold the penalty at this share of the gradient (0.1 is 10 %); ``weight`` is then only where it starts.
+            null keeps the weight.
+    """
+
+    blocks: list[str] | str = field(default_factory=list)
+    weight: float = at_least(0, 0.1)
+    weight_end: float | None = at_least(0, None)
+    share: float | None = above_0(None)
+
+    def __post_init__(self) -> None:
+        self.blocks = names_of(self.blocks)
+        once = self.share is None or self.weight_end is None
+        require(once, "coded: share", self.share, "null where weight_end is set: both would change the weight")
+
+    @property
+    def active_blocks(self) -> list[str] | str:
+        """The blocks; none without a weight."""
+        return self.blocks if self.weight or self.weight_end or self.share else []
+
+    @property
+    def strength(self) -> str:
+        """The weight, for a description."""
+        return f"weight {self.weight}" if self.share is None else f"held at {self.share} of the gradient"
 
 
 @dataclass
@@ -217,6 +210,8 @@ class RunConfig:
             changed keys and another output_dir, a new run starts with its weights.
         extend: train a run longer than planned: hold (``--extend`` for short) keeps schedules at their end, stretch
             spreads them over all steps. Provenance then says that this is not one uninterrupted run.
+        overwrite: first delete what an earlier run wrote to the folder (``--overwrite`` for short). Leave it out to
+            resume.
         history: notes about extensions and weights of other runs. The run writes this itself.
         dry_run: build everything, run one step, print sizes and times, write nothing (``--dry-run`` for short).
     """
@@ -225,6 +220,7 @@ class RunConfig:
     output_dir: str | None = None
     resume: str = "auto"
     extend: Literal["never", "hold", "stretch"] = "never"
+    overwrite: bool = False
     history: list[str] = field(default_factory=list)
     dry_run: bool = False
     data: DataConfig = field(default_factory=DataConfig)

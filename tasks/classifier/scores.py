@@ -1,0 +1,152 @@
+"""Accuracy of a classifier on test and shifted images, plain and under RCI."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cs_gan import RandomizedCodedInference
+from cs_gan.attacks import eps_from_pixels, fgsm
+from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
+from cs_gan.data.labelled import labels_of
+from cs_gan.errors import AttackError, ConfigError
+from cs_gan.supervised import accuracy
+from cs_gan.supervised.accuracy import Group
+from cs_gan.training import parse_config
+from tasks.classifier.load import classifier_of, data_of
+from tasks.classifier.recipe import ClassifierConfig
+from tasks.job import Job, with_provenance
+
+
+def score_accuracy(job: Job) -> None:
+    """Score a classifier as at the end of training; --metrics.<key>=, --data.<key>= and --seed= change the recipe."""
+    start = time.perf_counter()
+    config = parse_config(ClassifierConfig, job.recipe_words({}, "data|metrics"), prog="evaluate.py")
+    network = classifier_of(job.snapshot, job.path, job.device)
+    train, test = data_of(job, config, network)
+    found = accuracies(network, config, train, stores_to_score(config, test, full=True), device=job.device)
+    about = {**job.about, "metrics": {"severity": config.metrics.severity}}
+    result = scored(config, test, found, time.perf_counter() - start, 1, about)
+    job.keep_scores(result, f", on {test.description}", "accuracy.json")
+
+
+def stores_to_score(
+    config: ClassifierConfig, test: ImageStore, *, full: bool, limit: int | None = None
+) -> Iterator[tuple[str, ImageStore]]:
+    """The test images, with an empty name. If ``full``, also all shifted images by name, loaded one set at a time.
+
+    Corrupted images are computed from the test images, or read from CIFAR-10-C if ``metrics.shifted`` has its folder.
+
+    Args:
+        limit: number of images from each published set.
+
+    Raises:
+        DataError: for shifted images that can't be read or have other classes.
+    """
+    yield "", test
+    if not full:
+        return
+    metrics, published = config.metrics, dict(config.metrics.shifted)
+    shape: dict[str, Any] = {"channels": test.image_shape[0], "image_size": test.image_shape[-1], "limit": limit}
+    corruptions, severity = published.pop("cifar10_c", None), metrics.severity
+    if corruptions is not None and not metrics.corruptions:
+        raise ConfigError("metrics.shifted: name the corruptions of cifar10_c, such as --metrics.corruptions=fog,snow.")
+    for name in metrics.corruptions:
+        if corruptions is None:
+            yield f"{name} {severity}", corrupted(test, name, severity)
+        else:
+            store = load_shifted("cifar10_c", corruptions, name, severity, **shape)
+            yield f"CIFAR-10-C {name} {severity}", labelled(store, test.class_names)
+    for name, folder in published.items():
+        yield name, labelled(load_shifted(name, folder, **shape), test.class_names)
+
+
+def check_shifted(config: ClassifierConfig, test: ImageStore) -> None:
+    """Raise the errors of :func:`stores_to_score` before training. It makes one image of each set."""
+    one = replace(test, images=test.images[:1], labels=labels_of(test)[:1])
+    for _ in stores_to_score(config, one, full=True, limit=1):
+        pass
+
+
+def accuracies(
+    network: nn.Module,
+    config: ClassifierConfig,
+    train: ImageStore,
+    stores: Iterable[tuple[str, ImageStore]],
+    *,
+    device: torch.device,
+    full: bool = True,
+    rank: int = 0,
+    processes: int = 1,
+) -> dict[str, float]:
+    """Accuracy in percent on each store, plain and under RCI, and the cross-entropy on the store with an empty name.
+
+    If ``full``, also the accuracy of the plain network under FGSM. For RCI under attack use ``evaluate.py attack``,
+    which also checks the attacks.
+
+    Args:
+        network: must not be attached to a CodedSmoothing.
+        train: images for the reference bank. It fills up a short last group, so all groups have the same size.
+    """
+    metrics = config.metrics
+    networks: dict[str, nn.Module] = {"": network}
+    if metrics.rci_ratio is not None:
+        bank = train.batch(range(min(metrics.rci_group - 1, len(train)))).to(device)
+        rci: dict[str, Any] = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
+        networks[", RCI"] = RandomizedCodedInference(network, metrics.rci_ratio, **rci)
+    found = {}
+    for name, store in stores:
+        for how, each in networks.items():
+            groups = _groups(store, metrics.rci_group, rank, processes)
+            right, loss = accuracy(each, groups, device=device, seed=config.seed)
+            found[f"accuracy{how}{', ' if name else ''}{name} (%)"] = right
+            if not name:
+                found[f"cross-entropy{how}"] = loss
+        for eps in metrics.fgsm if full and not name else ():
+            harmed = _attacked(network, _groups(store, metrics.rci_group, rank, processes), eps, device)
+            found[f"accuracy, FGSM {eps:g} (%)"], _ = accuracy(network, harmed, device=device)
+    return found
+
+
+def _attacked(network: nn.Module, groups: Iterable[Group], eps: float, device: torch.device) -> Iterator[Group]:
+    """The groups with all images attacked by FGSM; eps is for pixels in [0, 1].
+
+    A network that diverged has no gradient at some images. Their group becomes NaN and so counts as wrong: the other
+    scores of the run are kept, and no process waits for one that failed.
+    """
+    for number, images, labels in groups:
+        images, labels = images.to(device), labels.to(device)
+        try:
+            moved = fgsm(network, images, labels, eps=eps_from_pixels(eps))
+        except AttackError as error:
+            warnings.warn(f"FGSM {eps:g}: group {number} counts as wrong: {error}", stacklevel=2)
+            moved = torch.full_like(images, math.nan)
+        yield number, moved, labels
+
+
+def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[Group]:
+    """The images of one process, in groups that RCI codes together."""
+    labels = labels_of(store)
+    for number in range(rank, math.ceil(len(store) / size), processes):
+        indices = torch.arange(number * size, min((number + 1) * size, len(store)))
+        yield number, store.batch(indices), labels[indices]
+
+
+def scored(
+    config: ClassifierConfig,
+    test: ImageStore,
+    found: dict[str, float],
+    seconds: float,
+    processes: int,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """The accuracies, in the form of a line of metrics.jsonl."""
+    rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
+    return with_provenance(found, "accuracy (%)", test, seconds, processes, about, rci=rci)

@@ -1,0 +1,113 @@
+"""The images to train a GAN on, and those to score it against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cs_gan.data import ImageStore, load_images
+from cs_gan.errors import ConfigError, DataError
+from cs_gan.metrics import Evaluator
+from tasks.gan.recipe import GanConfig
+
+
+@dataclass(frozen=True)
+class GanData:
+    """Loads the images of a recipe.
+
+    Attributes:
+        config: the recipe.
+        first: a context for loading, in which one of several processes goes first and downloads.
+        shown: show progress bars.
+    """
+
+    config: GanConfig
+    first: Callable[[], AbstractContextManager[Any]]
+    shown: bool
+
+    def training(self) -> ImageStore:
+        """The images to train on, limited by ``data.limit``."""
+        return self._load("train", self.config.data.limit, self.config.data.limit_seed)
+
+    def reference(self, training: ImageStore | None = None) -> ImageStore:
+        """All images of the split ``metrics.reference``. ``data.limit`` doesn't apply.
+
+        Args:
+            training: the result of :meth:`training`. If it is the whole split, it isn't loaded again.
+
+        Raises:
+            DataError: if the data has no such split.
+            ConfigError: if its images are the training images, or have another shape.
+        """
+        which, limit = self.config.metrics.reference, self.config.data.limit
+        if which == "train" and limit is None:
+            return self.training() if training is None else training
+        try:
+            found = self._load(which)
+        except DataError as error:
+            raise DataError(f"metrics.reference = {which}: {error}") from error
+        beside = self._load("train", limit=1) if training is None else training
+        if which == "test" and found.split == beside.split:
+            raise ConfigError(
+                f"metrics.reference = test, but {beside.description} has no test images of its own, and those it is "
+                "trained on would be scored against: give train/ and test/ folders, or --metrics.reference=train."
+            )
+        if found.image_shape != beside.image_shape:
+            raise ConfigError(
+                f"metrics.reference = {which}: {found.description}, but the images to train on are of "
+                f"{beside.image_shape}. Give --data.image_size, which resizes both."
+            )
+        return found
+
+    def held_out(self, training: ImageStore, count: int, seed: int) -> tuple[ImageStore | None, str]:
+        """``count`` test images drawn by ``seed``, or None and the reason."""
+        try:
+            found = self._load("test", limit=count, limit_seed=seed)
+        except DataError as error:
+            return None, str(error)
+        if found.split == training.split:
+            return None, f"{training.name} has no test images of its own"
+        if found.image_shape != training.image_shape:
+            return None, f"test images are of {found.image_shape}, those of training of {training.image_shape}"
+        return found, ""
+
+    def evaluator(self, store: ImageStore, device: torch.device) -> Evaluator:
+        """An evaluator with ``store`` as reference."""
+        metrics = self.config.metrics
+        about = {"data": store.name, "count": len(store)}
+        about |= {name: getattr(store, name) for name in ("split", "preparation", "fingerprint")}
+        return Evaluator(
+            metrics.extractor,
+            store.images,
+            reference_about=about,
+            num_samples=metrics.num_samples,
+            num_reference=metrics.num_reference,
+            batch_size=metrics.batch_size,
+            device=device,
+            weights=Path(metrics.weights) if metrics.weights else None,
+            progress=self.shown,
+        )
+
+    def _load(self, split: str, limit: int | None = None, limit_seed: int | None = None) -> ImageStore:
+        data = self.config.data
+        failed = None
+        with self.first():  # leave this context normally, also after an error, because other processes wait for it
+            try:
+                return load_images(
+                    data.name,
+                    data.root,
+                    image_size=data.image_size,
+                    channels=data.channels,
+                    split=split,
+                    limit=limit,
+                    limit_seed=limit_seed,
+                    progress=self.shown,
+                )
+            except DataError as error:
+                failed = error
+        raise failed

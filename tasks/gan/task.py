@@ -1,0 +1,407 @@
+"""Train a GAN: its networks and data, the random draws of a step, the step, samples and scores, in running order."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cs_gan import CodedSmoothing
+from cs_gan.data import augmented, positions
+from cs_gan.errors import ConfigError
+from cs_gan.gan import (
+    VIEW,
+    Consistency,
+    FeatureNorm,
+    LeCam,
+    LeCamTerm,
+    Term,
+    ZeroCentred,
+    averaged,
+    critic_step,
+    diff_augment,
+    generator_step,
+    mixed_images,
+    spectrally_normalised,
+)
+from cs_gan.metrics import to_uint8
+from cs_gan.randomness import derive_seed, normal, stream, uniform
+from cs_gan.report import save_grid
+from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
+from models import Critic, Generator, build_gan
+from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
+from tasks.gan.data import GanData
+from tasks.gan.recipe import GanConfig
+from tasks.image_task import ImageTask
+
+SAMPLES = 64
+CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
+
+
+class Draws(NamedTuple):
+    """The random keys of one update, or (n,) keys each of n updates. One stacked tensor holds them, in this order."""
+
+    latents: Tensor
+    alpha: Tensor
+    augmentation: Tensor
+    diffaugment_real: Tensor
+    diffaugment_fake: Tensor
+    view_real: Tensor
+    view_fake: Tensor
+
+
+PURPOSES: dict[str, tuple[str, ...]] = {
+    "latents": ("latents", "critic"),
+    "alpha": ("alpha",),
+    "augmentation": ("augmentation",),
+    "diffaugment_real": ("diffaugment", "real"),
+    "diffaugment_fake": ("diffaugment", "fake"),
+    "view_real": ("view", "real"),
+    "view_fake": ("view", "fake"),
+}
+"""What each key of a critic update is derived from, besides seed, number of the update and rank."""
+GENERATOR_PURPOSES = {"latents": ("latents", "generator"), "diffaugment_fake": ("diffaugment", "generator")}
+"""The keys of the generator's update. The others are 0."""
+
+
+class View:
+    """An augmented view of a batch of images, drawn by ``key``, which each update sets."""
+
+    key: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:  # (B, C, H, W)
+        """Flip and move the images."""
+        return diff_augment(images, key=self.key, policy=VIEW)
+
+
+class GanTask(ImageTask[GanConfig]):
+    """Generator and critic, their data and optimisers, and a training step.
+
+    ``generator`` and ``critic`` may be wrapped for several processes; ``bare_*`` are the networks themselves.
+    Everything is checked here, before the first step.
+    """
+
+    kind = "gan"
+
+    def __init__(self, session: Session[GanConfig]) -> None:
+        self.session, config, device = session, session.config, session.device
+        data = GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
+        self.augment_options = {"flip": config.data.flip, "dequantize": config.data.dequantize}
+        self.store = data.training()
+        self.model = config.model.arguments(channels=self.store.image_shape[0])
+        self.bare_generator, self.bare_critic = self._networks()
+        self.modules = {"generator": self.bare_generator, "critic": self.bare_critic}
+        self.optimizers = {name: self._adam(network) for name, network in self.modules.items()}
+        self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
+        self.ema = averaged(self.bare_generator, config.training.ema_decay)
+        self.modules["ema"] = self.ema
+        self.views = {"real": View(), "fake": View()}
+        self.terms = self._terms()
+        self.share_every = config.coded.share_every
+        critic_batch = config.training.batch_size
+        self.batch_sizes = {"generator": config.training.generator_batch_size or critic_batch, "critic": critic_batch}
+        self.coded = {part: self._coded(part) for part in ("generator", "critic")}
+        scored = config.metrics.extractor != "none"
+        self.reference = data.reference(self.store) if scored else None
+        self.evaluator = data.evaluator(self.reference, device) if self.reference else None
+        self.critic_gap, self.gap_line = self._critic_gap(data)
+        obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
+        self.prepare_steps(obstacle, batches=config.training.n_critic)
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    def _networks(self) -> tuple[Generator, Critic]:
+        """Generator and critic with weights drawn from the seed; ConfigError for an unknown name or another size."""
+        config = self.config
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        try:
+            generator, critic = build_gan(**self.model)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if generator.image_shape != self.store.image_shape:
+            raise ConfigError(
+                f"{config.model.name} makes images of {generator.image_shape}, and {self.store.description} holds "
+                f"{self.store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
+            )
+        if config.critic.spectral_norm:
+            spectrally_normalised(critic)
+        _refuse_batch_norm(config, critic)
+        # channels_last saves 20 to 30 % of a step on a CPU, and tensor cores need it.
+        for network in (generator, critic):
+            network.to(self.session.device).to(memory_format=torch.channels_last)
+        return generator, critic
+
+    def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
+        training, device = self.config.training, self.session.device
+        options = device_options(device, training.learning_rate)
+        if device.type == "cuda":
+            options["capturable"] = True
+        return torch.optim.Adam(network.parameters(), betas=training.betas, **options)
+
+    def _terms(self) -> Sequence[Term]:
+        """The further terms of the critic's loss. What they remember between steps is in ``modules``."""
+        config, device = self.config.critic, self.session.device
+        terms: list[Term] = [
+            ZeroCentred(gamma, on) for on, gamma in (("real", config.r1), ("fake", config.r2)) if gamma
+        ]
+        consistency = {"real": config.consistency.weight, "fake": config.consistency.fake_weight}
+        terms += [Consistency(weight, self.views[on], on) for on, weight in consistency.items() if weight]
+        if config.lecam.weight:
+            lecam = LeCam(config.lecam.decay).to(device)
+            self.modules["lecam"] = lecam
+            terms.append(LeCamTerm(config.lecam.weight, lecam))
+        norm = config.feature_norm
+        if norm.weight or norm.share:
+            weight = self.held_share("feature_norm", norm.share, norm.weight) if norm.share else norm.weight
+            terms.append(FeatureNorm(weight, norm.block))
+            terms[-1].watching(self.bare_critic)  # raises an error now if the critic doesn't have the block
+        return terms
+
+    def _coded(self, part: str) -> CodedSmoothing | None:
+        """The CodedSmoothing of one network, or None. Raises an error now for a code that can't be built."""
+        code, choice, batch_size = self.config.coded, getattr(self.config.coded, part), self.batch_sizes[part]
+        network, weight = self.modules[part], self.weight(choice, part)
+        return self.attach(code, network, choice.active_blocks, purpose=part, batch_size=batch_size, weight=weight)
+
+    def _critic_gap(self, data: GanData) -> tuple[CriticGap | None, str]:
+        """The measurement of the critic's gap, or None and the reason (empty if the recipe has no scores)."""
+        if self.config.metrics.extractor == "none":
+            return None, ""
+        held_out, reason = data.held_out(self.store, GAP_IMAGES, gap_seed(self.config.seed))
+        if held_out is None:
+            return None, f"no critic_gap: {reason}"
+        return CriticGap(self.store, held_out, self.config.seed, self.session.device), ""
+
+    def data_circumstances(self) -> dict[str, str]:
+        """The images to score against."""
+        return {"scored_images": self.reference.fingerprint} if self.reference else {}
+
+    # -- one step ----------------------------------------------------------------------------------
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """``n_critic`` updates of the critic and one of the generator. All draws follow from (seed, step, rank).
+
+        Here the host sets schedules, chooses images and derives random keys. The rest is :meth:`one_step`, a
+        function of tensors.
+        """
+        training, session = self.config.training, self.session
+        torch.manual_seed(derive_seed(self.config.seed, "step", step, session.rank))  # for dropout and similar layers
+        factor = 1 - step / training.horizon if training.decay == "linear" else 1.0
+        for optimizer in self.optimizers.values():
+            set_learning_rate(optimizer, training.learning_rate * factor)
+        codes = []
+        for part, coded in self.coded.items():
+            if coded:
+                coded.set_step(step, training.horizon, hold_end=True)
+                codes.append(coded.code(self.batch_sizes[part]) if coded.due else None)
+        self.measured = {part: self.measures(step, coded) for part, coded in self.coded.items()}
+        if "feature_norm_share" in self.modules:
+            self.measured["critic"] |= step % self.share_every == 0 or self.logs_within(step, 1)
+        variant = (*(code and code.N for code in codes), *self.measured.values())
+        return self.update(variant, self._inputs(step), [code.placed(session.device) for code in codes if code])
+
+    def _inputs(self, step: int) -> dict[str, Tensor]:
+        """The tensors that :meth:`one_step` takes."""
+        seed, rank, n_critic = self.config.seed, self.session.rank, self.config.training.n_critic
+        updates = range(step * n_critic, (step + 1) * n_critic)
+
+        def key(purpose: str, number: int) -> int:
+            if purpose == "augmentation":  # the same for any number of processes
+                return derive_seed(seed, *PURPOSES[purpose], number)
+            return derive_seed(seed, *PURPOSES[purpose], number, rank)
+
+        keys = [[key(purpose, number) for purpose in Draws._fields] for number in updates]
+        own = GENERATOR_PURPOSES
+        keys.append([derive_seed(seed, *own[name], step, rank) if name in own else 0 for name in Draws._fields])
+        inputs = {"keys": torch.tensor(keys)}
+        if alpha := self.config.critic.mixup:
+            seeds = [derive_seed(seed, "mixup", number, rank) for number in updates]
+            inputs["shares"] = torch.tensor([random.Random(seed).betavariate(alpha, alpha) for seed in seeds])
+        if self.images is None:
+            return inputs | {f"real_{i}": self.batches[number] for i, number in enumerate(updates)}
+        return inputs | {"where": torch.stack([positions(self.rows(number).tolist()) for number in updates])}
+
+    def one_step(
+        self, keys: Tensor, where: Tensor | None = None, shares: Tensor | None = None, **streamed: Tensor
+    ) -> dict[str, Tensor]:
+        """One step.
+
+        Args:
+            keys: (n_critic + 1, 7), the keys of :class:`Draws`; the last row is the generator's.
+            where: (n_critic, B), the positions of the images, if they are on the device.
+            shares: (n_critic,), the shares of mixup of real images, if it is used.
+            streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches from the CPU, if images are not on the device.
+        """
+        config, session = self.config, self.session
+        policy, size = config.augmentation.policy, config.training.batch_size
+        shared: dict[str, Any] = {
+            "loss": config.training.loss,
+            "autocast": session.autocast,
+            "backward": session.accelerator.backward,
+        }
+        # One call for the draws of all updates, because each small kernel on a GPU costs a launch.
+        together = Draws(*keys[:-1].unbind(1))
+        latents = normal(together.latents, size, self.bare_generator.latent_dim)
+        alphas = uniform(together.alpha, size)
+        batches = self._real_batches(together, where, streamed)
+
+        for i, real in enumerate(batches):
+            draws = Draws(*keys[i])
+            if shares is not None:
+                real = mixed_images(real, shares[i])
+            real = diff_augment(real, draws.diffaugment_real, policy).to(memory_format=torch.channels_last)
+            with torch.no_grad(), session.autocast():
+                fake = self.bare_generator(latents[i])
+            fake = diff_augment(fake.float(), draws.diffaugment_fake, policy).to(memory_format=torch.channels_last)
+            self.views["real"].key, self.views["fake"].key = draws.view_real, draws.view_fake
+            losses = critic_step(
+                self.critic,
+                self.optimizers["critic"],
+                real,
+                fake,
+                alphas[i],
+                penalty_weight=config.training.gradient_penalty,
+                terms=self.terms,
+                coded=self.coded["critic"],
+                coded_on=config.coded.critic.observe,
+                measure_share=self.measured["critic"] and i == config.training.n_critic - 1,
+                **shared,
+            )
+
+        draws = Draws(*keys[-1])
+        losses |= generator_step(
+            self.generator,
+            self.bare_critic,
+            self.optimizers["generator"],
+            normal(draws.latents, self.batch_sizes["generator"], self.bare_generator.latent_dim),
+            real=real,
+            augment=partial(diff_augment, key=draws.diffaugment_fake, policy=policy) if policy else None,
+            coded=self.coded["generator"],
+            measure_share=self.measured["generator"],
+            **shared,
+        )
+        self.ema.update_parameters(self.bare_generator)
+        return losses
+
+    def _real_batches(
+        self, draws: Draws, where: Tensor | None, streamed: dict[str, Tensor]
+    ) -> Sequence[Tensor]:  # -> n_critic times (B, C, H, W)
+        """The real images of each update, in order."""
+        if where is None:
+            return [streamed[f"real_{i}"] for i in range(self.config.training.n_critic)]
+        assert self.images is not None
+        keys = draws.augmentation[:, None].expand(where.shape).flatten()
+        images = augmented(self.images, where.flatten(), keys, **self.augment_options)
+        return list(images.split(where.shape[1]))
+
+    # -- between steps -----------------------------------------------------------------------------
+
+    def sample(self, done: int) -> None:
+        """Save a grid of samples. The latents are the same at every step."""
+        z = torch.randn(SAMPLES, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
+        with torch.no_grad():
+            images = to_uint8(self.ema.module(z.to(self.session.device)))
+        folder = self.session.folder
+        save_grid(folder.grid_at(done), images, copies=[folder.grid])
+        self.session.track_image("samples", folder.grid, done)
+
+    def evaluate(
+        self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None
+    ) -> dict[str, Any] | None:
+        """Score the averaged generator, or that of a snapshot."""
+        if self.evaluator is None:
+            return None
+        network = self.ema.module
+        self.session.align_buffers(network)
+        if snapshot is not None:
+            network = copy.deepcopy(network)
+            network.load_state_dict(read_snapshot(snapshot).tensors)
+        metrics = self.config.metrics
+        count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
+        subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
+        about = about | {"network": "EMA", "trained_on": self._trained_on()}
+        evaluation = self.evaluator(network, self.config.seed, count, about, **subsets)
+        scores, provenance = evaluation.values, evaluation.provenance
+        if self.critic_gap and snapshot is None:  # a snapshot's critic is gone
+            scores = scores | {"critic_gap": self.critic_gap(self.bare_critic)}
+            provenance = provenance | {"critic_gap": self.critic_gap.about}
+        return {"scores": scores, "primary": evaluation.primary, "better": "lower", "provenance": provenance}
+
+    def _trained_on(self) -> dict[str, Any]:
+        """The description of the training images, for provenance."""
+        data, store = self.config.data, self.store
+        limit_seed = None if data.limit is None else data.limit_seed
+        return {
+            "split": store.split,
+            "fingerprint": store.fingerprint,
+            "count": len(store),
+            "limit_seed": limit_seed,
+        }
+
+    def scoring_seconds(self, evaluations: int) -> float:
+        """Measured on one batch of images. The final and the best generator are scored at the end."""
+        if self.evaluator is None:
+            return 0.0
+        metrics = self.config.metrics
+        images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
+        start = time.perf_counter()
+        with torch.no_grad():
+            z = torch.randn(metrics.batch_size, self.bare_generator.latent_dim, device=self.session.device)
+            self.evaluator.features(to_uint8(self.ema.module(z)))
+        return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
+
+    @property
+    def result(self) -> nn.Module:
+        """The averaged generator."""
+        return self.ema.module
+
+    def extras(self) -> dict[str, float]:
+        """The current N/K, and weights that follow the gradient."""
+        coded = self.coded["critic"] or self.coded["generator"]
+        return self.held_weights() | ({"ratio": coded.ratio} if coded else {})
+
+    def describe(self) -> list[str]:
+        """Data, networks, coded blocks."""
+
+        def count(network: nn.Module) -> str:
+            return f"{sum(p.numel() for p in network.parameters()):,}"
+
+        lines = [self.store.description]
+        lines.append(
+            f"{self.config.model.name}: generator {count(self.bare_generator)}, critic {count(self.bare_critic)} "
+            "parameters"
+        )
+        for part, coded in self.coded.items():
+            if coded:
+                lines.append(f"{part} {self.coded_line(coded)}, {getattr(self.config.coded, part).strength}")
+        size, latent_dim = self.config.training.batch_size, self.bare_generator.latent_dim
+        latents = torch.randn(self.batch_sizes["generator"], latent_dim, generator=stream(self.config.seed, "grid"))
+        generator, critic = self.coded.values()
+        lines += self.useless_blocks(generator, lambda: self.bare_generator(latents.to(self.session.device)))
+        lines += self.useless_blocks(critic, lambda: self.bare_critic(self.some_images(size)))
+        lines += [self.gap_line] if self.gap_line else []
+        return lines + self.notes(self.config.coded, critic or generator)
+
+
+def _refuse_batch_norm(config: GanConfig, critic: nn.Module) -> None:
+    """Raise an error for batch norm with a gradient penalty, which needs scores that don't depend on other images."""
+    weights = {
+        "training.gradient_penalty": config.training.gradient_penalty,
+        "critic.r1": config.critic.r1,
+        "critic.r2": config.critic.r2,
+    }
+    used = [key for key, weight in weights.items() if weight]
+    for name, module in critic.named_modules():
+        if used and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"{used[0]} = {weights[used[0]]} with batch norm in the critic ({name}): its slope at one image would "
+                f"depend on the others of the batch. Take a network without it, or set {' and '.join(used)} to 0."
+            )
