@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import train_gan
-from benchmarks import classifier_step, compile, gpu_table, scoring, wgan_step
+from benchmarks import classifier_step, compile, gpu_table, image_folders, scoring, wgan_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,6 +123,14 @@ def test_input_pipeline_compares_with_torchvision(of_gpu_sh):
     found = checked(of_gpu_sh / "input_pipeline.json")
     assert found["times_torchvision"] > 1
     assert len(found["images_per_second"]) == 3
+
+
+def test_image_folders_loads_one_set_from_both_places(tmp_path):
+    image_folders.write(tmp_path / "images", tmp_path / "images.zip", images=20, size=8)
+    for root in (tmp_path / "images", tmp_path / "images.zip"):
+        found = image_folders.load(root)
+        assert found["images"] == 20
+        assert found["peak"] >= found["before"] > 0
 
 
 def test_scoring_gives_torch_fidelitys_scores(tmp_path):

@@ -3,8 +3,9 @@
 from cs_gan.data.augmentation import DEQUANTISATION_WIDTH, augmented, positions
 from cs_gan.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupted
 from cs_gan.data.datasets import DATASET_NAMES, load_images
+from cs_gan.data.formats import FORMATS
 from cs_gan.data.labelled import labelled, split, subset
-from cs_gan.data.layout import IMAGE_EXTENSIONS
+from cs_gan.data.names import IMAGE_EXTENSIONS
 from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, drawn
@@ -18,6 +19,7 @@ __all__ = [
     "CORRUPTIONS",
     "DATASET_NAMES",
     "DEQUANTISATION_WIDTH",
+    "FORMATS",
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
     "SEVERITIES",

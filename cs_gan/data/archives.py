@@ -8,7 +8,7 @@ import threading
 import zipfile
 from pathlib import Path
 
-from cs_gan.data.layout import Parts, is_hidden, is_image, is_other
+from cs_gan.data.names import Parts, is_hidden, is_image, is_other, is_table
 from cs_gan.data.sources import ImageTree, check_bytes
 from cs_gan.errors import DataError
 
@@ -50,7 +50,8 @@ def zip_tree(path: Path) -> ImageTree:
 
     images = [parts for parts in entries if is_image(parts)]
     others = [parts for parts in entries if is_other(parts)]
-    return ImageTree(path, images, folders, read, name, archive.close, others)
+    tables = [parts for parts in entries if is_table(parts)]
+    return ImageTree(path, images, folders, read, name, archive.close, others, tables)
 
 
 def _entries(

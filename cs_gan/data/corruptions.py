@@ -68,7 +68,8 @@ def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> 
         chunk = slice(indices.start, indices.stop)
         images[chunk] = kind.apply(store.images[chunk], kind.strengths[severity - 1], generators)
     split = f"{store.split}, {name} {severity}"
-    return replace(store, images=images, split=split, description=describe(store.name, split, images, mapped))
+    description = describe(store.name, split + store.remark, images, mapped, store.class_names)
+    return replace(store, images=images, split=split, description=description)
 
 
 def _check(images: Tensor, name: str, severity: int) -> None:
@@ -129,7 +130,7 @@ def _jpeg(images: Tensor, strength: float, _: Generators) -> Tensor:
     for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):  # (H, W, C)
         file = io.BytesIO()
         Image.fromarray(image[..., 0] if grey else image).save(file, "JPEG", quality=int(strength))
-        with Image.open(file) as opened:
+        with Image.open(file, formats=("JPEG",)) as opened:
             out[i] = torch.from_numpy(np.array(opened).reshape(image.shape)).permute(2, 0, 1)
     return out
 

@@ -11,48 +11,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
+from torchvision.datasets.utils import check_integrity
 
 from cs_gan.data.archives import zip_tree
+from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.decode import decode_images
+from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
+from cs_gan.data.foreign import local_path, what_is_there
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
 from cs_gan.data.sampling import drawn
-from cs_gan.data.sources import (
-    ImageSource,
-    ImageTree,
-    array_source,
-    files_source,
-    folder_tree,
-    has_images,
-    tree_source,
-)
+from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
+from cs_gan.data.trees import tree_source
 from cs_gan.errors import DataError
 from cs_gan.names import did_you_mean
 
 DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
-DOWNLOAD_ROOT = Path("data")
-"""The folder for torchvision's downloads if no root is given: in the working directory."""
-
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
-
-_CIFAR_BY_HAND = (
-    "Get {archive} from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it, so that {{root}}/{folder} exists; "
-    "or give --data.root a folder or zip with train/<class>/*.jpg."
-)
-_BY_HAND = {
-    "cifar10": _CIFAR_BY_HAND.format(archive=CIFAR10.filename, folder=CIFAR10.base_folder),
-    "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
-    "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
-    "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
-    "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
-    "of the unpacked folder.",
-    "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
-    "often refuses programs) and give its path as --data.root, or that of the unpacked folder.",
-}
 
 
 def load_images(
@@ -81,11 +60,14 @@ def load_images(
     folder        any folder or zip of images                           as stored  3
     ============= ===================================================== ========== ========
 
-    If a folder or zip contains a folder ``<split>/``, only that is read, otherwise all of it. Images in several class
-    folders get labels. For tiny_imagenet ``test`` means ``val``, because its test images have no labels; the
-    description says so. All except digits, tiny_imagenet and folder are downloaded if ``root`` is None (and, for
-    fashion_mnist, Debian's package isn't installed) or an existing folder without images. With several processes, let
-    one of them run this first. IDX files may be packed. They are in ``root`` or where torchvision puts them.
+    If all top folders of a folder or zip are named as splits (``train``, ``Testing``, ``val``), only those of ``split``
+    are read, otherwise all images. ``val`` stands for a missing ``test``. Images in several class folders get labels;
+    numbered parts (``00000``) are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split
+    by its ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test``
+    means ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
+    ``root`` is None (and, for fashion_mnist, Debian's package isn't installed) or an existing folder without data. With
+    several processes, let one of them run this first. IDX files may be packed. They are in ``root`` or where
+    torchvision puts them.
 
     Args:
         name: one of :data:`DATASET_NAMES`.
@@ -103,7 +85,7 @@ def load_images(
         DataError: for unknown names or splits, missing, empty or broken data, or a failed download.
     """
     _check_arguments(name, image_size, channels, limit)
-    source = _SOURCES[name](Path(root).expanduser() if root is not None else None, split)
+    source = _SOURCES[name](None if root is None else local_path(root), split)
     prepare = _preparation(name, image_size, channels)
     return decoded_store(source, name, prepare, limit=limit, limit_seed=limit_seed, progress=progress)
 
@@ -121,23 +103,24 @@ def decoded_store(
     n = len(source)
     kept = n if limit is None else min(limit, n)
     labels = None if source.labels is None else torch.tensor(source.labels)
-    what = source.split + source.remark
+    what = source.split
     if limit_seed is None or kept == n:
         chosen = [i * n // kept for i in range(kept)]
     else:
         chosen = drawn(n, kept, limit_seed, labels).tolist()
         what += f", {kept:,} of {n:,} drawn{'' if labels is None else ' by class'} by seed {limit_seed}"
     with closing(source):
-        images, mapped = decode_images(source, chosen, prepare, progress=progress)
+        images, mapped, seen = decode_images(source, chosen, prepare, progress=progress)
     return ImageStore(
         images,
         None if labels is None else labels[chosen],
         name,
-        describe(name, what, images, mapped),
+        describe(name, what + source.remark + seen, images, mapped, source.classes),
         source.split,
         str(prepare),
         tuple(source.classes),
         tuple(source.empty),
+        source.remark + seen,
     )
 
 
@@ -169,7 +152,8 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
         case "fashion_mnist":
             return Preparation(channels or 1, image_size, stored_size=(28, 28))
         case "celeba":
-            return Preparation(channels or 3, image_size or CELEBA_SIZE, crop=CELEBA_CROP)
+            size = image_size or CELEBA_SIZE
+            return Preparation(channels or 3, size, CELEBA_CROP, CELEBA_STORED, other_sizes=OTHER_SIZES)
         case "tiny_imagenet":
             return Preparation(channels or 3, image_size or SIZE, stored_size=(SIZE, SIZE))
     return Preparation(channels or 3, image_size)
@@ -197,9 +181,10 @@ def _tree(root: Path) -> ImageTree:
         raise DataError(f"--data.root={root} doesn't exist; the nearest folder that does is {there}.")
     if root.is_dir():
         return folder_tree(root)
-    if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root):
+    named_zip, found = root.suffix.lower() == ".zip", what_is_there([(root.name,)])
+    if named_zip or (not found and zipfile.is_zipfile(root)):  # .npz and .pt are zips too, but not of images
         return zip_tree(root)
-    raise DataError(f"--data.root={root} is neither a folder nor a zip.")
+    raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
 
 
 def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> ImageSource:
@@ -207,6 +192,9 @@ def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> 
         root = root.parent
 
     def load(folder: Path, download: bool) -> ImageSource:
+        packed = folder / dataset.filename
+        if download and root is not None and packed.is_file() and not check_integrity(packed, dataset.tgz_md5):
+            raise DataError(f"{packed} isn't the published file, or only a part of it. Remove it or get it again.")
         data = dataset(folder, train=split == "train", download=download)
         return array_source(data.data, data.targets, name=name, split=split, classes=data.classes)
 
@@ -231,23 +219,26 @@ def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
         places = (DOWNLOAD_ROOT / FOLDER, DOWNLOAD_ROOT / f"{FOLDER}.zip")
         root = next((place for place in places if place.exists()), None)
     elif root.is_dir():
-        _may_download_to(root)  # for its error about a folder of zips
+        may_download_to(root)  # for its error about a folder of zips
     if root is None:
-        raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + _BY_HAND["tiny_imagenet"])
+        raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + BY_HAND["tiny_imagenet"])
     return tiny_imagenet_source(_tree(root), split)
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
-    if root is not None and root.name == CelebA.base_folder:
-        root = root.parent
+    if root is not None and not may_download_to(root):
+        return celeba_source(_tree(celeba_root(root)), split)
 
     def load(folder: Path, download: bool) -> ImageSource:
-        data = CelebA(folder, split=split, download=download)
-        images = folder / CelebA.base_folder / "img_align_celeba"
-        return files_source([images / name for name in data.filename], split=split)
+        if download:
+            CelebA(folder, split="all", download=True)
+        return celeba_source(folder_tree(folder / CelebA.base_folder), split)
 
-    present = ((root or DOWNLOAD_ROOT) / CelebA.base_folder / "list_eval_partition.txt").exists()
-    return _from_torchvision("celeba", root, split, ("train", "valid", "test", "all"), present, load)
+    if root is not None:  # torchvision's folder is the one that contains celeba/
+        root = root.parent if root.name == CelebA.base_folder else root
+    folder = root or DOWNLOAD_ROOT
+    present = celeba_root(folder) != folder
+    return published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
 
 
 def _from_torchvision(
@@ -261,29 +252,9 @@ def _from_torchvision(
     """The published files if they are ``present``, otherwise plain images, otherwise a download by torchvision."""
     folder = DOWNLOAD_ROOT if root is None else root
     # Look for plain images only in the given root: data/ may contain another data set.
-    if not present and root is not None and not _may_download_to(root):
+    if not present and root is not None and not may_download_to(root):
         return _folder(root, split)
-    if split not in splits:
-        raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
-    try:
-        return load(folder, not present)
-    except DataError:  # names the file itself
-        raise
-    except Exception as error:  # urllib's, gdown's, tarfile's, torchvision's RuntimeError on a wrong checksum
-        problem = "are damaged or incomplete" if present else "couldn't be downloaded"
-        raise DataError(
-            f"{name}'s files in {folder} {problem} ({type(error).__name__}: {error}). "
-            + _BY_HAND[name].format(root=folder)
-        ) from error
-
-
-def _may_download_to(root: Path) -> bool:
-    """An existing folder without images. A missing folder may be a typing error, and would download gigabytes."""
-    if not root.is_dir() or has_images(root):
-        return False
-    if zips := sorted(path.name for path in root.glob("*.zip")):
-        raise DataError(f"--data.root={root} has no images, but zips. Give one of {', '.join(zips)} as root.")
-    return True
+    return published(name, folder, split, splits, present, load)
 
 
 _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {

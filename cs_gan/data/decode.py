@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from cs_gan.data.depth import Tally, stored_bits
 from cs_gan.data.memory import allocate
 from cs_gan.data.preparation import Preparation
 from cs_gan.data.sources import ImageSource
@@ -24,21 +25,22 @@ SMALL_PIXELS = 128 * 128
 
 def decode_images(
     source: ImageSource, chosen: Sequence[int], prepare: Preparation, *, progress: bool = False
-) -> tuple[Tensor, bool]:  # -> (n, C, H, W) uint8, and whether it is mapped
+) -> tuple[Tensor, bool, str]:  # -> (n, C, H, W) uint8, whether it is mapped, and what the description should say
     """Decode the ``chosen`` pictures of a source, in that order; see :func:`~cs_gan.data.memory.allocate`.
 
     Raises:
-        DataError: naming the first picture that is broken, too large or, if no size is requested, not of the
-            same size as the first.
+        DataError: naming the first picture that is broken, too large, of unknown depth or, if no size is requested,
+            not of the same size as the first.
     """
-    first = _decode(source, chosen[0], prepare)
+    first = _decode(source, chosen[0], prepare, Tally())
+    tally = Tally()
     images, mapped = allocate((len(chosen), *first.shape))
     pixels = images.numpy()  # a view of the same memory; numpy assigns faster
 
     def fill(start: int) -> int:
         stop = min(start + CHUNK, len(chosen))
         for slot in range(start, stop):
-            image = _decode(source, chosen[slot], prepare)
+            image = _decode(source, chosen[slot], prepare, tally)
             if image.shape != first.shape:
                 raise DataError(_sizes_differ(source, chosen[0], first, chosen[slot], image))
             pixels[slot] = image
@@ -52,7 +54,7 @@ def decode_images(
                 bar.update(count)
     finally:
         pool.shutdown(cancel_futures=True)
-    return images, mapped
+    return images, mapped, tally.remark()
 
 
 def _workers(source: ImageSource, i: int) -> int:
@@ -61,10 +63,14 @@ def _workers(source: ImageSource, i: int) -> int:
     return 1 if small else max(2, min(8, os.cpu_count() or 2))
 
 
-def _decode(source: ImageSource, i: int, prepare: Preparation) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
+def _decode(source: ImageSource, i: int, prepare: Preparation, tally: Tally) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
     try:
         with source.open(i) as image:
-            return prepare(image)
+            tally.frames(image)
+            bits = stored_bits(image)
+            pixels = prepare(image)
+            tally.bits(source.names[i], image, bits)
+            return pixels
     except DataError as error:
         raise DataError(f"{source.names[i]}: {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -156,7 +156,7 @@ def _taken(store: ImageStore, rows: Tensor, split: str, what: str) -> ImageStore
     images, mapped = allocate((len(rows), *store.image_shape))
     for start in range(0, len(rows), _COPIED):
         images[start : start + _COPIED] = store.images[rows[start : start + _COPIED]]
-    description = describe(store.name, what, images, mapped)
+    description = describe(store.name, what + store.remark, images, mapped, store.class_names)
     return replace(store, images=images, labels=labels_of(store)[rows], split=split, description=description)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
+from cs_gan.data.depth import stored_bits
 from cs_gan.errors import DataError
 
 CELEBA_CROP = 178
@@ -33,6 +35,7 @@ class Preparation:
         crop: side of the square that is cut out first; None for no crop.
         stored_size: (width, height) that every picture must have; None for any.
         border: black pixels to add on each side.
+        other_sizes: for an error, what pictures of another (width, height) are.
     """
 
     channels: int
@@ -40,6 +43,7 @@ class Preparation:
     crop: int | None = None
     stored_size: tuple[int, int] | None = None
     border: int = 0
+    other_sizes: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         crop = f"centre crop {self.crop}, " if self.crop else ""
@@ -50,8 +54,9 @@ class Preparation:
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:  # -> (C, H, W)
         """The training image; DataError if the picture is too large, too small or of the wrong kind."""
         self._check(image)
+        bits = stored_bits(image)
         ImageOps.exif_transpose(image, in_place=True)
-        image = _convert(image, self.channels)
+        image = _convert(image, self.channels, bits)
         if self.crop is not None:
             image = TF.center_crop(image, [self.crop, self.crop])
         if self.border:
@@ -74,10 +79,10 @@ class Preparation:
             )
         if self.stored_size and image.size != self.stored_size:
             expected = "x".join(map(str, self.stored_size))
-            raise DataError(
-                f"the image is {width}x{height}, but this data set's are {expected}. Is --data.root the right "
-                "folder? For your own images use --data.name=folder."
-            )
+            problem = f"the image is {width}x{height}, but this data set's are {expected}"
+            if image.size in self.other_sizes:
+                raise DataError(f"{problem}: {self.other_sizes[image.size]}")
+            raise DataError(f"{problem}. Is --data.root the right folder? For your own images use --data.name=folder.")
         if self.crop and short < self.crop:
             raise DataError(
                 f"the image is {width}x{height}, too small for the {self.crop} pixel centre crop. Give the images "
@@ -85,15 +90,13 @@ class Preparation:
             )
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def _convert(image: Image.Image, channels: int, bits: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode and "transparency" not in image.info:
         return image
-    if image.mode == "F":
-        raise DataError("the image has floating-point pixels of unknown range. Save it with 8 bits per channel.")
     if image.mode.startswith("I"):
-        # 16 bits per pixel: Pillow's own conversion clips at 255 and doesn't scale.
-        scaled = np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255)
+        # Pillow's own conversion clips at 255 and doesn't scale.
+        scaled = np.clip(np.asarray(image, dtype=np.float64) / ((2**bits - 1) / 255), 0, 255)
         image = Image.fromarray(scaled.round().astype(np.uint8))
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         layer = image.convert("RGBA")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cs_gan.data.datasets import check_name, decoded_store
+from cs_gan.data.foreign import local_path
 from cs_gan.data.preparation import Preparation
 from cs_gan.data.sources import array_source
 from cs_gan.data.store import ImageStore
@@ -70,7 +71,7 @@ def load_shifted(
         raise DataError(f"load_shifted({image_size=}, {channels=}, {limit=}): give 1 or 3 channels, and 1 or more.")
     if name != "cifar10_c" and (corruption is not None or severity is not None):
         raise DataError(f"load_shifted({name!r}): only cifar10_c has a corruption and a severity; leave them out.")
-    folder = Path(root).expanduser()
+    folder = local_path(root)
     if not folder.is_dir():
         raise DataError(f"load_shifted({name!r}): {folder} isn't a folder. Give the one with {name}'s files.")
     what = "test"

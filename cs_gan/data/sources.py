@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cs_gan.data.layout import Layout, Parts, arrange, images_only, is_hidden, is_image, is_other, left_out
+from cs_gan.data.formats import open_picture
+from cs_gan.data.layout import Layout
+from cs_gan.data.names import Parts, is_hidden, is_image, is_other, is_table
 from cs_gan.errors import DataError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -35,7 +36,7 @@ class ImageSource:
         close: closes the underlying file.
         classes: the classes' names by number; if there are labels but no names, the numbers are used.
         empty: class folders without images.
-        remark: a note about the split for the description.
+        remark: what the description says about the split, and about what was left out.
     """
 
     names: Sequence[str]
@@ -63,6 +64,7 @@ class ImageTree:
         name: the name of a path for errors.
         close: closes the underlying file.
         others: the paths of files that look like data but are not images that can be read.
+        tables: the paths of lists of labels and splits; see :func:`~cs_gan.data.names.is_table`.
     """
 
     root: Path
@@ -72,19 +74,20 @@ class ImageTree:
     name: Callable[[Parts], str]
     close: Callable[[], None] = _nothing
     others: Sequence[Parts] = ()
+    tables: Sequence[Parts] = ()
 
     def source(self, layout: Layout, remark: str = "") -> ImageSource:
         """The pictures selected by a layout."""
         order = layout.order
         return ImageSource(
             [self.name(parts) for parts in order],
-            lambda i: Image.open(io.BytesIO(self.read(order[i]))),
+            lambda i: open_picture(self.read(order[i])),
             layout.labels,
             layout.split,
             self.close,
             layout.classes,
             layout.empty,
-            remark,
+            layout.remark + remark,
         )
 
     def text(self, parts: Parts) -> str | None:
@@ -110,29 +113,6 @@ def array_source(
     return ImageSource(names, lambda i: Image.fromarray(pixels[i]), numbers, split, classes=classes)
 
 
-def files_source(paths: Sequence[Path], *, split: str) -> ImageSource:
-    """Pictures that are files, in the order given, without classes."""
-
-    def open_file(i: int) -> Image.Image:
-        return Image.open(io.BytesIO(_read(paths[i])))
-
-    return ImageSource([str(path) for path in paths], open_file, None, split)
-
-
-def tree_source(tree: ImageTree, split: str) -> ImageSource:
-    """All images of a tree, or those in its ``<split>/`` folder; see :func:`~cs_gan.data.layout.arrange`.
-
-    Raises:
-        DataError: if there are no images, or only other splits.
-    """
-    try:
-        layout = arrange(images_only(tree.images, tree.root), tree.folders, split, tree.root)
-        return tree.source(layout, remark=left_out(tree.others))
-    except BaseException:
-        tree.close()
-        raise
-
-
 def folder_tree(root: Path) -> ImageTree:
     """The files below the folder ``root``, which may be a link.
 
@@ -144,7 +124,8 @@ def folder_tree(root: Path) -> ImageTree:
     """
     folders: list[Path] = []
     others: list[Path] = []
-    images = [path.relative_to(root).parts for path in _walk(root, folders, others)]
+    tables: list[Path] = []
+    images = [path.relative_to(root).parts for path in _walk(root, folders, others, tables)]
 
     return ImageTree(
         root,
@@ -153,12 +134,13 @@ def folder_tree(root: Path) -> ImageTree:
         read=lambda parts: _read(root.joinpath(*parts)),
         name=lambda parts: str(root.joinpath(*parts)),
         others=[path.relative_to(root).parts for path in others],
+        tables=[path.relative_to(root).parts for path in tables],
     )
 
 
 def has_images(root: Path) -> bool:
     """Whether :func:`folder_tree` would find any image below ``root``."""
-    return any(True for _ in _walk(root, [], []))
+    return any(True for _ in _walk(root, [], [], []))
 
 
 def check_bytes(size: int) -> None:
@@ -174,7 +156,7 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _walk(root: Path, folders: list[Path], others: list[Path]) -> Iterator[Path]:
+def _walk(root: Path, folders: list[Path], others: list[Path], tables: list[Path]) -> Iterator[Path]:
     """Image files below ``root``, without hidden ones. Folders and files of other kinds are added to the lists."""
     top = os.path.realpath(root)
     seen: set[str] = set()
@@ -195,6 +177,8 @@ def _walk(root: Path, folders: list[Path], others: list[Path]) -> Iterator[Path]
                 if not entry.is_file():
                     raise DataError(f"{path} is named as an image but isn't a file. Remove or rename it.")
                 yield path
+            elif is_table((entry.name,)):
+                tables.append(path)
             elif is_other((entry.name,)):
                 others.append(path)
 
@@ -218,7 +202,8 @@ def _check_link(path: Path, top: str, trail: Sequence[str]) -> None:
     folder = os.path.isdir(target)
     if target in trail:
         raise DataError(f"{path} is a link back to {target}, which contains it. Remove it.")
-    if os.path.commonpath([top, target]) != top and (folder or is_image((path.name,))):
+    read = folder or is_image((path.name,)) or is_table((path.name,))
+    if os.path.commonpath([top, target]) != top and read:
         raise DataError(
             f"{path} is a link to {target}, outside {top}. Give the real folder as --data.root, or put the images "
             "themselves below it."

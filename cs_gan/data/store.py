@@ -32,6 +32,8 @@ class ImageStore:
         class_names: a name for each class, by number; by default the numbers up to the largest label. Empty without
             labels.
         empty_classes: class folders without images, which :func:`~cs_gan.data.labelled.labelled` rejects.
+        remark: what the description says about taken, scaled and left out images, with a comma before; parts of the
+            store say it too.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class ImageStore:
     preparation: str = "as stored"
     class_names: tuple[str, ...] = ()
     empty_classes: tuple[str, ...] = ()
+    remark: str = ""
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -154,10 +157,12 @@ def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str,
     return names or tuple(map(str, range(count)))
 
 
-def describe(name: str, what: str, images: Tensor, mapped: bool) -> str:
-    """A store's description: name, split, count, shape, and where the images are."""
+def describe(name: str, what: str, images: Tensor, mapped: bool, classes: Sequence[str] = ()) -> str:
+    """A store's description: name, split, count, shape, where the images are, and their classes."""
+    few = ", ".join(f"{each[:28]}..." if len(each) > 31 else each for each in classes[:3])
+    told = f", {len(classes):,} classes ({few}{', ...' if len(classes) > 3 else ''})" if classes else ""
     mebibytes = images.numel() / 2**20
     return (
         f"{name} ({what}): {len(images):,} images, {'x'.join(map(str, images.shape[1:]))}, "
-        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}"
+        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}{told}"
     )

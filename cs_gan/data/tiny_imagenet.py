@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from cs_gan.data.layout import Layout, Parts, natural_order
+from cs_gan.data.layout import Layout
+from cs_gan.data.names import Parts, natural_order
 from cs_gan.data.sources import ImageSource, ImageTree
 from cs_gan.errors import DataError
 

@@ -70,7 +70,7 @@ def markdown_row(cells: Iterable[str]) -> str:
 def frame(caption: str, picture: Path) -> Frame | None:
     """A picture file, re-encoded smaller; None if it can't be read."""
     try:
-        with Image.open(picture) as opened:
+        with Image.open(picture, formats=("PNG",)) as opened:  # a grid is a PNG
             image = opened.convert("L" if opened.mode == "L" else "RGB")
     except OSError:
         return None  # one bad picture must not stop a run

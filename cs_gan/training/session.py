@@ -178,7 +178,7 @@ class Session(Generic[Config]):
         """Send a picture file to the trackers that support it."""
         takers = [tracker for tracker in self.accelerator.trackers if hasattr(tracker, "log_images")]
         if takers:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=("PNG",)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))[None]
             for tracker in takers:
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}

@@ -126,7 +126,7 @@ def test_an_image_above_a_limit_is_named_before_it_is_decoded(
 
 
 def test_celeba_images_that_were_cropped_before_are_refused(make_images: MakeImages) -> None:
-    with pytest.raises(DataError, match=r"too small for the 178 pixel centre crop.*--data\.name=folder"):
+    with pytest.raises(DataError, match=r"is 64x64, but this data set's are 178x218\. .*--data\.name=folder"):
         load_images("celeba", make_images("a.png", width=64, height=64))
 
 

@@ -20,7 +20,7 @@ def test_digits_are_scaled_to_bytes_and_enlarged() -> None:
     assert store.labels is not None
     assert store.labels.tolist() == load_digits().target.tolist()
     assert store.class_names == tuple("0123456789")
-    assert store.description == "digits (train): 1,797 images, 1x16x16, 0.4 MiB in memory"
+    assert store.description == "digits (train): 1,797 images, 1x16x16, 0.4 MiB in memory, 10 classes (0, 1, 2, ...)"
     native = load_images("digits", image_size=8)
     assert native.images.max() == 255
     np.testing.assert_allclose(native.images[:, 0], load_digits().images * 255 / 16, atol=0.5)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cs_gan.errors import DataError
 from cs_gan.report import save_report
-from cs_gan.report.page import number, with_spread
+from cs_gan.report.page import frame, number, with_spread
 
 from .conftest import FD, IS, evaluation, frames, lines, text_of
 
@@ -191,3 +191,8 @@ def test_numbers_have_four_digits(value, text):
 
 def test_spread_follows_its_value():
     assert [with_spread(3.2, 0.1), with_spread(3.2, None), with_spread(None, None)] == ["3.200 ± 0.10", "3.200", "–"]
+
+
+def test_a_picture_of_another_format_is_left_out(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "grid.png", "PCX")
+    assert frame("grid", tmp_path / "grid.png") is None
