@@ -288,6 +288,10 @@ class TestRecipes:
         assert gan(tmp_path / "run", "--training.lr=1") == 2
         assert "Did you mean training.learning_rate?" in error_of(capsys)
 
+    def test_a_path_as_name_of_the_data_gets_the_two_keys_for_it(self, tmp_path, capsys):
+        assert gan(tmp_path / "run", f"--data.name={tmp_path}") == 2
+        assert f"--data.name=folder --data.root={tmp_path}" in error_of(capsys)
+
     def test_a_recipe_nested_thousands_deep_is_one_error(self, tmp_path, capsys):
         (tmp_path / "r.yaml").write_text("[" * 5000)
         assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2

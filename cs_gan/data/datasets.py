@@ -128,6 +128,8 @@ def check_name(name: str, names: Sequence[str]) -> None:
     """DataError, with the nearest name, unless ``name`` is one of ``names``."""
     if name not in names:
         hint = did_you_mean(name, names, most=1, show=repr)
+        if "/" in name or Path(name).exists():
+            hint = f"For your own images: --data.name=folder --data.root={name}"
         raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}. {hint}".rstrip())
 
 
