@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from cs_gan.report.chart import save_figure  # noqa: E402
 from cs_gan.study.plan import plan  # noqa: E402
+from cs_gan.study.plots import against_strength  # noqa: E402
 from cs_gan.study.rows import read_rows  # noqa: E402
 from cs_gan.study.spec import read_study  # noqa: E402
 from cs_gan.study.tables import markdown  # noqa: E402
@@ -22,9 +24,16 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def page(rows: Path) -> str:
-    """The page of one study; paths in its file are relative to the repository."""
+    """The page of one study; paths in its file are relative to the repository.
+
+    A study that varies a strength gets a picture of the scores against it.
+    """
     study = read_study(Path("configs") / "studies" / f"{rows.stem}.yaml")
-    text = markdown(read_rows(study, plan(study, Path("samples") / "studies" / rows.stem), rows.read_text()))
+    results = read_rows(study, plan(study, Path("samples") / "studies" / rows.stem), rows.read_text())
+    text = markdown(results)
+    if figure := against_strength(results):
+        save_figure(figure, rows.with_suffix(".png"), dpi=100)
+        text += f"\n![{results.score} against strength]({rows.stem}.png)\n"
     return f"{text}\nRaw rows, one per run: `docs/results/{rows.name}`.\n"
 
 

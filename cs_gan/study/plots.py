@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, ScalarFormatter
 
 from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.study.plan import UNSAFE, short_names, text
@@ -25,7 +25,8 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
     """Write all plots, and delete those of an earlier version of the study.
 
     If two or more keys vary, every pair gives a heat map. One key gives a line with standard errors. Cases have
-    separate plots, and cases.png compares them. A plot averages over all other keys, as its title says.
+    separate plots, and cases.png compares them. If cases vary one number of the same name, such as a share of the
+    gradient, strength.png shows them on one axis. A plot averages over all other keys, as its title says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[Path, Figure] = {}
@@ -43,6 +44,8 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
             drawn[folder / f"{prefix}{'heatmap' if len(keys) == 2 else 'line'}-{name}.png"] = figure
     if len(cases) > 1 and any(entry.values(results.score) for entry in results.entries):
         drawn[folder / "cases.png"] = side_by_side(results)
+        if figure := against_strength(results):
+            drawn[folder / "strength.png"] = figure
     for path, figure in drawn.items():
         save_figure(figure, path, DPI)
     for old in set(folder.glob("*.png")) - set(drawn):
@@ -129,14 +132,62 @@ def side_by_side(results: Results) -> Figure:
     return figure
 
 
-def _markers(axes: Axes, places: Sequence[float], cells: Sequence[Any], style: str) -> None:
+def against_strength(results: Results) -> Figure | None:
+    """The score of each case against the one number that it varies, with the baseline as a band.
+
+    None unless two cases or more vary one number above 0, under keys with the same last part.
+    """
+    curves: dict[str, list[Entry]] = {}
+    for entry in results.entries:
+        if len(entry.point.varied) == 1:
+            curves.setdefault(entry.point.case, []).append(entry)
+    names = {key.rpartition(".")[2] for entries in curves.values() for key in entries[0].point.varied}
+    numbers = [value for entries in curves.values() for entry in entries for value in entry.point.varied.values()]
+    numeric = all(isinstance(number, int | float) and not isinstance(number, bool) and number > 0 for number in numbers)
+    if len(curves) < 2 or len(names) != 1 or not numeric:
+        return None
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (case, entries) in enumerate(curves.items()):
+        entries = sorted(entries, key=lambda entry: next(iter(entry.point.varied.values())))
+        # Moved apart by some percent, so that bars of the same value can be told apart.
+        places = [1.02 ** (number - len(curves) / 2) * next(iter(entry.point.varied.values())) for entry in entries]
+        cells = [average([entry], results.score) for entry in entries]
+        _markers(axes, places, cells, "o-", PALETTE[number % len(PALETTE)], case)
+    baseline = [entry for entry in results.entries if entry.point.case == results.study.baseline]
+    if baseline and (cell := average(baseline, results.score)).mean is not None:
+        axes.axhspan(cell.mean - (cell.error or 0), cell.mean + (cell.error or 0), color=INK, alpha=0.15, linewidth=0)
+        axes.axhline(cell.mean, color=INK, linewidth=1, linestyle="--", label=literal(results.study.baseline))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(numbers))))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    shown = [value for entry in results.entries for value in entry.values(results.score).values()]
+    if shown and min(shown) > 0 and max(shown) > WIDE / 4 * min(shown):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(literal(names.pop()), color=INK)
+    better = f" ({results.better} is better)" if results.better else ""
+    axes.set_ylabel(literal(f"{results.score}{better}"), color=INK)
+    axes.set_title("mean and standard error over seeds", fontsize=9, loc="left")
+    axes.legend(fontsize=8, frameon=False)
+    plain_axes(axes)
+    return figure
+
+
+def _markers(
+    axes: Axes, places: Sequence[float], cells: Sequence[Any], style: str, color: str = PALETTE[0], label: str = ""
+) -> None:
     filled = [(place, cell) for place, cell in zip(places, cells, strict=True) if cell.mean is not None]
     axes.errorbar(
         [place for place, _ in filled],
         [cell.mean for _, cell in filled],
         yerr=[cell.error or 0.0 for _, cell in filled],
         fmt=style,
-        color=PALETTE[0],
+        color=color,
+        label=literal(label) or None,
         capsize=3,
         markersize=4,
         linewidth=1.4,

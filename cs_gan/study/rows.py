@@ -37,17 +37,17 @@ def _in_rows(name: str, outcome: Outcome) -> bool:
 
 
 def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
-    """Read the rows of :func:`write_rows`.
+    """Read the rows of :func:`write_rows`. A run without a row has not run.
 
     Raises:
-        ConfigError: if the rows don't belong to this study's runs.
+        ConfigError: for a row of no run of this study.
     """
     rows = _by_run(text)
-    names = [run.name for run in runs]
-    if set(rows) != set(names):
-        odd = sorted(set(rows) ^ set(names))
-        raise ConfigError(f"{study.path} and its rows differ in {len(odd)} runs, such as {odd[0]}.")
-    return collected(study, runs, [_outcome(rows[name]) for name in names])
+    if unknown := sorted(rows.keys() - {run.name for run in runs}):
+        raise ConfigError(f"{study.path} has no {len(unknown)} of the runs in its rows, such as {unknown[0]}.")
+    return collected(
+        study, runs, [_outcome(rows[run.name]) if run.name in rows else Outcome("not run") for run in runs]
+    )
 
 
 def adopt_rows(runs: Sequence[Run], text: str) -> int:

@@ -39,8 +39,17 @@ def test_rows_of_another_study_are_refused(bench):
     text = write_rows(read_results(read_study(bench.file), plan(read_study(bench.file), bench.folder)))
     bench.write(grid={"mu": [1, 3]}, better="lower")
     study = read_study(bench.file)
-    with pytest.raises(ConfigError, match="differ in 4 runs, such as mu=2"):
+    with pytest.raises(ConfigError, match="has no 2 of the runs in its rows, such as mu=2"):
         read_rows(study, plan(study, bench.folder), text)
+
+
+def test_a_run_without_a_row_has_not_run(bench):
+    assert bench.study(grid={"mu": [1, 2]}, better="lower") == 0
+    study = read_study(bench.file)
+    runs = plan(study, bench.folder)
+    head, *rows = (bench.folder / "rows.csv").read_text().splitlines()
+    results = read_rows(study, runs, "\n".join([head, rows[0]]))
+    assert (results.total("done"), results.total("not run")) == (1, len(runs) - 1)
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=lambda path: path.stem)
