@@ -174,13 +174,13 @@ def test_plots_can_be_chosen_and_gaps_do_not_stop_them(bench):
     assert names == {"heatmap-fail-mu.png", "line-mu.png"}
 
 
-def test_cases_that_vary_a_strength_of_the_same_name_share_one_picture(bench):
-    cases = {"plain": {"a.mu": 0.5}, "one": {"b.share": [0.1, 1]}, "other": {"c.share": [0.1, 1]}}
+def test_cases_that_vary_the_same_number_share_one_picture(bench):
+    cases = {"plain": {"mu": 0.5}, "one": {"mu": [0.1, 1]}, "other": {"mu": [0.2, 2]}}
     assert bench.study(cases=cases, baseline="plain", better="lower", plots=None) == 0
     assert (bench.folder / "plots" / "strength.png").exists()
 
 
-def test_cases_that_vary_different_numbers_have_no_common_axis(bench):
-    cases = {"one": {"b.share": [0.1, 1]}, "other": {"c.weight": [0.1, 1]}}
+def test_cases_that_vary_no_number_above_0_have_no_common_axis(bench):
+    cases = {"one": {"mu": [0.1, 1]}, "other": {"mu": [0, 1]}}
     assert bench.study(cases=cases, better="lower", plots=None) == 0
     assert not (bench.folder / "plots" / "strength.png").exists()
