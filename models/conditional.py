@@ -1,7 +1,7 @@
 """Class-conditional networks: the resnet pair with conditional batch norm and a projection critic.
 
-Both take the classes of the batch, int64 (B,), as second argument. Sources: Dumoulin et al. 2017 and de Vries et al. 2017
-(conditional batch norm), Miyato and Koyama 2018 (projection); torch-mimicry's and StudioGAN's networks have both.
+Both take the classes of the batch, int64 (B,), as second argument. Sources: Dumoulin et al. 2017 (conditional batch
+norm), Miyato and Koyama 2018 (projection); torch-mimicry's and StudioGAN's networks have both.
 """
 
 from __future__ import annotations

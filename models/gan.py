@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
+from typing import Any
 
 from models.base import Critic, Generator
 from models.conditional import ConditionalCritic, ConditionalGenerator
@@ -29,7 +30,7 @@ _OVERRIDES = ("channels", "latent_dim", "width", "generator_width", "critic_widt
 GAN_NAMES: tuple[str, ...] = tuple(_PAIRS)
 
 
-def build_gan(name: str, *, class_names: Sequence[str] = (), **overrides: int) -> tuple[Generator, Critic]:
+def build_gan(name: str, *, class_names: Sequence[str] = (), **overrides: Any) -> tuple[Generator, Critic]:
     """Build the generator and the critic called `name`, with new weights drawn from torch's global generator.
 
     Overrides for all names: `channels` of the images (3), `latent_dim` (128), and `width`, the base channel count of

@@ -37,10 +37,12 @@ class GlobalMeanHead(nn.Module):
 
 
 def latent_stem(latent_dim: int, channels: int) -> nn.Sequential:  # (B, latent_dim) -> (B, channels, 4, 4)
+    """The first layer of a residual generator."""
     return nn.Sequential(xavier(nn.Linear(latent_dim, channels * 16)), nn.Unflatten(1, (channels, 4, 4)))
 
 
 def image_head(width: int, channels: int, gain: float) -> nn.Sequential:  # (B, width, R, R) -> (B, channels, R, R)
+    """The last layers of a residual generator."""
     return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), conv3x3(width, channels, gain=gain), nn.Tanh())
 
 

@@ -1,6 +1,7 @@
 """WGAN-GP and alternatives: losses, penalties, augmentations, critic and generator steps, the averaged generator."""
 
 from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
+from cs_gan.gan.conditional import conditioned
 from cs_gan.gan.double_backward import fast_double_backward
 from cs_gan.gan.ema import averaged
 from cs_gan.gan.losses import (
@@ -33,6 +34,7 @@ __all__ = [
     "Term",
     "ZeroCentred",
     "averaged",
+    "conditioned",
     "consistency_penalty",
     "critic_loss",
     "critic_step",
