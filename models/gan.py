@@ -30,7 +30,7 @@ _OVERRIDES = ("channels", "latent_dim", "width", "generator_width", "critic_widt
 GAN_NAMES: tuple[str, ...] = tuple(_PAIRS)
 
 
-def build_gan(name: str, *, class_names: Sequence[str] = (), **overrides: Any) -> tuple[Generator, Critic]:
+def build_gan(name: str, **overrides: Any) -> tuple[Generator, Critic]:
     """Build the generator and the critic called `name`, with new weights drawn from torch's global generator.
 
     Overrides for all names: `channels` of the images (3), `latent_dim` (128), and `width`, the base channel count of
@@ -45,6 +45,7 @@ def build_gan(name: str, *, class_names: Sequence[str] = (), **overrides: Any) -
     """
     if name not in _PAIRS:
         raise ValueError(f"name = {name!r} is unknown{_nearest(name, GAN_NAMES)}")
+    class_names: Sequence[str] = overrides.pop("class_names", ())
     known = (*_OVERRIDES, "image_size") if name == SIZED else _OVERRIDES
     for key, value in overrides.items():
         if key not in known:

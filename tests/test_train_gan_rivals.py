@@ -8,6 +8,7 @@ from torch import nn
 
 import train_gan
 from cs_gan.runs import read_lines
+from tasks.gan import networks
 from tests.scripts import _plain_runs, _recorder, _signal_handlers_as_before, last, losses, plain, states_equal, words  # noqa: F401 (fixtures)
 from tests.test_train_gan import refused, run
 
