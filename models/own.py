@@ -15,6 +15,10 @@ from typing import Any
 from torch import nn
 
 
+class ForeignCode(ValueError):
+    """A file names a class of someone's own, and the user hasn't given it."""
+
+
 def own_class(given: str, key: str) -> type[nn.Module]:
     """The class that ``package.module:Class`` names. The current folder can be imported from.
 

@@ -15,7 +15,7 @@ from torchvision.utils import save_image
 
 from models.card import Origin, model_card, read_origin
 from models.gan import build_gan
-from models.own import build_own
+from models.own import ForeignCode, build_own
 
 
 class PretrainedGenerator(
@@ -48,9 +48,9 @@ class PretrainedGenerator(
         self.generator: nn.Module
         if ":" in name:
             if own is None:
-                raise ValueError(
-                    f"it names {name}, and a file must not decide what is imported: if you trust that code, give the "
-                    f"class yourself, as --model.generator={name}, or in Python as own={name.partition(':')[2]}"
+                raise ForeignCode(
+                    f"the generator is of the class {name}, and a file must not decide what is imported. If you trust "
+                    f"that code, give the class: --model.generator={name}, or in Python own={name.partition(':')[2]}"
                 )
             self.generator = build_own(own, about["options"], "generator")
             self.latent_dim, self.image_shape = int(about["latent_dim"]), tuple(about["image_shape"])
@@ -108,6 +108,8 @@ class PretrainedGenerator(
             pretrained = cls(**json.loads(metadata["model"]), own=own)
             pretrained.generator.load_state_dict(tensors)
             pretrained.origin = read_origin(Path(path), metadata)
+        except ForeignCode as error:
+            raise ForeignCode(f"{path}: {error}") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is no snapshot of a generator: {' '.join(str(error).split())}") from error
         return pretrained.to(device)

@@ -97,7 +97,7 @@ def _label(group: Group) -> str:
 def _network(run: Run) -> str:
     given = {key.removeprefix("model."): value for key, value in run.config.items() if key.startswith("model.")}
     name = str(given.pop("name", UNKNOWN))
-    others = ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
+    others = ", ".join(f"{key} {value}" for key, value in given.items() if value and value != name)
     return f"{name} ({others})" if others else name
 
 
