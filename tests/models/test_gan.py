@@ -188,9 +188,7 @@ def test_latent_codes_of_another_shape_are_refused() -> None:
 def test_unknown_names_and_overrides_are_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'papr32'.*did you mean 'paper32'.*Valid: paper32, paper64"):
         build_gan("papr32")
-    with pytest.raises(
-        ValueError, match=r"wdith = 8 is no setting of paper32.*did you mean 'width'.*Valid: channels, latent_dim"
-    ):
+    with pytest.raises(ValueError, match=r"wdith = 8 .*did you mean 'width'.*Valid: channels, latent_dim"):
         build_gan("paper32", wdith=8)
     with pytest.raises(ValueError, match="is unknown; Valid: paper32"):
         build_gan("zzz")
@@ -198,5 +196,5 @@ def test_unknown_names_and_overrides_are_refused_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, None])
 def test_overrides_that_are_not_positive_integers_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="width must be a positive integer"):
+    with pytest.raises(ValueError, match="width = .* must be a positive integer"):
         build_gan("paper32", width=value)
