@@ -1,4 +1,4 @@
-"""Train a GAN: its networks and data, the random draws of a step, the step, samples and scores, in running order."""
+"""Train a GAN: its networks and data, the step, samples and scores, in running order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from cs_gan import CodedSmoothing
 from cs_gan.data import augmented, positions
 from cs_gan.gan import (
-    VIEW,
     Consistency,
     FeatureNorm,
     LeCam,
@@ -39,6 +38,7 @@ from cs_gan.training import Session, device_options, read_snapshot, set_learning
 from models import ClassDrawing
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData, class_shares, in_classes
+from tasks.gan.draws import GENERATOR_PURPOSES, PURPOSES, Draws, View
 from tasks.gan.networks import build_networks
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
@@ -46,42 +46,6 @@ from tasks.image_task import ImageTask
 SAMPLES = 64
 CLASSES_SHOWN = 16  # at most: each is a column of a grid
 CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
-
-
-class Draws(NamedTuple):
-    """The random keys of one update, or (n,) keys each of n updates. One stacked tensor holds them, in this order."""
-
-    latents: Tensor
-    alpha: Tensor
-    augmentation: Tensor
-    diffaugment_real: Tensor
-    diffaugment_fake: Tensor
-    view_real: Tensor
-    view_fake: Tensor
-
-
-PURPOSES: dict[str, tuple[str, ...]] = {
-    "latents": ("latents", "critic"),
-    "alpha": ("alpha",),
-    "augmentation": ("augmentation",),
-    "diffaugment_real": ("diffaugment", "real"),
-    "diffaugment_fake": ("diffaugment", "fake"),
-    "view_real": ("view", "real"),
-    "view_fake": ("view", "fake"),
-}
-"""What each key of a critic update is derived from, besides seed, number of the update and rank."""
-GENERATOR_PURPOSES = {"latents": ("latents", "generator"), "diffaugment_fake": ("diffaugment", "generator")}
-"""The keys of the generator's update. The others are 0."""
-
-
-class View:
-    """An augmented view of a batch of images, drawn by ``key``, which each update sets."""
-
-    key: Tensor
-
-    def __call__(self, images: Tensor) -> Tensor:  # (B, C, H, W)
-        """Flip and move the images."""
-        return diff_augment(images, key=self.key, policy=VIEW)
 
 
 class GanTask(ImageTask[GanConfig]):
