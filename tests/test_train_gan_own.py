@@ -11,11 +11,11 @@ import torch
 
 import evaluate
 from cs_gan.runs import read_lines
-from cs_gan.training import as_plain, read_snapshot, save_snapshot
-from models import PretrainedGenerator
-from models.own import ForeignCode
+from cs_gan.training import as_plain, read_checkpoint, read_snapshot, save_snapshot
+from models import PretrainedGenerator, build_gan
+from models.own import ForeignCode, own_class
 from tasks.gan.recipe import GanConfig
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, assert_resumes  # noqa: F401 (fixtures)
+from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, assert_resumes, last  # noqa: F401 (fixtures)
 from tests.test_train_gan import refused, run
 
 # view() and a score (B, 1), as most people's networks have them.
@@ -107,9 +107,7 @@ def test_own_networks_take_the_place_of_a_recipes_name_and_width(tmp_path, capsy
 def test_options_can_be_of_one_network_alone(tmp_path):
     options = '--model.options={"hidden": 5, "critic": {"hidden": 3}}'
     assert run(tmp_path / "run", *OWN, options, "--training.steps=1") == 0
-    from cs_gan.training import list_checkpoints, read_checkpoint
-
-    tensors = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])[0]
+    tensors = read_checkpoint(last(tmp_path / "run"))[0]
     found = {key: value.shape[0] for key, value in tensors.items() if key.endswith(".body.0.weight")}
     assert sorted(set(found.values())) == [3, 5]
 
@@ -196,24 +194,22 @@ def test_the_option_given_again_imports_it(foreign, tmp_path):
 
 
 def test_python_loads_a_class_that_is_handed_over_and_imports_none(foreign, tmp_path):
-    import someones_gan
-
+    WithLatents = own_class("someones_gan:WithLatents", "own")
     path = foreign / "snapshot.safetensors"
     with pytest.raises(ForeignCode, match="own=WithLatents"):
         PretrainedGenerator.from_snapshot(path)
-    pretrained = PretrainedGenerator.from_snapshot(path, own=someones_gan.WithLatents)
+    pretrained = PretrainedGenerator.from_snapshot(path, own=WithLatents)
     assert pretrained.sample(3).shape == (3, 1, 16, 16)
     pretrained.save_pretrained(tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["name"] == "foreign_gan:WithLatents"
     with pytest.raises(ForeignCode):
         PretrainedGenerator.from_pretrained(str(tmp_path / "saved"))
-    again = PretrainedGenerator.from_pretrained(str(tmp_path / "saved"), own=someones_gan.WithLatents)
+    again = PretrainedGenerator.from_pretrained(str(tmp_path / "saved"), own=WithLatents)
     assert torch.equal(again.sample(3), pretrained.sample(3))
     assert not (tmp_path / "imported").exists()
 
 
 def test_a_run_that_begins_with_another_runs_weights_imports_only_its_own_recipes_class(foreign, tmp_path):
-    (tmp_path / "mine").mkdir()
     theirs = ["--model.generator=foreign_gan:WithLatents", "--model.critic=foreign_gan:Critic"]
     assert run(tmp_path / "run", *theirs) == 0
     (tmp_path / "imported").unlink()
@@ -226,4 +222,25 @@ def test_a_recipes_options_build_no_class(foreign, tmp_path, capsys):
     """jsonargparse would import and build what a {"class_path": ...} names if the key were of any type."""
     options = '--model.options={"hidden": {"class_path": "foreign_gan.Critic"}}'
     assert "model.options" in refused(capsys, tmp_path / "run", *OWN, options)
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"data": "foreign_gan.Critic"},
+        {"data": {"class_path": "foreign_gan.Critic"}},
+        {"critic": {"lecam": {"class_path": "foreign_gan.Critic", "init_args": {}}}},
+        {"model": {"options": {"hidden": {"class_path": "foreign_gan.Critic"}}}},
+    ],
+)
+def test_a_section_of_a_stored_recipe_names_no_class(section, foreign, tmp_path, capsys):
+    """jsonargparse imports what stands in place of a section, and then refuses it."""
+    path = foreign / "snapshot.safetensors"
+    snapshot = read_snapshot(path)
+    config = as_plain(GanConfig(output_dir="x")) | section
+    model = {"name": "dcgan16", "channels": 1, "width": 4}
+    save_snapshot(path, build_gan(**model)[0], kind="gan", model=model, config=config, step=snapshot.step)
+    assert evaluate.main(["score", str(foreign)]) == 2
+    assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "imported").exists()

@@ -79,7 +79,7 @@ def _labels(store: ImageStore) -> Tensor:
 def _named(
     config: GanConfig, store: ImageStore, classes: dict[str, Any]
 ) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    channels, height, size = store.image_shape
+    channels, _, size = store.image_shape
     shape = {"channels": channels} | ({"image_size": size} if config.model.name == SIZED else {})
     about = config.model.arguments(**shape) | classes
     torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -89,12 +89,9 @@ def _named(
         section = "data" if str(error).split()[0] in shape else "model"
         raise ConfigError(f"{section}.{error}.") from error
     if generator.image_shape != store.image_shape:
-        fitting = (
-            f"--data.image_size={generator.image_shape[-1]}" if size == height or len(shape) == 1 else "square images"
-        )
         raise ConfigError(
             f"{config.model.name} makes images of {generator.image_shape}, and {store.description} holds "
-            f"{store.image_shape}: set {fitting} or another --model.name."
+            f"{store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
         )
     return generator, critic, about
 

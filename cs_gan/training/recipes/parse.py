@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -50,8 +51,11 @@ def parse_config(kind: type[Config], arguments: Sequence[str], *, prog: str = ""
         set_parsing_settings(add_print_completion_argument=True)
         _parser.cache_clear()
     parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
+    words = _files_first(arguments, kind)
+    for recipe in _recipes(words):
+        _require_no_class(recipe, kind)
     try:
-        parsed = parser.parse_args(_files_first(arguments, kind))
+        parsed = parser.parse_args(words)
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
@@ -110,8 +114,7 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
             given.append([word])
         else:
             given[-1].append(word)  # the value of ``--key value``
-    keys = flatten(asdict(kind()))
-    sections = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
+    sections = _sections(kind)
 
     def rank(words: list[str]) -> int:
         name = words[0].partition("=")[0]
@@ -119,6 +122,33 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
 
     given = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in given]
     return [word for words in sorted(given, key=rank) for word in words]
+
+
+def _sections(kind: type[RunConfig]) -> set[str]:
+    """The names of the recipe's sections, such as ``coded.critic``."""
+    return {key[:dot] for key in flatten(asdict(kind())) for dot, letter in enumerate(key) if letter == "."}
+
+
+def _recipes(words: Sequence[str]) -> Iterator[Any]:
+    """What each ``--config`` holds, a file or the text itself. One that can't be read is left to the parser."""
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name == "--config":
+            given = value or "".join(words[number + 1 : number + 2])
+            with suppress(OSError, ValueError, yaml.YAMLError):
+                yield yaml.safe_load(Path(given).read_text() if os.path.isfile(given) else given)
+
+
+def _require_no_class(recipe: Any, kind: type[RunConfig]) -> None:
+    """Refuse a recipe that names a class in place of a section.
+
+    jsonargparse would import it before it refuses it, and the recipe may come with someone else's snapshot.
+    """
+    sections = _sections(kind)
+    for key, value in flatten(recipe).items() if isinstance(recipe, Mapping) else ():
+        named = key in sections and value is not None and not isinstance(value, Mapping)
+        if named or key.split(".")[-1] in ("class_path", "init_args", "dict_kwargs"):
+            raise ConfigError(f"{key} = {value!r}: a recipe can't name a class here. Give a section of keys.")
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
