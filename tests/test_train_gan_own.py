@@ -166,7 +166,7 @@ def foreign(tmp_path) -> Path:
     (tmp_path / "foreign_gan.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n" + NETWORKS)
     config = as_plain(GanConfig(output_dir="x"))
     config["model"] |= {"name": "foreign_gan:WithLatents", "generator": "foreign_gan:WithLatents"}
-    config["model"] |= {"critic": "foreign_gan:Critic", "options": {"x": {"class_path": "foreign_gan.Critic"}}}
+    config["model"] |= {"critic": "foreign_gan:Critic"}
     exec(NETWORKS, space := {"__name__": "here"})
     about = {"name": "foreign_gan:WithLatents", "options": {}, "latent_dim": 6, "image_shape": [1, 16, 16]}
     (tmp_path / "theirs").mkdir()
