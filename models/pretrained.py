@@ -44,6 +44,8 @@ class PretrainedGenerator(
 
     def __init__(self, name: str, *, own: type[nn.Module] | None = None, **about: Any) -> None:
         super().__init__()
+        arguments: Any = self._hub_mixin_config  # what is written to config.json
+        arguments.pop("own", None)
         self.class_names = tuple(about.get("class_names", ()))
         self.generator: nn.Module
         if ":" in name:
