@@ -9,7 +9,7 @@ from torch import nn
 import train_gan
 from cs_gan.runs import read_lines
 from cs_gan.training import read_checkpoint
-from tasks.gan import task as gan_task
+from tasks.gan import networks
 from tests.scripts import last, losses, plain, states_equal, words
 from tests.test_train_gan import refused, run
 
@@ -105,8 +105,8 @@ def test_a_penalty_on_slopes_with_batch_norm_in_the_critic_is_refused(tmp_path, 
         critic.blocks.append(nn.BatchNorm2d(8))
         return generator, critic
 
-    build = gan_task.build_gan
-    monkeypatch.setattr(gan_task, "build_gan", with_batch_norm)
+    build = networks.build_gan
+    monkeypatch.setattr(networks, "build_gan", with_batch_norm)
     said = "training.gradient_penalty = 10.0 with batch norm in the critic (blocks.2)"
     assert said in refused(capsys, tmp_path / "run")
     hinge = ["--training.loss=hinge", NO_PENALTY]
