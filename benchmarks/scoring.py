@@ -2,24 +2,33 @@
 
 Both use the same extractor, images and scores (distance, Inception Score, KID, precision and recall). In each round
 both start without stored features of the real images. *Again* is our time with stored features.
+
+``--extractor inception`` runs on random weights where the real ones are missing, and says so: the speed is the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from benchmarks.random_inception import random_weights
 from benchmarks.timing import measure, parser, report, rows_of, synchronised
-from cs_gan.metrics import EXTRACTORS, Evaluator
+from cs_gan.metrics import EXTRACTORS, Evaluator, inception
 from cs_gan.metrics.images import generated_images
+
+
+THEIRS = {"inception": "inception-v3-compat"}
+"""torch-fidelity's own extractors, where ours is another class."""
 
 
 class Replay(nn.Module):
@@ -60,6 +69,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = words.parse_args(arguments)
     if options.toy:
         options.images, options.repeats = 10, 1
+    with _weights(options.extractor) as note:
+        _compare(options, note)
+
+
+@contextmanager
+def _weights(extractor: str) -> Iterator[str]:
+    """A context in which the extractor has weights, and what the title says of them."""
+    if extractor != "inception" or (Path(torch.hub.get_dir()) / "checkpoints" / inception.FILE_NAME).is_file():
+        yield ""
+        return
+    with random_weights() as path, patch.object(inception, "locate_weights", lambda _weights: path):
+        yield " on RANDOM weights (the real ones are missing; the scores mean nothing, the times do)"
+
+
+def _compare(options: argparse.Namespace, note: str) -> None:
     torch.manual_seed(0)
     # Blurred noise, so that the images are similar.
     pixels = nn.functional.interpolate(torch.rand(2 * options.images, 3, 6, 6), size=32, mode="bilinear")
@@ -68,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     warm = _evaluator(options, real, Path(tempfile.mkdtemp()))
     first = warm(Replay(generated))
     made = torch.cat(list(generated_images(Replay(generated), len(generated), options.batch, 0, torch.device("cpu"))))
-    theirs = partial(_fidelity, options, spec.registered_name, made, real, first.provenance)
+    theirs = partial(_fidelity, options, THEIRS.get(spec.name, spec.registered_name), made, real, first.provenance)
     variants: dict[str, Callable[[], object]] = {
         "torch-fidelity": theirs,
         "ours, cold": lambda: _evaluator(options, real, Path(tempfile.mkdtemp()))(Replay(generated)),
@@ -81,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         abs(first.values[spec.named(ours)] - scores[name]) / abs(scores[name]) for ours, name in pairs.items()
     )
     ratio = timings["ours, cold"].relative_to(timings["torch-fidelity"]).median
-    title = f"{options.images} images against as many, {options.extractor}"
+    title = f"{options.images} images against as many, {options.extractor}{note}"
     figures = {"ratio_to_torch_fidelity": ratio, "largest_relative_difference": difference}
     report(title, rows_of(timings), options.device, options.json, **figures)
 
