@@ -26,7 +26,6 @@ from benchmarks.timing import measure, parser, report, rows_of, synchronised
 from cs_gan.metrics import EXTRACTORS, Evaluator, inception
 from cs_gan.metrics.images import generated_images
 
-
 THEIRS = {"inception": "inception-v3-compat"}
 """torch-fidelity's own extractors, where ours is another class."""
 
