@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from benchmarks.random_inception import random_weights
-from benchmarks.timing import measure, parser, report, rows_of, synchronised
+from benchmarks.timing import clock_for, measure, parser, report, rows_of, synchronised
 from cs_gan.metrics import EXTRACTORS, Evaluator, inception
 from cs_gan.metrics.images import generated_images
 
@@ -97,7 +97,8 @@ def _compare(options: argparse.Namespace, note: str) -> None:
         "ours, cold": lambda: _evaluator(options, real, Path(tempfile.mkdtemp()))(Replay(generated)),
         "ours, again": lambda: warm(Replay(generated)),
     }
-    timings = measure({name: synchronised(run, options.device) for name, run in variants.items()}, options.repeats)
+    calls = {name: synchronised(run, options.device) for name, run in variants.items()}
+    timings = measure(calls, options.repeats, clock_for(options.device))
     scores = theirs()
     pairs = {"FD": "frechet_inception_distance", "KID": "kernel_inception_distance_mean"}
     difference = max(

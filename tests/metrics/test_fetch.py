@@ -82,7 +82,7 @@ def test_a_wrong_hash_is_refused_and_nothing_is_kept(server: Server, tmp_path: P
 
 def test_a_cut_connection_keeps_nothing_even_without_a_hash(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:1000]
-    with pytest.raises(FetchError, match="1,000 of 1,280,000 bytes|IncompleteRead"):
+    with pytest.raises(FetchError, match=r"1,000 of 1,280,000 bytes|IncompleteRead"):
         fetch(server.url, tmp_path / "weights.pth", None)
     assert visible(tmp_path) == []
 
@@ -98,7 +98,7 @@ def test_a_refusal_and_a_missing_network_say_why(server: Server, tmp_path: Path)
 
 def test_a_folder_that_cannot_be_written_says_so(server: Server, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file")
-    with pytest.raises(FetchError, match="FileExistsError|NotADirectoryError"):
+    with pytest.raises(FetchError, match=r"FileExistsError|NotADirectoryError"):
         fetch(server.url, tmp_path / "hub" / "weights.pth", SHA256)
 
 
