@@ -32,7 +32,7 @@ def write_random_weights(path: Path) -> Path:
         elif isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.0, 0.3)
+            nn.init.normal_(module.bias, 1.0, 0.3)  # around 0, rounding would grow from layer to layer
     smooth = nn.functional.interpolate(torch.rand(8, 3, 6, 6), size=32, mode="bilinear")
     with torch.no_grad():
         network.train()((smooth * 255).to(torch.uint8))  # batch norm's running statistics

@@ -24,9 +24,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 def write_statistics(path: Path, statistics: Statistics, provenance: Mapping[str, object]) -> None:
     """Write mu (d,) and sigma (d, d) in float64, and where they come from; the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: statistics[name] for name in ("mu", "sigma")}
+    text = np.array(json.dumps(dict(provenance), allow_nan=False))
     with replacing(path) as file:
-        np.savez(file, **arrays, provenance=np.array(json.dumps(dict(provenance), allow_nan=False)))
+        np.savez(file, mu=statistics["mu"], sigma=statistics["sigma"], provenance=text)
 
 
 def read_statistics(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Statistics, dict[str, Any]]:
