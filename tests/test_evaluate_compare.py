@@ -48,8 +48,9 @@ def write_zip(path: Path, images: torch.Tensor) -> Path:
 
 
 def features(images: torch.Tensor, cache_dir: Path) -> np.ndarray:  # (n, 64) float64
+    module = load_extractor("digits", cache_dir=cache_dir).module  # outside, because it may train its classifier first
     with torch.inference_mode():
-        found: torch.Tensor = load_extractor("digits", cache_dir=cache_dir).module(images.expand(-1, 3, -1, -1))[0]
+        found: torch.Tensor = module(images.expand(-1, 3, -1, -1))[0]
     return found.double().numpy()
 
 
