@@ -52,10 +52,12 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         words_of.add_argument("--best", action="store_true", help="of a run folder, its best.safetensors")
         for option, (default, how) in {**command.options, "device": (None, device)}.items():
             words_of.add_argument(f"--{option}", default=default, **how)
-    for name, command in FILE_COMMANDS.items():
-        about = command.run.__doc__
-        command.add_to(commands.add_parser(name, help=about, description=about, allow_abbrev=False))
-        commands.choices[name].add_argument("--device", **device)
+    for name, on_files in FILE_COMMANDS.items():
+        words_of = commands.add_parser(name, help=on_files.help, description=on_files.help, allow_abbrev=False)
+        for file, told in on_files.files.items():
+            words_of.add_argument(file, type=Path, help=told)
+        for option, (default, how) in {**on_files.options, "device": (None, device)}.items():
+            words_of.add_argument(f"--{option}", default=default, **how)
     arguments, overrides = parser.parse_known_args(words)
     if overrides and (arguments.command in FILE_COMMANDS or not COMMANDS[arguments.command].sections):
         raise ConfigError(f"{arguments.command} doesn't take {' '.join(overrides)}; --help lists what it takes.")

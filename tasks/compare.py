@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from cs_gan.data import ImageStore, load_images
-from cs_gan.errors import ConfigError, DataError
+from cs_gan.errors import ConfigError, DataError, MetricError
 from cs_gan.files import file_sha256, write_text
 from cs_gan.metrics import EXTRACTORS, Comparer, SampleSet, read_npz, read_statistics, write_statistics
 from tasks.options import positive
@@ -40,12 +41,10 @@ class FileCommand:
     files: dict[str, str]
     options: dict[str, tuple[Any, dict[str, Any]]]
 
-    def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments."""
-        for name, told in self.files.items():
-            parser.add_argument(name, type=Path, help=told)
-        for option, (default, settings) in self.options.items():
-            parser.add_argument(f"--{option}", default=default, **settings)
+    @property
+    def help(self) -> str:
+        """The description in --help."""
+        return self.run.__doc__ or ""
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -56,7 +55,8 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
     generated, reference = (
         read_samples(path, arguments.image_size) for path in (arguments.generated, arguments.reference)
     )
-    scores = comparer(arguments, device).compare(generated, reference)
+    with _own_options():
+        scores = comparer(arguments, device).compare(generated, reference)
     width = max(map(len, scores.values))
     print(f"{arguments.generated} against {arguments.reference}")
     for name, value in scores.values.items():
@@ -64,7 +64,7 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
     for note in scores.provenance["notes"]:
         print(f"  note: {note}")
     names = "-".join(path.resolve().stem for path in (arguments.generated, arguments.reference))
-    path = arguments.json or Path(f"compare-{names}-{arguments.extractor}.json")
+    path = arguments.json or Path(f"compare-{names}-{scores.provenance['extractor'] or 'unnamed'}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {"scores": scores.values, "primary": scores.primary, "provenance": scores.provenance}
     write_text(path, json.dumps(result, indent=2) + "\n")
@@ -79,7 +79,8 @@ def stats(arguments: argparse.Namespace, device: torch.device) -> None:
         raise ConfigError(f"--file {path}: give a name that ends in .npz, by which the other packages know it.")
     if path.resolve() == arguments.images.resolve():
         raise ConfigError(f"--file {path} holds the images; give another name.")
-    statistics, about = comparer(arguments, device).statistics(samples)
+    with _own_options():
+        statistics, about = comparer(arguments, device).statistics(samples)
     write_statistics(path, statistics, about)
     print(f"statistics of {about['num_images']} images ({about['extractor']}): {path}")
 
@@ -92,6 +93,15 @@ def comparer(arguments: argparse.Namespace, device: torch.device) -> Comparer:
     return Comparer(
         arguments.extractor, arguments.batch_size, device, weights=arguments.weights, progress=sys.stderr.isatty()
     )
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
+    """Errors about weights name the options of recipes; here they are called ``--weights`` and ``--extractor``."""
+    try:
+        yield
+    except MetricError as error:
+        raise MetricError(str(error).replace("--metrics.", "--")) from error
 
 
 def read_samples(path: Path, image_size: int | None = None) -> SampleSet:

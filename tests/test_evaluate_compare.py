@@ -120,7 +120,7 @@ def test_statistics_of_others_need_no_weights_and_say_what_is_unknown(images, ca
     assert run("compare", "a.npz", "b.npz", "--weights=nowhere.pth") == 0
     printed = capsys.readouterr().out
     assert "a.npz doesn't tell its extractor" in printed
-    scores = result("compare-a-b-inception.json")["scores"]
+    scores = result("compare-a-b-unnamed.json")["scores"]
     expected = written_out(*moments(first), *moments(second))
     assert scores == {"FD, 20 unnamed features": pytest.approx(expected, rel=1e-6)}
 
@@ -209,6 +209,16 @@ def test_missing_and_damaged_files_are_named(images, capsys):
     assert "give another name" in refused(capsys, "stats", "fake.npz", DIGITS, "--file=fake.npz")
     assert "compare doesn't take --data.name=x" in refused(capsys, "compare", "a", "b", "--data.name=x")
     assert "--device cuda:77" in refused(capsys, "stats", "fake.npz", DIGITS, "--device=cuda:77")
+
+
+def test_missing_weights_are_told_with_the_options_of_the_command(images, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(Path.cwd()))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    write_npz(Path("fake.npz"), images[0])
+    for words in (("stats", "fake.npz"), ("compare", "fake.npz", "fake.npz")):
+        error = refused(capsys, *words)
+        assert "give its path: --weights" in error
+        assert "--extractor=efficientnet_lite0" in error
 
 
 def test_sample_npz_holds_the_images_of_the_folder_as_adms_suite_reads_them(folder, tmp_path):  # noqa: F811
