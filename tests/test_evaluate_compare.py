@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from cs_gan.metrics import Comparer, Evaluator, SampleSet, digits, feature_statistics, load_extractor
+from tests.evaluated import refused, run
 from tests.metrics.conftest import Replay
-from tests.test_evaluate import folder, pixels, refused, run  # noqa: F401 (folder is a fixture)
+from tests.test_evaluate import pixels
 
 # Some features of the digits are always 0; scipy's root is right to 1e-6 all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Matrix is singular")
@@ -223,9 +224,9 @@ def test_missing_weights_are_told_with_the_options_of_the_command(images, capsys
         assert "--extractor=efficientnet_lite0" in error
 
 
-def test_sample_npz_holds_the_images_of_the_folder_as_adms_suite_reads_them(folder, tmp_path):  # noqa: F811
+def test_sample_npz_holds_the_images_of_the_folder_as_adms_suite_reads_them(gan_folder, tmp_path):
     path = tmp_path / "new" / "samples.npz"
-    assert run("sample", folder, "--count=70", "--npz", path, "--folder", tmp_path / "images") == 0
+    assert run("sample", gan_folder, "--count=70", "--npz", path, "--folder", tmp_path / "images") == 0
     with np.load(path) as file:
         assert file.files == ["arr_0"]
         samples = file["arr_0"]
@@ -234,8 +235,8 @@ def test_sample_npz_holds_the_images_of_the_folder_as_adms_suite_reads_them(fold
     assert samples.flags.c_contiguous
     for image, png in zip(samples, sorted((tmp_path / "images").iterdir()), strict=True):
         assert np.array_equal(image, np.repeat(pixels(png)[..., None], 3, axis=2))
-    assert not (folder / "samples.png").exists()
+    assert not (gan_folder / "samples.png").exists()
 
 
-def test_sample_npz_wants_a_name_that_numpy_knows(folder, tmp_path, capsys):  # noqa: F811
-    assert "ends in .npz" in refused(capsys, "sample", folder, "--npz", tmp_path / "samples.zip")
+def test_sample_npz_wants_a_name_that_numpy_knows(gan_folder, tmp_path, capsys):
+    assert "ends in .npz" in refused(capsys, "sample", gan_folder, "--npz", tmp_path / "samples.zip")
