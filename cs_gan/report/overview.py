@@ -19,7 +19,7 @@ from cs_gan.report.run import read_run
 def save_overview(path: Path, runs: Sequence[Path]) -> None:
     """One PNG for one run or several: a panel with the primary score of all, then a grid of each.
 
-    Runs that differ only in the seed are drawn as one line: their mean, with a band from lowest to highest, and the
+    Runs that differ only in the seed are drawn as one line: their mean, from lowest to highest, and the
     grid of the first run.
 
     Args:

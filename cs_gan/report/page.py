@@ -71,6 +71,7 @@ def frame(caption: str, picture: Path) -> Frame | None:
     """A picture file, re-encoded smaller; None if it can't be read."""
     try:
         with Image.open(picture, formats=("PNG",)) as opened:  # a grid is a PNG
+            step = opened.info.get("step", "")  # of a picture that is replaced as the run goes on
             image = opened.convert("L" if opened.mode == "L" else "RGB")
     except OSError:
         return None  # one bad picture must not stop a run
@@ -78,7 +79,7 @@ def frame(caption: str, picture: Path) -> Frame | None:
     data = io.BytesIO()
     image.save(data, format="JPEG", quality=JPEG_QUALITY)
     uri = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-    return Frame(caption, uri, *image.size)
+    return Frame(caption + (f", step {int(step):,}" if str(step).isdecimal() else ""), uri, *image.size)
 
 
 def newest(label: str, run: Run) -> Frame | None:
