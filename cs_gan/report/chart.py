@@ -25,7 +25,7 @@ INK, RULE = "#667085", "#e4e2dd"
 MANY = 60  # with more points than this, markers would overlap
 MOST_WHISKERS = 12  # of one line
 WHISKERS_APART = 0.012  # of the horizontal axis
-LETTERS = 52  # of a line of text below a chart, at 9 points in a figure of 4.8 inches
+LETTERS = 60  # of a line of text below a chart, at 9 points in a figure of 4.8 inches
 
 Floats = npt.NDArray[np.float64]
 
@@ -169,8 +169,8 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(literal(panel.unit), fontsize=9, color=INK)
     if panel.sentence:
         lines = textwrap.fill(panel.sentence, LETTERS)
-        below = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "annotation_clip": False}
-        axes.annotate(literal(lines), (0, 0), (0, -36), fontsize=8, color=INK, **below)
+        place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        axes.annotate(literal(lines), (0, 0), (0, -36), fontsize=8, color=INK, va="top", **place)
     plain_axes(axes)
 
 

@@ -14,11 +14,19 @@ class Meaning(NamedTuple):
 
 
 SCORES = {
-    "FID": Meaning("distance", "How far generated images are from real ones, in features of a network. Lower is better."),
-    "FD": Meaning("distance", "How far generated images are from real ones, in features of a network. Lower is better."),
-    "KID": Meaning("distance", "Another distance between generated and real images, fair to few samples. Lower is better."),
+    "FID": Meaning(
+        "distance", "How far generated images are from real ones, in features of a network. Lower is better."
+    ),
+    "FD": Meaning(
+        "distance", "How far generated images are from real ones, in features of a network. Lower is better."
+    ),
+    "KID": Meaning(
+        "distance", "Another distance between generated and real images, fair to few samples. Lower is better."
+    ),
     "IS": Meaning("score", "How clear and how varied the generated images are to a classifier. Higher is better."),
-    "precision": Meaning("fraction", "The fraction of generated images that lie among the real ones. Higher is better."),
+    "precision": Meaning(
+        "fraction", "The fraction of generated images that lie among the real ones. Higher is better."
+    ),
     "recall": Meaning("fraction", "The fraction of real images that lie among the generated ones. Higher is better."),
     "density": Meaning("fraction", "How densely real images lie around the generated ones. Higher is better."),
     "coverage": Meaning("fraction", "The fraction of real images with a generated one nearby. Higher is better."),
@@ -28,7 +36,9 @@ SCORES = {
         "a growing gap means that it memorises.",
     ),
     "accuracy": Meaning("accuracy", "The share of test images that are classified rightly. Higher is better."),
-    "cross-entropy": Meaning("nats", "How surprised the network is by the right classes of test images. Lower is better."),
+    "cross-entropy": Meaning(
+        "nats", "How surprised the network is by the right classes of test images. Lower is better."
+    ),
     "linear probe": Meaning(
         "accuracy", "The accuracy of a linear classifier on the features, with few labels. Higher is better."
     ),
@@ -43,8 +53,12 @@ TOGETHER = (
 """What fractions in one panel say, by those that say the same."""
 
 LOG = {
-    "critic_loss": Meaning("loss", "What the critic minimises. It says little about the images; a jump or a drift does."),
-    "generator_loss": Meaning("loss", "What the generator minimises. It moves with the critic, so its level says little."),
+    "critic_loss": Meaning(
+        "loss", "What the critic minimises. It says little about the images; a jump or a drift does."
+    ),
+    "generator_loss": Meaning(
+        "loss", "What the generator minimises. It moves with the critic, so its level says little."
+    ),
     "wasserstein": Meaning(
         "critic score",
         "The critic's mean score of real images minus that of fakes. With the wasserstein loss a slow fall is good.",
@@ -52,8 +66,12 @@ LOG = {
     "gradient_penalty": Meaning("penalty", "How far the critic's slope is from 1. Near 0 is better."),
     "r1": Meaning("penalty", "The critic's squared slope at real images. A sudden growth is a bad sign."),
     "r2": Meaning("penalty", "The critic's squared slope at fakes. A sudden growth is a bad sign."),
-    "consistency": Meaning("penalty", "How much the critic's score of a real image changes when it is moved. Lower is better."),
-    "consistency_fake": Meaning("penalty", "How much the critic's score of a fake changes when it is moved. Lower is better."),
+    "consistency": Meaning(
+        "penalty", "How much the critic's score of a real image changes when it is moved. Lower is better."
+    ),
+    "consistency_fake": Meaning(
+        "penalty", "How much the critic's score of a fake changes when it is moved. Lower is better."
+    ),
     "lecam": Meaning("penalty", "How far the critic's scores are from their averages of before. Lower is calmer."),
     "feature_norm": Meaning("penalty", "The size of the critic's features of real images, without its weight."),
     "logit_norm": Meaning("penalty", "The size of the logits, without its weight."),

@@ -64,7 +64,7 @@ def save_neighbours(
         for place in range(k):
             x = left + place * (cell + GAP)
             _paste(picture, neighbours[number, place], x, y)
-            pen.text((x, y + height + 1), f"{distances[number, place].item():.3g}", INK, _font())
+            pen.text((x, y + height + 1), f"{distances[number, place].item():#.3g}".rstrip("."), INK, _font())
     _write(pen, MARGIN, top + count * row, foot, INK)
     save_picture(path, picture, about)
 

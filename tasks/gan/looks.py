@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import isqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cs_gan.data import ImageStore
 from cs_gan.metrics import to_uint8
@@ -19,6 +19,7 @@ from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_grid, save_neighbours
 from cs_gan.restore import evaluation_mode, isolated_rng
 from cs_gan.runs import RunFolder
+from models import Generator
 from models.latents import slerp
 
 GRID = 64  # images of a grid
@@ -44,7 +45,7 @@ class Looks:
     seed: int
     flip: bool
 
-    def save(self, generator: nn.Module, device: torch.device, step: int, last: bool) -> None:
+    def save(self, generator: Generator, device: torch.device, step: int, last: bool) -> None:
         """Write what is due at this step: real images once, the strip of nearest images if it is cheap or ``last``."""
         if not self.folder.real.exists():
             save_grid(self.folder.real, self.store.images[self._some(GRID)])
@@ -54,7 +55,9 @@ class Looks:
             t = torch.linspace(0, 1, STEPS)
             way = torch.cat([slerp(start, end, t) for start, end in pairwise(z)])
             images = to_uint8(generator(way.to(device))).cpu()
-            queries = torch.randn(QUERIES, generator.latent_dim, generator=stream(self.seed, "grid"))
+            queries = torch.randn(GRID, generator.latent_dim, generator=stream(self.seed, "grid"))[
+                :QUERIES
+            ]  # the grid's
             made = to_uint8(generator(queries.to(device))).cpu()
         about = {"step": str(step)}
         save_grid(self.folder.interpolation, images, STEPS, about=about)
@@ -70,19 +73,18 @@ class Looks:
         if k < 1:
             return
         chosen = torch.linspace(0, len(self.store) - 1, min(QUERIES, len(self.store))).long()
-        distances, rows = nearest_pixels(torch.cat([made, self.store.images[chosen]]), self.store.images, k + 1, self.flip)
+        distances, rows = nearest_pixels(
+            torch.cat([made, self.store.images[chosen]]), self.store.images, k + 1, self.flip
+        )
         others = torch.where(rows[len(made) :, 0] == chosen, distances[len(made) :, 1], distances[len(made) :, 0])
         generated, usual = distances[: len(made), 0].median().item(), others.median().item()
-        save_neighbours(
-            self.folder.nearest,
-            made,
-            self.store.images[rows[: len(made), :k]],
-            distances[: len(made), :k],
-            "the difference per pixel in grey levels (0 to 255)" + (", mirrored or not" if self.flip else ""),
-            f"Median difference to the nearest of {len(self.store):,}: {generated:.3g} for generated images, {usual:.3g} "
-            "from training images to each other. A first number far below the second is the sign of a copy.",
-            about,
+        unit = "the difference per pixel in grey levels (0 to 255)" + (", mirrored or not" if self.flip else "")
+        remark = (
+            f"Median difference to the nearest of {len(self.store):,}: {generated:.3g} for generated images, "
+            f"{usual:.3g} from training images to each other. A first number far below the second is the sign of a copy."
         )
+        pictures = self.store.images[rows[: len(made), :k]]
+        save_neighbours(self.folder.nearest, made, pictures, distances[: len(made), :k], unit, remark, about)
 
 
 def nearest_pixels(

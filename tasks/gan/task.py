@@ -39,8 +39,8 @@ from cs_gan.training import Session, device_options, read_snapshot, set_learning
 from models import Critic, Generator, build_gan
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData
-from tasks.gan.recipe import GanConfig
 from tasks.gan.looks import GRID, Looks
+from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
 
 CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
