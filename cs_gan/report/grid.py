@@ -17,11 +17,11 @@ from cs_gan.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-GUTTER = (32, 224, 32)
+GUTTER = (16, 200, 16)
 """Grey levels across the gap between images. Without a gap, strokes seem to continue into the next image.
 
 One grey would vanish on images of that grey, such as those of an untrained generator. One of these two differs from
-any grey by 96 or more. Their mean is 96, so a picture that is shown smaller keeps a dark line on middle grey.
+any grey by 92 or more. Their mean is 77, so a picture that is shown smaller keeps a dark line on middle grey.
 """
 SHOWN = 64  # pixels; smaller images are enlarged by a whole factor up to this
 

@@ -43,7 +43,7 @@ def save_overview(path: Path, runs: Sequence[Path]) -> None:
     for axes, group in zip(others, groups, strict=True):
         run = group.runs[0]
         with Image.open(run.grids[-1][1], formats=("PNG",)) as picture:
-            axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")
+            axes.imshow(np.asarray(picture.convert("RGB")), interpolation="antialiased")
         step = run.steps_done if run.grids[-1][0] is None else run.grids[-1][0]
         axes.set_title(literal(f"{run.name}, step {step}"), fontsize=10)
         axes.axis("off")

@@ -53,7 +53,7 @@ def save_report(path: Path, run: Path) -> None:
         best_of_curve=best(evaluations),
         frames=_frames(contents.grids),
         real=frame("real images", RunFolder(run).real),
-        strips=_strips(RunFolder(run)),
+        strips=_strips(contents),
         score_charts=[layout(panel) for panel in score_panels({"": [evaluations]})],
         log_charts=[layout(panel) for panel in log_panels(contents.log)],
         averaged=points_averaged(contents.log),
@@ -86,10 +86,15 @@ def _data_facts(run: Run) -> dict[str, str]:
     return facts | ({"Training images": f"{count:,}"} if isinstance(count, int) else {})
 
 
-def _strips(folder: RunFolder) -> list[tuple[str, str, Frame]]:
-    """Title, sentence and picture of each strip that the run has made."""
+def _strips(run: Run) -> list[tuple[str, str, Frame]]:
+    """Title, sentence and picture of each strip, without those of steps that a resume has discarded."""
+    folder = RunFolder(run.path)
     found = [(*text, frame(text[0].lower(), getattr(folder, name))) for name, text in STRIPS.items()]
-    return [(title, sentence, picture) for title, sentence, picture in found if picture is not None]
+    return [
+        (title, sentence, picture)
+        for title, sentence, picture in found
+        if picture and (picture.step or 0) <= run.steps_done
+    ]
 
 
 def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:

@@ -28,7 +28,7 @@ class RunFolder:
         metrics.csv, curve.png, report.html     table, plot and page made from it
         scores.json         full scores of the final and the best network
         grid.png            the newest samples;  grids/step-<step>.png  all samples
-        data.json           name, path and number of the training images
+        training_data.json  name, path and number of the training images
         real.png            some of them, in a grid like that of the samples
         interpolation-strip.png, nearest-strip.png  between latents; beside the nearest training images
         snapshot.safetensors    the averaged network now, with its configuration
@@ -47,7 +47,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.scores = path / "scores.json"
         self.grid = path / "grid.png"
-        self.data = path / "data.json"
+        self.data = path / "training_data.json"
         self.real = path / "real.png"
         # evaluate.py writes interpolation.png and nearest.png here.
         self.interpolation = path / "interpolation-strip.png"

@@ -22,7 +22,6 @@ from cs_gan.runs import RunFolder
 from models import Generator
 from models.latents import slerp
 
-GRID = 64  # images of a grid
 ROWS, STEPS = 4, 8  # of the interpolation strip
 QUERIES, NEIGHBOURS = 6, 5
 CHEAP = 2**28  # bytes of images that are searched at every grid; more are searched only after the last step
@@ -38,24 +37,26 @@ class Looks:
         folder: of the run.
         seed: of the run.
         flip: whether training mirrors images, so that a copy may be mirrored.
+        samples: the number of images in a grid.
     """
 
     store: ImageStore
     folder: RunFolder
     seed: int
     flip: bool
+    samples: int
 
     def save(self, generator: Generator, device: torch.device, step: int, last: bool) -> None:
         """Write what is due at this step: real images once, the strip of nearest images if it is cheap or ``last``."""
         if not self.folder.real.exists():
-            save_grid(self.folder.real, self.store.images[self._some(GRID)])
+            save_grid(self.folder.real, self.store.images[self._some(self.samples)])
         # no_grad, not inference_mode: values that the generator caches here must stay usable in training.
         with evaluation_mode(generator), isolated_rng(derive_seed(self.seed, "looks"), device), torch.no_grad():
             z = torch.randn(ROWS + 1, generator.latent_dim, generator=stream(self.seed, "interpolation"))
             t = torch.linspace(0, 1, STEPS)
             way = torch.cat([slerp(start, end, t) for start, end in pairwise(z)])
             images = to_uint8(generator(way.to(device))).cpu()
-            queries = torch.randn(GRID, generator.latent_dim, generator=stream(self.seed, "grid"))[
+            queries = torch.randn(self.samples, generator.latent_dim, generator=stream(self.seed, "grid"))[
                 :QUERIES
             ]  # the grid's
             made = to_uint8(generator(queries.to(device))).cpu()
@@ -81,7 +82,7 @@ class Looks:
         unit = "the difference per pixel in grey levels (0 to 255)" + (", mirrored or not" if self.flip else "")
         remark = (
             f"Median difference to the nearest of {len(self.store):,}: {generated:.3g} for generated images, "
-            f"{usual:.3g} from training images to each other. A first number far below the second is the sign of a copy."
+            f"{usual:.3g} from training images to each other. A first number far below the second means copies."
         )
         pictures = self.store.images[rows[: len(made), :k]]
         save_neighbours(self.folder.nearest, made, pictures, distances[: len(made), :k], unit, remark, about)

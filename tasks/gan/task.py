@@ -39,10 +39,11 @@ from cs_gan.training import Session, device_options, read_snapshot, set_learning
 from models import Critic, Generator, build_gan
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData
-from tasks.gan.looks import GRID, Looks
+from tasks.gan.looks import Looks
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
 
+SAMPLES = 64
 CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
 
 
@@ -306,14 +307,14 @@ class GanTask(ImageTask[GanConfig]):
 
     def sample(self, done: int) -> None:
         """Save a grid of samples. The latents are the same at every step."""
-        z = torch.randn(GRID, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
+        z = torch.randn(SAMPLES, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
         with torch.no_grad():
             images = to_uint8(self.ema.module(z.to(self.session.device)))
         folder = self.session.folder
         save_grid(folder.grid_at(done), images, copies=[folder.grid])
         self.session.track_image("samples", folder.grid, done)
-        seed, last = self.config.seed, done >= self.config.training.steps
-        Looks(self.store, folder, seed, self.config.data.flip).save(self.ema.module, self.session.device, done, last)
+        looks = Looks(self.store, folder, self.config.seed, self.config.data.flip, SAMPLES)
+        looks.save(self.ema.module, self.session.device, done, last=done >= self.config.training.steps)
 
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None

@@ -8,6 +8,9 @@ from PIL import Image
 from cs_gan.errors import DataError
 from cs_gan.report import save_curve, save_metrics_csv
 from cs_gan.report.chart import tick_label, ticks
+from cs_gan.report.panels import score_panels
+from cs_gan.report.svg import layout
+from cs_gan.runs import read_evaluations
 
 from .conftest import evaluation, lines
 
@@ -112,6 +115,28 @@ class TestSaveMetricsCsv:
 )
 def test_ticks_are_few_and_round(low, high, logarithmic, found):
     np.testing.assert_allclose(ticks(low, high, logarithmic), found, atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 5, 6, 7, 10, 12, 15, 25, 60])
+def test_steps_have_ticks_at_whole_numbers_only(last, table, tmp_path, drawn):
+    found = ticks(0, last, whole=True)
+    assert all(tick == int(tick) for tick in found)
+    assert 2 <= len(found) <= 8
+    [chart] = [
+        layout(panel)
+        for panel in score_panels({"": [read_evaluations(table((0, {"FID": 2.0}), (last, {"FID": 1.0})))]})
+    ]
+    assert [label for _, label in chart.x_ticks] == [str(int(tick)) for tick in found]
+    save_curve(tmp_path / "c.png", tmp_path / "metrics.jsonl")
+    assert all(tick == int(tick) for tick in drawn[0][0].get_xticks())
+
+
+def test_both_axes_of_a_panel_have_a_name_and_a_sentence_stands_below(tmp_path, table, drawn):
+    save_curve(tmp_path / "c.png", table((0, {"FID": 9.0}), (5, {"FID": 3.0})))
+    axes = drawn[0][0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "distance")
+    [text] = [text.get_text() for text in axes.texts]
+    assert text.replace("\n", " ").endswith("Lower is better.")
 
 
 def test_tick_labels_are_short():
