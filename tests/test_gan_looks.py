@@ -36,7 +36,7 @@ def made_by(folder):
 
 
 def test_all_pictures_are_made_and_tell_their_step(folder, generator):
-    Looks(load_images("digits"), folder, 3, False, 64).save(generator, CPU, 40, last=True)
+    Looks(load_images("digits"), folder, 3, False, 64, 128).save(generator, CPU, 40, last=True)
     assert made_by(folder) == {"real.png", "interpolation-strip.png", "nearest-strip.png"}
     for path in (folder.interpolation, folder.nearest):
         with Image.open(path) as picture:
@@ -45,27 +45,27 @@ def test_all_pictures_are_made_and_tell_their_step(folder, generator):
 
 def test_real_images_are_a_grid_of_the_samples_size_and_stay_as_they_are(folder, generator):
     store = load_images("digits")
-    Looks(store, folder, 3, False, 64).save(generator, CPU, 0, last=False)
+    Looks(store, folder, 3, False, 64, 128).save(generator, CPU, 0, last=False)
     with Image.open(folder.real) as picture:
         assert picture.size == (8 * 67 - 3, 8 * 67 - 3)
         first = np.asarray(picture)[:64:4, :64:4]
     assert any(np.array_equal(first, image[0].numpy()) for image in store.images)
     before = folder.real.stat().st_mtime_ns
-    Looks(store, folder, 3, False, 64).save(generator, CPU, 5, last=False)
+    Looks(store, folder, 3, False, 64, 128).save(generator, CPU, 5, last=False)
     assert folder.real.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_few_images_are_enough(count, folder, generator):
     store = ImageStore(noise(count, 1, 16, 16), None, "few", "few images")
-    Looks(store, folder, 0, True, 64).save(generator, CPU, 0, last=True)
+    Looks(store, folder, 0, True, 64, 128).save(generator, CPU, 0, last=True)
     assert folder.real.exists()
     assert folder.nearest.exists() == (count > 1)
 
 
 def test_many_images_are_searched_only_after_the_last_step(folder, generator, monkeypatch):
     monkeypatch.setattr(looks, "CHEAP", 100)
-    view = Looks(load_images("digits"), folder, 0, False, 64)
+    view = Looks(load_images("digits"), folder, 0, False, 64, 128)
     view.save(generator, CPU, 0, last=False)
     assert "nearest-strip.png" not in made_by(folder)
     view.save(generator, CPU, 5, last=True)
@@ -74,7 +74,7 @@ def test_many_images_are_searched_only_after_the_last_step(folder, generator, mo
 
 def test_neither_random_state_nor_the_network_changes(folder, generator):
     state, weights = torch.get_rng_state(), {name: value.clone() for name, value in generator.state_dict().items()}
-    Looks(load_images("digits"), folder, 0, True, 64).save(generator, CPU, 0, last=True)
+    Looks(load_images("digits"), folder, 0, True, 64, 128).save(generator, CPU, 0, last=True)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, weights[name]) for name, value in generator.state_dict().items())
     assert all(module.training for module in generator.modules())

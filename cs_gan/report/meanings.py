@@ -73,12 +73,19 @@ LOG = {
         "penalty", "How much the critic's score of a fake changes when it is moved. Lower is better."
     ),
     "lecam": Meaning("penalty", "How far the critic's scores are from their averages of before. Lower is calmer."),
-    "feature_norm": Meaning("penalty", "The size of the critic's features of real images, without its weight."),
-    "logit_norm": Meaning("penalty", "The size of the logits, without its weight."),
-    "jacobian": Meaning("penalty", "How strongly the logits follow the pixels, without its weight."),
+    "feature_norm": Meaning(
+        "penalty",
+        "The size of the critic's features of real images, without its weight. Steady is better than growing.",
+    ),
+    "logit_norm": Meaning("penalty", "The size of the logits, without its weight. Steady is better than growing."),
+    "jacobian": Meaning("penalty", "How strongly the logits follow the pixels, without its weight. Lower is smoother."),
     "loss": Meaning("loss", "What the network minimises on training images. Lower is better, if the scores follow."),
-    "learning_rate": Meaning("learning rate", "The optimiser's step size, as the recipe schedules it."),
-    "ratio": Meaning("N/K", "Coded samples per sample of the batch, as the recipe schedules it."),
+    "learning_rate": Meaning(
+        "learning rate", "The optimiser's step size, as the recipe schedules it. Neither way is better."
+    ),
+    "ratio": Meaning(
+        "N/K", "Coded samples per sample of the batch, as the recipe schedules it. Neither way is better."
+    ),
     "images_per_second": Meaning("images/s", "Training images per second. Higher is faster."),
 }
 """By the column of the log."""
@@ -86,7 +93,9 @@ LOG = {
 ENDINGS = {
     "coded": Meaning("penalty", "The error of decoding, without its weight. Lower is smoother."),
     "share": Meaning("share of gradient", "The penalty's part of the gradient. Below 0.001 it does nothing."),
-    "weight": Meaning("weight", "The penalty's weight, which follows the gradient to hold its share."),
+    "weight": Meaning(
+        "weight", "The penalty's weight, which follows the gradient to hold its share. Neither way is better."
+    ),
 }
 """By the last word of a column that is none of :data:`LOG`."""
 

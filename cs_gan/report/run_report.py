@@ -89,12 +89,12 @@ def _data_facts(run: Run) -> dict[str, str]:
 def _strips(run: Run) -> list[tuple[str, str, Frame]]:
     """Title, sentence and picture of each strip, without those of steps that a resume has discarded."""
     folder = RunFolder(run.path)
-    found = [(*text, frame(text[0].lower(), getattr(folder, name))) for name, text in STRIPS.items()]
-    return [
-        (title, sentence, picture)
-        for title, sentence, picture in found
-        if picture and (picture.step or 0) <= run.steps_done
-    ]
+    strips = []
+    for name, (title, sentence) in STRIPS.items():
+        picture = frame(title, getattr(folder, name))
+        if picture and (picture.step or 0) <= run.steps_done:
+            strips.append((title, sentence, picture))
+    return strips
 
 
 def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:

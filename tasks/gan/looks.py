@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import isqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cs_gan.data import ImageStore
 from cs_gan.metrics import to_uint8
@@ -19,7 +19,6 @@ from cs_gan.randomness import derive_seed, stream
 from cs_gan.report import save_grid, save_neighbours
 from cs_gan.restore import evaluation_mode, isolated_rng
 from cs_gan.runs import RunFolder
-from models import Generator
 from models.latents import slerp
 
 ROWS, STEPS = 4, 8  # of the interpolation strip
@@ -38,6 +37,7 @@ class Looks:
         seed: of the run.
         flip: whether training mirrors images, so that a copy may be mirrored.
         samples: the number of images in a grid.
+        latent_dim: of the generator.
     """
 
     store: ImageStore
@@ -45,18 +45,19 @@ class Looks:
     seed: int
     flip: bool
     samples: int
+    latent_dim: int
 
-    def save(self, generator: Generator, device: torch.device, step: int, last: bool) -> None:
+    def save(self, generator: nn.Module, device: torch.device, step: int, last: bool) -> None:
         """Write what is due at this step: real images once, the strip of nearest images if it is cheap or ``last``."""
         if not self.folder.real.exists():
             save_grid(self.folder.real, self.store.images[self._some(self.samples)])
         # no_grad, not inference_mode: values that the generator caches here must stay usable in training.
         with evaluation_mode(generator), isolated_rng(derive_seed(self.seed, "looks"), device), torch.no_grad():
-            z = torch.randn(ROWS + 1, generator.latent_dim, generator=stream(self.seed, "interpolation"))
+            z = torch.randn(ROWS + 1, self.latent_dim, generator=stream(self.seed, "interpolation"))
             t = torch.linspace(0, 1, STEPS)
             way = torch.cat([slerp(start, end, t) for start, end in pairwise(z)])
             images = to_uint8(generator(way.to(device))).cpu()
-            queries = torch.randn(self.samples, generator.latent_dim, generator=stream(self.seed, "grid"))[
+            queries = torch.randn(self.samples, self.latent_dim, generator=stream(self.seed, "grid"))[
                 :QUERIES
             ]  # the grid's
             made = to_uint8(generator(queries.to(device))).cpu()

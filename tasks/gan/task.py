@@ -313,7 +313,7 @@ class GanTask(ImageTask[GanConfig]):
         folder = self.session.folder
         save_grid(folder.grid_at(done), images, copies=[folder.grid])
         self.session.track_image("samples", folder.grid, done)
-        looks = Looks(self.store, folder, self.config.seed, self.config.data.flip, SAMPLES)
+        looks = Looks(self.store, folder, self.config.seed, self.config.data.flip, SAMPLES, z.shape[1])
         looks.save(self.ema.module, self.session.device, done, last=done >= self.config.training.steps)
 
     def evaluate(

@@ -76,7 +76,7 @@ class TestSaveGrid:
 def test_the_gap_shows_on_images_of_any_grey(grey, tmp_path):
     save_grid(tmp_path / "grid.png", torch.full((4, 1, 64, 64), grey, dtype=torch.uint8))
     found = read(tmp_path / "grid.png")[0].astype(int)
-    for gap in (found[:64, 64:67], found[64:67, :64].T, found[64:67, 64:67]):
+    for gap in (found[:64, 64:67], found[64:67, :64].T):
         # 92 is half the distance between the two greys of the gap.
         assert (abs(gap - grey).max(axis=1) >= 92).all()
 

@@ -159,7 +159,7 @@ def test_everything_from_files_is_escaped(make_run, report):
 
 
 def test_the_page_fetches_nothing(make_run, report):
-    page = report(make_run())
+    page = re.sub(r"base64,[^\"]+", "", report(make_run()))  # where any letters may follow each other
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<iframe", page.replace("'none'", ""))
     assert "default-src 'none'" in page
 
