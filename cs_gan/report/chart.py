@@ -169,8 +169,16 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(literal(panel.unit), fontsize=9, color=INK)
     if panel.sentence:
         lines = textwrap.fill(panel.sentence, LETTERS)
-        place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        axes.annotate(literal(lines), (0, 0), (0, -36), fontsize=8, color=INK, va="top", **place)
+        axes.annotate(
+            literal(lines),
+            (0, 0),
+            (0, -36),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            va="top",
+        )
     plain_axes(axes)
 
 

@@ -48,7 +48,7 @@ SCORES = {
 
 TOGETHER = (
     (("precision", "density"), "say whether generated images look real"),
-    (("recall", "coverage"), "say whether they show all that real images show"),
+    (("recall", "coverage"), "say whether all that real images show is generated"),
 )
 """What fractions in one panel say, by those that say the same."""
 

@@ -8,6 +8,7 @@ from PIL import Image
 from cs_gan.errors import DataError
 from cs_gan.report import save_curve, save_metrics_csv
 from cs_gan.report.chart import tick_label, ticks
+from cs_gan.report.meanings import LOG, SCORES, of_column, of_scores
 from cs_gan.report.panels import score_panels
 from cs_gan.report.svg import layout
 from cs_gan.runs import read_evaluations
@@ -141,3 +142,25 @@ def test_both_axes_of_a_panel_have_a_name_and_a_sentence_stands_below(tmp_path, 
 
 def test_tick_labels_are_short():
     assert [tick_label(x) for x in (0, 0.05, 1000, 12_500, 1e6)] == ["0", "0.05", "1000", "12.5k", "1000k"]
+
+
+def test_every_known_score_says_which_direction_is_better():
+    for name in SCORES:
+        axis, sentence = of_scores([f"{name}, x"])
+        assert axis
+        assert sentence.endswith((" is better.", "memorises."))
+    assert of_scores(["accuracy (%)"]).axis == "accuracy in %"
+    assert of_scores(["recall, x", "coverage, x"]).sentence == (
+        "Recall and coverage say whether all that real images show is generated. Higher is better."
+    )
+
+
+def test_an_unknown_score_says_what_its_run_recorded_and_an_unknown_column_nothing():
+    assert of_scores(["sharpness"], "higher") == ("score", "Higher is better.")
+    assert of_scores(["sharpness"]).sentence == ""
+    assert of_column("my_own").sentence == ""
+
+
+def test_every_column_that_training_logs_has_a_sentence():
+    logged = [*LOG, "critic_coded", "generator_coded", "coded_share", "feature_norm_share", "critic_weight"]
+    assert all(of_column(column).sentence.endswith(".") for column in logged)
