@@ -23,7 +23,7 @@ from models.latents import slerp
 
 ROWS, STEPS = 4, 8  # of the interpolation strip
 QUERIES, NEIGHBOURS = 6, 5
-CHEAP = 2**28  # bytes of images that are searched at every grid; more are searched only after the last step
+CHEAP = 2**26  # bytes of images that are searched at every grid; more are searched only after the last step
 CHUNK = 2**24  # bytes of images at a time; as float32 they take four times that
 
 
