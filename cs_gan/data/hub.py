@@ -25,7 +25,7 @@ def hub_source(name: str, root: Path | None, split: str) -> ImageSource:
     Raises:
         DataError: for another form of name, a failed download, or no Parquet; and those of ``packed_source``.
     """
-    parts = name.removeprefix(HUB).strip("/").split("/")
+    parts = name.removeprefix(HUB).split("/")
     if len(parts) < 2 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
         raise DataError(f"--data.name={name}: give hf:<owner>/<name>, as in the Hub's address, such as hf:uoft-cs/cifar10.")
     repo, below = "/".join(parts[:2]), parts[2:]

@@ -20,7 +20,7 @@ from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
 from cs_gan.training import parse_config
 from models.pretrained import slerp
-from tasks.gan.data import GanData
+from tasks.gan.data import GanData, counts
 from tasks.gan.recipe import GanConfig
 from tasks.job import Command, Job
 from tasks.options import positive, seed, seeds
@@ -68,14 +68,15 @@ def score(job: Job) -> None:
     config = recipe(job)
     step, metrics = job.snapshot.step, config.metrics
     data = data_of(job, config)
-    evaluator = data.evaluator(fitting(job, data.reference()), job.device)
+    reference = fitting(job, data.reference())
+    evaluator, count = data.evaluator(reference, job.device), counts(metrics, len(reference)).samples
     about = {"network": "EMA", **job.about}
-    scores = evaluator(job.generator, seed=config.seed, num_samples=metrics.num_samples, about=about)
+    scores = evaluator(job.generator, seed=config.seed, num_samples=count, about=about)
     if not job.state.is_main_process:
         return
-    name = f"score-step{step}-{metrics.extractor}-{metrics.num_samples}-seed{config.seed}.json"
+    name = f"score-step{step}-{metrics.extractor}-{count}-seed{config.seed}.json"
     result = {"scores": scores.values, "primary": scores.primary, "provenance": scores.provenance}
-    job.keep_scores(result, f": {metrics.num_samples} images from seed {config.seed}", name)
+    job.keep_scores(result, f": {count} images from seed {config.seed}", name)
 
 
 def nearest(job: Job) -> None:

@@ -38,7 +38,7 @@ from cs_gan.report import save_grid
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
 from models import Critic, Generator, build_gan
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
-from tasks.gan.data import GanData
+from tasks.gan.data import GanData, counts
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
 
@@ -112,6 +112,7 @@ class GanTask(ImageTask[GanConfig]):
         scored = config.metrics.extractor != "none"
         self.reference = data.reference(self.store) if scored else None
         self.evaluator = data.evaluator(self.reference, device) if self.reference else None
+        self.counts = counts(config.metrics, len(self.reference)) if self.reference else None
         self.critic_gap, self.gap_line = self._critic_gap(data)
         obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
         self.prepare_steps(obstacle, batches=config.training.n_critic)
@@ -324,8 +325,8 @@ class GanTask(ImageTask[GanConfig]):
         if snapshot is not None:
             network = copy.deepcopy(network)
             network.load_state_dict(read_snapshot(snapshot).tensors)
-        metrics = self.config.metrics
-        count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
+        assert self.counts
+        count = self.counts.final_samples if full else self.counts.samples
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
         about = about | {"network": "EMA", "trained_on": self._trained_on()}
         evaluation = self.evaluator(network, self.config.seed, count, about, **subsets)
@@ -350,8 +351,9 @@ class GanTask(ImageTask[GanConfig]):
         """Measured on one batch of images. The final and the best generator are scored at the end."""
         if self.evaluator is None:
             return 0.0
-        metrics = self.config.metrics
-        images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
+        assert self.counts
+        metrics, count = self.config.metrics, self.counts
+        images = evaluations * count.samples + 2 * count.final_samples
         start = time.perf_counter()
         with torch.no_grad():
             z = torch.randn(metrics.batch_size, self.bare_generator.latent_dim, device=self.session.device)
@@ -388,6 +390,7 @@ class GanTask(ImageTask[GanConfig]):
         lines += self.useless_blocks(generator, lambda: self.bare_generator(latents.to(self.session.device)))
         lines += self.useless_blocks(critic, lambda: self.bare_critic(self.some_images(size)))
         lines += [self.gap_line] if self.gap_line else []
+        lines += [f"note: {self.counts.note}"] if self.counts and self.counts.note else []
         return lines + self.notes(self.config.coded, critic or generator)
 
 
