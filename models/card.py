@@ -135,7 +135,11 @@ def model_card(
     ``parameters`` is the number of parameters, and ``repo_id`` the name on the Hub, such as ``someone/digits``.
     """
     name = origin.config.get("data", {}).get("name")
-    data = DATA.get(name) or _of_hub(name) or Data("images that are no public data set", None, "their licence is not recorded")
+    data = (
+        DATA.get(name)
+        or _of_hub(name)
+        or Data("images that are no public data set", None, "their licence is not recorded")
+    )
     title = f"{arguments['name']} trained on {name}" if name else arguments["name"]
     about = ModelCardData(**about.to_dict())
     about.datasets = [data.hub] if data.hub else None

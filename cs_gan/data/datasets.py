@@ -73,19 +73,20 @@ def load_images(
     ============= ===================================================== ========== ========
 
     If all top folders of a folder or zip are named as splits (``train``, ``Testing``, ``val``), only those of ``split``
-    are read, otherwise all images. Where a folder may be given, packed data may be too: Parquet, npz or WebDataset's
-    tars, one file or a folder of them; see :func:`~cs_gan.data.packed.packed_source`. ``val`` stands for a missing ``test``. Images in several class folders get labels;
-    numbered parts (``00000``) are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split
-    by its ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test``
-    means ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
+    are read, otherwise all images. ``val`` stands for a missing ``test``. Where a folder may be given, packed data may
+    be too: Parquet, npz or WebDataset's tars, one file or a folder of them; see
+    :func:`~cs_gan.data.packed.packed_source`. Images in several class folders get labels; numbered parts (``00000``)
+    are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split by its
+    ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test`` means
+    ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
     ``root`` is None (and, for fashion_mnist, Debian's package isn't installed) or an existing folder without data. With
     several processes, let one of them run this first. IDX files may be packed. They are in ``root`` or where
     torchvision puts them.
 
     Args:
         name: one of :data:`DATASET_NAMES`, or ``hf:<owner>/<name>``.
-        root: a folder, a ``.zip``, or a file of packed data; digits need none. None means ``data/`` in the working directory. Links
-            that lead outside of it, and links in a zip, raise an error.
+        root: a folder, a ``.zip``, or a file of packed data; digits need none. None means ``data/`` in the working
+            directory. Links that lead outside of it, and links in a zip, raise an error.
         image_size: side of the square result in pixels.
         channels: 1 or 3; transparent pixels become white.
         split: ``train``, ``test``, or another split of the source; ``all`` for everything in a folder or zip.
@@ -193,9 +194,7 @@ def _folder(root: Path | None, split: str) -> ImageSource:
     return _read(root, split)
 
 
-def _read(
-    root: Path, split: str, of_tree: Callable[[ImageTree, str], ImageSource] = tree_source
-) -> ImageSource:
+def _read(root: Path, split: str, of_tree: Callable[[ImageTree, str], ImageSource] = tree_source) -> ImageSource:
     """Packed data, or what ``of_tree`` makes of a folder or zip."""
     if root.is_file() and (packed := packed_files([(root.name,)])):
         return packed_source(root, packed, split)

@@ -60,7 +60,10 @@ def published(
 
 
 def may_download_to(root: Path) -> bool:
-    """An existing folder without data, or with other downloads alone. A missing folder may be a typing error, and would download gigabytes."""
+    """An existing folder without data, or with other downloads alone.
+
+    A missing folder may be a typing error, and would download gigabytes.
+    """
     if not root.is_dir() or has_images(root):
         return False
     if zips := sorted(path.name for path in root.glob("*.zip")):

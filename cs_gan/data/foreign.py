@@ -33,7 +33,11 @@ _KINDS = (  # (what to find in the lower-case name, what it is, the way out); th
         "Use --data.name=mnist or fashion_mnist, whichever they are",
     ),
     (r"(train|test|extra)_32x32\.mat$", "SVHN's cropped digits", "Use --data.name=svhn"),
-    (r"stl10_binary(\.tar\.gz|/[\w.]+)$", "STL-10's binary version", "Use --data.name=stl10, and keep its folder's name"),
+    (
+        r"stl10_binary(\.tar\.gz|/[\w.]+)$",
+        "STL-10's binary version",
+        "Use --data.name=stl10, and keep its folder's name",
+    ),
     (r"\.parquet$", "Parquet, as the Hugging Face Hub stores data sets", _INSIDE),
     (r"\.arrow$", "Arrow, as Hugging Face's datasets saves them", _SAVE),
     (r"(^|/)(data|lock)\.mdb$|\.lmdb$", "an LMDB", _SAVE),

@@ -27,7 +27,9 @@ def hub_source(name: str, root: Path | None, split: str) -> ImageSource:
     """
     parts = name.removeprefix(HUB).split("/")
     if len(parts) < 2 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
-        raise DataError(f"--data.name={name}: give hf:<owner>/<name>, as in the Hub's address, such as hf:uoft-cs/cifar10.")
+        raise DataError(
+            f"--data.name={name}: give hf:<owner>/<name>, as in the Hub's address, such as hf:uoft-cs/cifar10."
+        )
     repo, below = "/".join(parts[:2]), parts[2:]
     for revision in _REVISIONS:
         folder = _download(name, repo, "/".join([*below, "*.parquet"]), revision, root)
@@ -36,8 +38,8 @@ def hub_source(name: str, root: Path | None, split: str) -> ImageSource:
             if files := packed_files(folder_tree(folder).others):
                 return packed_source(folder, [parts for parts in files if parts[-1].endswith(".parquet")], split)
     raise DataError(
-        f"--data.name={name}: the Hub has no Parquet files {'in ' + '/'.join(below) if below else 'of it'}. Download the "
-        "data set by hand, and give its folder or zip: --data.name=folder --data.root=<folder>."
+        f"--data.name={name}: the Hub has no Parquet files {'in ' + '/'.join(below) if below else 'of it'}. Download "
+        "the data set by hand, and give its folder or zip: --data.name=folder --data.root=<folder>."
     )
 
 
@@ -53,7 +55,7 @@ def _download(name: str, repo: str, pattern: str, revision: str | None, root: Pa
     except Exception as error:  # those of huggingface_hub and of its HTTP library, OSError
         reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"--data.name={name} couldn't be downloaded ({type(error).__name__}: {reason}). Check the name, the network "
-            f"and, if it is private or asks for consent, `hf auth login`. By hand: get the Parquet files from "
+            f"--data.name={name} couldn't be downloaded ({type(error).__name__}: {reason}). Check the name, the "
+            f"network and, if it is private or asks for consent, `hf auth login`. By hand: get the Parquet files from "
             f"https://huggingface.co/datasets/{repo}, and give their folder: --data.name=folder --data.root=<folder>."
         ) from error

@@ -23,7 +23,7 @@ _PREFIX = {"train": "train", "test": "t10k"}
 def find_idx(root: Path, folder: str = "FashionMNIST") -> Path | None:
     """The folder at or below ``root`` that contains an IDX file of images, packed or not; None if there is none.
 
-    ``folder`` is torchvision's for the data set: ``root`` has the files, or is torchvision's root, or this folder in it.
+    ``folder`` is torchvision's for the data set. ``root`` has the files, or is torchvision's root or this folder.
     """
     names = [f"{prefix}-images-idx3-ubyte{end}" for prefix in _PREFIX.values() for end in ("", ".gz")]
     folders = (root / layout for layout in ("", f"{folder}/raw", "raw"))

@@ -64,7 +64,9 @@ def packed_source(root: Path, files: Sequence[Parts], split: str) -> ImageSource
     kinds = sorted({_ending(parts) for parts in files})
     if len(kinds) > 1:
         told = " and ".join(PACKED[kind] for kind in kinds)
-        raise DataError(f"--data.root={root} holds {told} files, so it is unclear which to read. Give one file or folder.")
+        raise DataError(
+            f"--data.root={root} holds {told} files, so it is unclear which to read. Give one file or folder."
+        )
     pieces = [piece for parts in files for piece in _pieces(folder, parts)]
     # The rules for folders of splits, with the split that a name says in the place of the top folder.
     entries = [(*([piece.split] if piece.split else []), str(number)) for number, piece in enumerate(pieces)]
@@ -102,8 +104,8 @@ def _check_one_set(root: Path, pieces: Sequence[_Piece]) -> None:
     if len(parents) > 1:
         names = sorted("/".join(parent) or "." for parent in parents)
         raise DataError(
-            f"{root} holds files in several folders: {_some(names)}. They may be several data sets, or versions of one. "
-            "Give one of them as --data.root, or of the Hub as --data.name=hf:<owner>/<name>/<folder>."
+            f"{root} holds files in several folders: {_some(names)}. They may be several data sets, or versions of "
+            "one. Give one of them as --data.root, or of the Hub as --data.name=hf:<owner>/<name>/<folder>."
         )
 
 

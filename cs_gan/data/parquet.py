@@ -82,8 +82,8 @@ def _content(value: object) -> bytes:
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
             raise DataError(
-                f"the row has only the path {value['path']!r:.200}, not the image. Save the data set with its images in "
-                "it (datasets' push_to_hub does), or give the folder of the images."
+                f"the row has only the path {value['path']!r:.200}, not the image. Save the data set with its images "
+                "in it (datasets' push_to_hub does), or give the folder of the images."
             )
         value = value.get("bytes")
     if not isinstance(value, bytes):
@@ -110,7 +110,9 @@ def _image_column(path: Path, schema: Any, features: Mapping[str, Mapping[str, A
     def holds_images(field: Any) -> bool:
         struct = types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
         told = features.get(field.name, {}).get("_type", "Image" if struct else "Value")
-        return told in ("Image", "Value") and (is_bytes(field.type) or (struct and is_bytes(field.type.field("bytes").type)))
+        return told in ("Image", "Value") and (
+            is_bytes(field.type) or (struct and is_bytes(field.type.field("bytes").type))
+        )
 
     found = [field.name for field in schema if holds_images(field)]
     named = [name for name in IMAGE_COLUMNS if name in found]

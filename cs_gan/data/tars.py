@@ -114,7 +114,9 @@ def _labels(path: Path, samples: Sequence[_Sample]) -> list[object] | None:
             try:
                 value = _label(kind, _bytes(path, start, size).decode())
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}: the .{kind} of {sample.name} can't be read ({error}). Get it again.") from error
+                raise DataError(
+                    f"{path}: the .{kind} of {sample.name} can't be read ({error}). Get it again."
+                ) from error
             if value is not None:
                 break
         values.append(value)

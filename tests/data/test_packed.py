@@ -44,7 +44,9 @@ def test_the_usual_names_of_arrays_are_images_and_labels(images: str, labels: st
     assert load_images("folder", tmp_path).labels is None
 
 
-@pytest.mark.parametrize("names", [("x_train", "y_train"), ("train_images", "train_labels"), ("images_train", "label_train")])
+@pytest.mark.parametrize(
+    "names", [("x_train", "y_train"), ("train_images", "train_labels"), ("images_train", "label_train")]
+)
 def test_a_split_in_the_arrays_names_is_the_split(names: tuple[str, str], tmp_path: Path) -> None:
     arrays = {names[0]: TRAIN, names[1]: np.zeros((4, 1), np.uint8)}  # MedMNIST's labels are (n, 1)
     tests = {names[0].replace("train", "test"): TEST, names[1].replace("train", "test"): np.array([1, 0])}
@@ -262,5 +264,5 @@ def test_npz_of_another_zip_method_is_refused(tmp_path: Path) -> None:
     np.save(file, TRAIN)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("images.npy", file.getvalue())
-    with pytest.raises(DataError, match="array images is packed by method 14. Save it again with np.savez"):
+    with pytest.raises(DataError, match=r"array images is packed by method 14\. Save it again with np\.savez"):
         load_images("folder", tmp_path)

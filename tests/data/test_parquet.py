@@ -81,7 +81,7 @@ def test_celeba_in_parquet_is_cropped_as_its_jpegs_are(tmp_path: Path) -> None:
         packed = load_images("celeba", tmp_path / "p", split=split)
         assert torch.equal(packed.images, load_images("celeba", tmp_path / "plain", split="all").images)
     assert "which stands for test: there is none" in packed.description
-    with pytest.raises(DataError, match="has no split 'train'. It has: val"):
+    with pytest.raises(DataError, match=r"has no split 'train'\. It has: val"):
         load_images("celeba", tmp_path / "p")
 
 
@@ -95,7 +95,9 @@ def test_one_file_is_read_with_the_split_of_its_name(cifar: tuple[Path, Pixels, 
     assert load_images("folder", alone).labels is None
 
 
-@pytest.mark.parametrize("name", ["train/0000.parquet", "data/train.parquet", "my-train-0001.parquet", "TRAIN_set.parquet"])
+@pytest.mark.parametrize(
+    "name", ["train/0000.parquet", "data/train.parquet", "my-train-0001.parquet", "TRAIN_set.parquet"]
+)
 def test_a_split_is_told_by_a_word_of_the_file_or_its_folder(name: str, tmp_path: Path) -> None:
     write_parquet(tmp_path / name, random_images(2))
     write_parquet(tmp_path / name.lower().replace("train", "validation"), random_images(3))
@@ -151,7 +153,10 @@ STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     ("content", "message"),
     [
         (table(text=["a"]), r"a\.parquet has no column of images\. It has: text"),
-        (table(before=[b"a"], after=[b"b"]), r"several columns of images: before, after\. Name the one to read 'image'"),
+        (
+            table(before=[b"a"], after=[b"b"]),
+            r"several columns of images: before, after\. Name the one to read 'image'",
+        ),
         (table(image=[[1, 2]]), "has no column of images"),
         (table(image=pa.array([{"bytes": None, "path": "x/0.png"}], STRUCT)), r"row 0: the row has only the path 'x/0"),
         (table(image=pa.array([None], STRUCT)), "row 0: the row has no image"),
@@ -235,7 +240,7 @@ def test_a_data_set_of_another_form_is_read_from_the_hubs_own_conversion(
     assert len(load_images("hf:someone/images")) == 7
     assert [asked["revision"] for asked in hub.asked] == [None, "refs/convert/parquet"]
     hub.folders["converted"] = tmp_path / "empty"
-    with pytest.raises(DataError, match="the Hub has no Parquet files of it. Download the data set by hand"):
+    with pytest.raises(DataError, match=r"the Hub has no Parquet files of it\. Download the data set by hand"):
         load_images("hf:someone/images")
 
 

@@ -1,4 +1,4 @@
-"""MNIST, SVHN and STL-10 from the files that torchvision downloads, in their own formats. Fashion-MNIST has its own tests."""
+"""MNIST, SVHN and STL-10 from the files that torchvision downloads, in their own formats; Fashion-MNIST is elsewhere."""
 
 import hashlib
 from collections.abc import Callable
