@@ -1,16 +1,20 @@
 """A folder of one's own images: counts of scores follow the data, and the run is named after the folder."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import evaluate
+import train_gan
 from cs_gan.data import ImageStore
 from cs_gan.metrics import Evaluator
 from cs_gan.training import parse_config
 from models import build_gan
 from tasks.gan.data import counts
 from tasks.gan.recipe import GanConfig, MetricsConfig
+from tests.data.packed import png, random_images
 
 RECIPES = Path(__file__).parents[1] / "configs" / "gan"
 
@@ -65,7 +69,30 @@ def test_a_run_in_the_folder_itself_is_named_after_it(tmp_path: Path, monkeypatc
     assert parse_config(GanConfig, words, recipes=RECIPES).output_dir == "samples/own_images_small-dogs"
 
 
-def test_a_store_of_few_images_keeps_its_fingerprint() -> None:
+@pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
+def test_a_recipe_for_many_images_trains_and_scores_on_few_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cats").mkdir()
+    for i, image in enumerate(random_images(12, 16)):
+        (tmp_path / "cats" / f"{i}.png").write_bytes(png(image))
+    monkeypatch.chdir(tmp_path)
+    words = [f"--config={RECIPES / 'cifar10_small.yaml'}", "--data.name=folder", "--data.root=cats"]
+    words += ["--data.image_size=16", "--data.channels=1", "--model.name=dcgan16", "--model.width=4"]
+    words += ["--training.steps=1", "--training.batch_size=4", "--metrics.extractor=digits"]
+    assert train_gan.main([*words, "--tracking.trackers=none"]) == 0
+    note = "scored against 12 images, so num_reference 5000 -> 12, num_samples 2000 -> 12"
+    assert f"note: {note}" in capsys.readouterr().out
+    run = Path("samples/cifar10_small-cats")
+    provenance = json.loads((run / "scores.json").read_text())["final"]["provenance"]
+    assert (provenance["num_samples"], provenance["num_reference"]) == (12, 12)
+    assert note in provenance["notes"]
+    assert evaluate.main(["score", str(run)]) == 0
+    (scored,) = run.glob("score-step1-digits-12-*.json")
+    assert note in json.loads(scored.read_text())["provenance"]["notes"]
+
+
+def test_a_store_of_the_same_images_keeps_its_fingerprint() -> None:
     # The key of cached features, and what a resume compares: it must not change between versions.
     store = ImageStore(torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2), None, "folder", "x")
     assert store.fingerprint == "bd8c68500db3692c"

@@ -16,6 +16,7 @@ from cs_gan.errors import DataError
 from tests.data.packed import Pixels, png, random_images, write_parquet
 
 CLASSES = {"label": ["cat", "dog"]}
+CIFAR100 = {"fine_label": ["a", "b"], "coarse_label": ["c"]}
 
 
 def as_store(pixels: Pixels) -> Pixels:  # (n, H, W, 3) -> (n, 3, H, W)
@@ -111,7 +112,7 @@ def test_a_split_is_told_by_a_word_of_the_file_or_its_folder(name: str, tmp_path
         ({"label": [1, 0, 1]}, CLASSES, [1, 0, 1], ("cat", "dog")),
         ({"label": [2, 0, 1]}, {}, [2, 0, 1], ("0", "1", "2")),
         ({"label": ["b10", "b9", "b9"]}, {}, [1, 0, 0], ("b9", "b10")),
-        ({"fine_label": [1, 0, 1], "coarse_label": [0, 0, 0]}, {"fine_label": "ab", "coarse_label": "c"}, [1, 0, 1], ("a", "b")),
+        ({"fine_label": [1, 0, 1], "coarse_label": [0, 0, 0]}, CIFAR100, [1, 0, 1], ("a", "b")),
         ({"breed": [0, 1, 1]}, {"breed": ["pug", "corgi"]}, [0, 1, 1], ("pug", "corgi")),
         ({"label": [0, 1, 2]}, {"label": ["crane", "dog", "crane"]}, [0, 1, 2], ("crane (0)", "dog", "crane (2)")),
         ({"width": [8, 8, 8]}, {}, None, ()),

@@ -1,4 +1,4 @@
-"""MNIST, SVHN and STL-10 from the files that torchvision downloads, in their own formats; Fashion-MNIST is elsewhere."""
+"""MNIST, SVHN and STL-10 from the files that torchvision downloads, in the formats of their authors."""
 
 import hashlib
 from collections.abc import Callable
