@@ -15,18 +15,10 @@ from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot
 from models import PretrainedGenerator
 from tasks.gan import task as gan_task
-from tests.scripts import (  # noqa: F401 (fixtures)
-    _drawn,
-    _plain_runs,
-    _recorder,
-    _signal_handlers_as_before,
-    assert_resumes,
-    last,
-    losses,
-    plain,
-    states_equal,
-)
+from tests.scripts import assert_resumes, last, losses, plain, states_equal
 from tests.test_train_gan import refused, run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 CONDITIONAL = ["--model.name=resnet", "--model.width=2", "--model.conditional=true"]
 CODED = ["--coded.critic.blocks=blocks.1,head", "--coded.generator.blocks=blocks.0"]
