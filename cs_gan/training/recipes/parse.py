@@ -161,10 +161,12 @@ def _inline(word: str, recipes: Path | None, kind: type[RunConfig]) -> str:
     option, equals, value = word.partition("=")
     if option != "--config" or not equals:
         return word
+    if value.lstrip().startswith("{"):  # the recipe itself
+        with suppress(yaml.YAMLError, RecursionError):
+            _require_no_class(yaml.safe_load(value), kind)
+        return word
     path = _recipe_file(value, recipes)
     if not path.is_file():
-        with suppress(yaml.YAMLError, RecursionError):  # the recipe itself
-            _require_no_class(yaml.safe_load(value), kind)
         return word
     content = read_yaml(path, "the recipe")
     if not isinstance(content, dict):
