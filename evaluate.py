@@ -11,46 +11,69 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-
+from cs_gan import __version__
 from cs_gan.errors import ConfigError, CsGanError
-from cs_gan.training import find_snapshot, read_snapshot
-from tasks.classifier.scores import score_accuracy
-from tasks.encoder.scores import score_features
-from tasks.gan.commands import COMMANDS as GAN_COMMANDS
-from tasks.gan.publish import COMMAND as PUBLISH
-from tasks.job import Command, Job
 from tasks.options import Parser
-from tasks.robustness.command import COMMAND as ATTACK
 
-COMMANDS: dict[str, Command] = {
-    **GAN_COMMANDS,
-    "publish": PUBLISH,
-    "accuracy": Command(
-        {"classifier": score_accuracy, "encoder": score_features},
-        {"json": (None, {"type": Path, "help": "file for scores and provenance (beside the snapshot)"})},
-        "data|metrics",
-    ),
-    "attack": ATTACK,
+if TYPE_CHECKING:
+    from tasks.job import Command, Job
+
+COMMANDS = {
+    "sample": "images of a generator: a grid, or a folder",
+    "interpolate": "images on the way from one seed to the next",
+    "score": "a generator's scores; several processes can share the work",
+    "nearest": "generated images beside the nearest training images",
+    "publish": "a generator on the Hugging Face Hub, with a model card",
+    "accuracy": "scores of a classifier, or of an encoder's features",
+    "attack": "a classifier under Randomized Coded Inference, attacked",
 }
+"""The commands, as ``--help`` lists them."""
+
+
+def command(name: str) -> Command:
+    """What a command does. Imported here, because ``--help`` and an error on the command line need none of them."""
+    from tasks.job import Command
+
+    if name == "publish":
+        from tasks.gan.publish import COMMAND
+
+        return COMMAND
+    if name == "attack":
+        from tasks.robustness.command import COMMAND
+
+        return COMMAND
+    if name == "accuracy":
+        from tasks.classifier.scores import score_accuracy
+        from tasks.encoder.scores import score_features
+
+        json = {"type": Path, "help": "file for scores and provenance (beside the snapshot)"}
+        return Command({"classifier": score_accuracy, "encoder": score_features}, {"json": (None, json)}, "data|metrics")
+    from tasks.gan.commands import COMMANDS
+
+    return COMMANDS[name]
 
 
 def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the words that change the recipe."""
     parser = Parser(prog="evaluate.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s of cs-gan {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     device = {"help": "such as cpu or cuda:1 (default: a GPU if there is one)"}
-    for name, command in COMMANDS.items():
-        subparser = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+    words = sys.argv[1:] if words is None else words
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, allow_abbrev=False)
+        if name not in words:  # only the command that runs is imported
+            continue
+        asked = command(name)
+        subparser.description = asked.help
         subparser.add_argument("snapshot", type=Path, help="a snapshot, or a run folder for its snapshot.safetensors")
         subparser.add_argument("--best", action="store_true", help="read best.safetensors of the run folder")
-        for option, (default, settings) in {**command.options, "device": (None, device)}.items():
+        for option, (default, settings) in {**asked.options, "device": (None, device)}.items():
             subparser.add_argument(f"--{option}", default=default, **settings)
     arguments, overrides = parser.parse_known_args(words)
-    if overrides and not COMMANDS[arguments.command].sections:
+    if overrides and not command(arguments.command).sections:
         raise ConfigError(f"{arguments.command} doesn't take {' '.join(overrides)}; --help lists what it takes.")
     return arguments, overrides
 
@@ -58,14 +81,21 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def prepare(words: list[str] | None) -> Job:
     """Everything a command needs, checked."""
     arguments, overrides = parse(words)
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    from cs_gan.training import find_snapshot, read_snapshot
+    from tasks.job import Job
+
     # Without a GPU, or if the user asks for it, several processes communicate over the CPU. Accelerate must be told so.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
     if state.num_processes > 1 and (arguments.command != "score" or arguments.device):
         raise ConfigError("only score can use several processes, without --device. Start this command with python.")
     path = find_snapshot(arguments.snapshot, arguments.best)
     snapshot = read_snapshot(path)
-    if snapshot.kind not in COMMANDS[arguments.command].runs:
-        fitting = [f"evaluate.py {name}" for name, command in COMMANDS.items() if snapshot.kind in command.runs]
+    if snapshot.kind not in command(arguments.command).runs:
+        fitting = [f"evaluate.py {name}" for name in COMMANDS if snapshot.kind in command(name).runs]
         raise ConfigError(
             f"{arguments.command} doesn't take {path}: it holds a network of kind {snapshot.kind!r}. Its commands: "
             f"{', '.join(fitting) or 'none'}."
@@ -82,7 +112,7 @@ def main(words: list[str] | None = None) -> int:
     """Run from the command line; 0 at the end, 2 after an error that the user can fix, 130 after Ctrl-C."""
     try:
         job = prepare(words)
-        COMMANDS[job.arguments.command].runs[job.snapshot.kind](job)
+        command(job.arguments.command).runs[job.snapshot.kind](job)
         job.state.destroy_process_group()
     except (CsGanError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
-from torchvision.datasets.utils import check_integrity
 
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
+from cs_gan.data.celeba import FOLDER as CELEBA_FOLDER
 from cs_gan.data.decode import decode_images
 from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
 from cs_gan.data.foreign import local_path, what_is_there
@@ -32,6 +31,8 @@ DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagene
 """The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+# torchvision is imported only where it reads or downloads: its import takes longer than torch's.
 
 
 def load_images(
@@ -187,7 +188,11 @@ def _tree(root: Path) -> ImageTree:
     raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
 
 
-def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> ImageSource:
+def _cifar(name: str, root: Path | None, split: str) -> ImageSource:
+    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision.datasets.utils import check_integrity
+
+    dataset = CIFAR10 if name == "cifar10" else CIFAR100
     if root is not None and root.name == dataset.base_folder:
         root = root.parent
 
@@ -208,8 +213,12 @@ def _fashion_mnist(root: Path | None, split: str) -> ImageSource:
         found = find_idx(DEBIAN_FASHION_MNIST)
 
     def load(folder: Path, download: bool) -> ImageSource:
-        raw = Path(FashionMNIST(folder, download=True).raw_folder) if found is None else found
-        return idx_source(raw, name="fashion_mnist", split=split, classes=FashionMNIST.classes)
+        raw = found
+        if raw is None:
+            from torchvision.datasets import FashionMNIST
+
+            raw = Path(FashionMNIST(folder, download=True).raw_folder)
+        return idx_source(raw, name="fashion_mnist", split=split, classes=FASHION)
 
     return _from_torchvision("fashion_mnist", root, split, ("train", "test"), found is not None, load)
 
@@ -231,11 +240,13 @@ def _celeba(root: Path | None, split: str) -> ImageSource:
 
     def load(folder: Path, download: bool) -> ImageSource:
         if download:
+            from torchvision.datasets import CelebA
+
             CelebA(folder, split="all", download=True)
-        return celeba_source(folder_tree(folder / CelebA.base_folder), split)
+        return celeba_source(folder_tree(folder / CELEBA_FOLDER), split)
 
     if root is not None:  # torchvision's folder is the one that contains celeba/
-        root = root.parent if root.name == CelebA.base_folder else root
+        root = root.parent if root.name == CELEBA_FOLDER else root
     folder = root or DOWNLOAD_ROOT
     present = celeba_root(folder) != folder
     return published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
@@ -259,8 +270,8 @@ def _from_torchvision(
 
 _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
     "digits": _digits,
-    "cifar10": partial(_cifar, "cifar10", CIFAR10),
-    "cifar100": partial(_cifar, "cifar100", CIFAR100),
+    "cifar10": partial(_cifar, "cifar10"),
+    "cifar100": partial(_cifar, "cifar100"),
     "fashion_mnist": _fashion_mnist,
     "tiny_imagenet": _tiny_imagenet,
     "celeba": _celeba,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.datasets import CIFAR10, CIFAR100
-
 from cs_gan.data.foreign import beside_downloads, what_is_there
 from cs_gan.data.sources import ImageSource, folder_tree, has_images
 from cs_gan.errors import DataError
@@ -19,8 +17,8 @@ _CIFAR_BY_HAND = (
     "or give --data.root a folder or zip with train/<class>/*.jpg."
 )
 BY_HAND = {
-    "cifar10": _CIFAR_BY_HAND.format(archive=CIFAR10.filename, folder=CIFAR10.base_folder),
-    "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
+    "cifar10": _CIFAR_BY_HAND.format(archive="cifar-10-python.tar.gz", folder="cifar-10-batches-py"),
+    "cifar100": _CIFAR_BY_HAND.format(archive="cifar-100-python.tar.gz", folder="cifar-100-python"),
     "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
     "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
     "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
