@@ -49,7 +49,8 @@ def command(name: str) -> Command:
         from tasks.encoder.scores import score_features
 
         json = {"type": Path, "help": "file for scores and provenance (beside the snapshot)"}
-        return Command({"classifier": score_accuracy, "encoder": score_features}, {"json": (None, json)}, "data|metrics")
+        runs = {"classifier": score_accuracy, "encoder": score_features}
+        return Command(runs, {"json": (None, json)}, "data|metrics")
     from tasks.gan.commands import COMMANDS
 
     return COMMANDS[name]

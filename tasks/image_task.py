@@ -18,7 +18,6 @@ from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
-from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.runs import read_lines
 from cs_gan.training import CapturedStep, Task, as_plain, save_snapshot
 from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, RunConfig
@@ -196,6 +195,8 @@ class ImageTask(Task[Config]):
 
     def draw(self) -> None:
         """Update table, curve and report of the run."""
+        from cs_gan.report import save_curve, save_metrics_csv, save_report  # with matplotlib, at the first picture
+
         folder = self.session.folder
         if read_lines(folder.metrics):
             save_metrics_csv(folder.table, folder.metrics)

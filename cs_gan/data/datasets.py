@@ -8,7 +8,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cs_gan.data.archives import zip_tree
@@ -24,6 +23,7 @@ from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tre
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.data.trees import tree_source
+from cs_gan.digits import read_digits
 from cs_gan.errors import DataError
 from cs_gan.names import did_you_mean
 
@@ -163,11 +163,8 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
 def _digits(root: Path | None, split: str) -> ImageSource:
     if split != "train":
         raise DataError(f"digits have no split {split!r}: all 1,797 images are 'train'.")
-    from sklearn.datasets import load_digits  # imported here, because it takes a second and only digits need it
-
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0 ... 16
-    return array_source(pixels, digits.target, name="digits", split="train", classes=list("0123456789"))
+    pixels, labels = read_digits()
+    return array_source(pixels, labels, name="digits", split="train", classes=list("0123456789"))
 
 
 def _folder(root: Path | None, split: str) -> ImageSource:

@@ -4,7 +4,7 @@
 """
 
 from cs_gan.metrics.evaluator import Evaluator
-from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor
+from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor, register_extractors
 from cs_gan.metrics.images import to_uint8
 from cs_gan.metrics.scores import (
     Scores,
@@ -28,5 +28,6 @@ __all__ = [
     "kernel_distance",
     "load_extractor",
     "precision_recall",
+    "register_extractors",
     "to_uint8",
 ]

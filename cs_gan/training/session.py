@@ -18,7 +18,6 @@ import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import broadcast
-from PIL import Image
 from torch import nn
 
 from cs_gan.errors import ConfigError
@@ -178,6 +177,8 @@ class Session(Generic[Config]):
         """Send a picture file to the trackers that support it."""
         takers = [tracker for tracker in self.accelerator.trackers if hasattr(tracker, "log_images")]
         if takers:
+            from PIL import Image
+
             with Image.open(path, formats=("PNG",)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))[None]
             for tracker in takers:
