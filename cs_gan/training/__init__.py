@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cs_gan.training.capture import CapturedStep, CudaGraphs
     from cs_gan.training.checkpoint import abandon_after, list_checkpoints, read_checkpoint, restore, save_checkpoint
     from cs_gan.training.loop import train
-    from cs_gan.training.optimizers import device_options, set_learning_rate
+    from cs_gan.training.optimizers import device_options, set_learning_rate, without_dynamo
     from cs_gan.training.progress import Interrupted, Progress, StopRequest
     from cs_gan.training.recipes.parse import as_plain, differences, parse_config, save_config
     from cs_gan.training.script import run_script
@@ -44,6 +44,7 @@ __all__ = [
     "save_snapshot",
     "set_learning_rate",
     "train",
+    "without_dynamo",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name

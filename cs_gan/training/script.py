@@ -56,14 +56,17 @@ def run_script(
             config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
             if os.environ.get("RANK", "0") == "0":
                 print("Loading torch, images and networks ...", file=sys.stderr, flush=True)
-            from cs_gan.training.dry_run import dry_run
-            from cs_gan.training.loop import train
             from cs_gan.training.session import Session
+
+            if config.dry_run:
+                from cs_gan.training.dry_run import dry_run as run
+            else:
+                from cs_gan.training.loop import train as run
 
             session = Session(config, stack, _command(script, words))
             task = make(session)
             stack.callback(task.close)
-            ended = dry_run(task) if config.dry_run else train(task)
+            ended = run(task)
             session.accelerator.end_training()
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint stands.", file=sys.stderr)

@@ -35,7 +35,7 @@ from cs_gan.gan import (
 from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_grid
-from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
+from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate, without_dynamo
 from models import Critic, Generator, build_gan
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData
@@ -144,7 +144,7 @@ class GanTask(ImageTask[GanConfig]):
         options = device_options(device, training.learning_rate)
         if device.type == "cuda":
             options["capturable"] = True
-        return torch.optim.Adam(network.parameters(), betas=training.betas, **options)
+        return without_dynamo(torch.optim.Adam)(network.parameters(), betas=training.betas, **options)
 
     def _terms(self) -> Sequence[Term]:
         """The further terms of the critic's loss. What they remember between steps is in ``modules``."""
