@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def command(name: str) -> Command:
         from tasks.encoder.scores import score_features
 
         json = {"type": Path, "help": "file for scores and provenance (beside the snapshot)"}
-        runs = {"classifier": score_accuracy, "encoder": score_features}
+        runs: dict[str, Callable[[Job], None]] = {"classifier": score_accuracy, "encoder": score_features}
         return Command(runs, {"json": (None, json)}, "data|metrics")
     from tasks.gan.commands import COMMANDS
 

@@ -71,7 +71,7 @@ class OneNetworkTask(ImageTask[Config]):
         blocks, weight = self.coded_blocks()
         self.samples = self.views * training.batch_size
         self.coded = self.attach(self.code, self.bare, blocks, purpose="coded", batch_size=self.samples, weight=weight)
-        self.network = session.accelerator.prepare(self.bare)
+        self.network = session.prepared(self.bare)
         self.prepare_steps(
             "random nodes are drawn in every step" if self.code.nodes == "random" else "",
             "share_dropout puts random states back" if self.code.share_dropout else "",

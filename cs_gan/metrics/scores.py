@@ -134,9 +134,8 @@ def kernel_distance(
         float(features.square().mean(1, dtype=torch.float64).max()) for features in (generated, real)
     )  # of x.x / d
     dtype = torch.float64 if (largest + 1) ** 3 > KERNEL_LIMIT else generated.dtype
-    arrays = [features.to(dtype).cpu().numpy() for features in (generated, real)]
-    size = kid_subset_size(len(generated), len(real))
-    mean, deviation = subset_kernel_distances(*arrays, subsets, size, SHUFFLE_SEED)
+    x, y = (features.to(dtype).cpu().numpy() for features in (generated, real))
+    mean, deviation = subset_kernel_distances(x, y, subsets, kid_subset_size(len(x), len(y)), SHUFFLE_SEED)
     return _finite("the kernel distance", mean), _finite("the kernel distance's deviation", deviation)
 
 

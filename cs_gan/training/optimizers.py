@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
 
-@cache
 def without_dynamo(kind: type[Kind]) -> type[Kind]:
     """The same optimiser, but it doesn't import ``torch._dynamo``.
 
@@ -24,7 +22,8 @@ def without_dynamo(kind: type[Kind]) -> type[Kind]:
         for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     }
     step = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__})
+    made: type[Kind] = type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__})
+    return made
 
 
 def device_options(device: torch.device, learning_rate: float) -> dict[str, Any]:

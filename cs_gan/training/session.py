@@ -33,6 +33,7 @@ PATIENCE = timedelta(hours=1)
 
 
 Config = TypeVar("Config", bound=RunConfig)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Session(Generic[Config]):
@@ -137,6 +138,11 @@ class Session(Generic[Config]):
             values = self.accelerator.reduce(values, "mean")
         averages: list[float] = values.tolist()
         return averages
+
+    def prepared(self, network: Network) -> Network:
+        """The network, wrapped if there are several processes. With one, Accelerate's half a second changes nothing."""
+        prepared: Network = network if self.processes == 1 else self.accelerator.prepare(network)
+        return prepared
 
     def align_buffers(self, network: nn.Module) -> None:
         """Copy the first process's buffers to all, because batch norm has seen different batches in each."""

@@ -100,7 +100,7 @@ class GanTask(ImageTask[GanConfig]):
         self.bare_generator, self.bare_critic = self._networks()
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic}
         self.optimizers = {name: self._adam(network) for name, network in self.modules.items()}
-        self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
+        self.generator, self.critic = map(session.prepared, (self.bare_generator, self.bare_critic))
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules["ema"] = self.ema
         self.views = {"real": View(), "fake": View()}
