@@ -4,13 +4,26 @@
 Any key of the recipe can be given as ``--key=value``; ``--help-all`` lists them. A step is one update on one batch.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from cs_gan.training import run_script
 from tasks.classifier.recipe import ClassifierConfig
-from tasks.classifier.task import ClassifierTask
+
+if TYPE_CHECKING:
+    from cs_gan.training import Session
+    from tasks.classifier.task import ClassifierTask
 
 DESCRIPTION = "Train a classifier, plainly or coded."
+
+
+def task(session: Session[ClassifierConfig]) -> ClassifierTask:
+    """What is trained. It is imported here, because --help and an error on the command line don't need it."""
+    from tasks.classifier.task import ClassifierTask
+
+    return ClassifierTask(session)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     return run_script(
         __file__,
         ClassifierConfig,
-        ClassifierTask,
+        task,
         arguments,
         DESCRIPTION,
         "configs/classifier",

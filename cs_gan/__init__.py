@@ -1,8 +1,9 @@
 """Coded-smoothing (arXiv 2510.00253): regularise any block of a network by coding its batch."""
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cs_gan.lazy import lazily
 
 if TYPE_CHECKING:
     from cs_gan.core import (
@@ -31,16 +32,6 @@ __all__ = [
     "in_coded_pass",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """The core is imported, with torch, when one of its names is first used. A study and its jobs need neither."""
-    if name in __all__:
-        globals()[name] = getattr(import_module("cs_gan.core"), name)
-        return globals()[name]
-    if name in ("core", "errors", "randomness"):
-        return import_module(f"cs_gan.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# The core comes with torch. A study and its jobs need neither, and no script needs them before it knows what to do.
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazily(__name__, "errors", "randomness")

@@ -20,7 +20,6 @@ from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.errors import ConfigError
 from cs_gan.files import write_text
 from cs_gan.randomness import derive_seed
-from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.runs import read_lines
 from cs_gan.training import CapturedStep, Task, as_plain, save_snapshot
 from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, RunConfig
@@ -212,6 +211,8 @@ class ImageTask(Task[Config]):
 
     def draw(self) -> None:
         """Update table, curve and report of the run."""
+        from cs_gan.report import save_curve, save_metrics_csv, save_report  # with matplotlib, at the first picture
+
         folder = self.session.folder
         write_text(folder.data, json.dumps(self.data_about(), indent=2) + "\n")
         if read_lines(folder.metrics):

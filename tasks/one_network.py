@@ -19,7 +19,7 @@ from cs_gan.data import train_and_test
 from cs_gan.data.labelled import labels_fingerprint
 from cs_gan.errors import ConfigError
 from cs_gan.randomness import derive_seed
-from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
+from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate, without_dynamo
 from cs_gan.training.recipes.sections import CodeConfig
 from tasks.image_task import ImageTask
 from tasks.sections import NetworkTrainingConfig, OneNetworkConfig
@@ -71,7 +71,7 @@ class OneNetworkTask(ImageTask[Config]):
         blocks, weight = self.coded_blocks()
         self.samples = self.views * training.batch_size
         self.coded = self.attach(self.code, self.bare, blocks, purpose="coded", batch_size=self.samples, weight=weight)
-        self.network = session.accelerator.prepare(self.bare)
+        self.network = session.prepared(self.bare)
         self.prepare_steps(
             "random nodes are drawn in every step" if self.code.nodes == "random" else "",
             "share_dropout puts random states back" if self.code.share_dropout else "",
@@ -133,8 +133,10 @@ def sgd_or_adamw(training: NetworkTrainingConfig, network: nn.Module, device: to
     """The recipe's optimiser, for all weights."""
     common = {**device_options(device, training.learning_rate), "weight_decay": training.weight_decay}
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), capturable=device.type == "cuda", **common)
-    return torch.optim.SGD(network.parameters(), momentum=training.momentum, nesterov=training.nesterov, **common)
+        capturable = device.type == "cuda"
+        return without_dynamo(torch.optim.AdamW)(network.parameters(), capturable=capturable, **common)
+    momentum: dict[str, Any] = {"momentum": training.momentum, "nesterov": training.nesterov}
+    return without_dynamo(torch.optim.SGD)(network.parameters(), **momentum, **common)
 
 
 def warmed_up(progress: float, warmup: float, step: float, decay: str) -> float:

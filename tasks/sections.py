@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cs_gan.randomness import derive_seed
 from cs_gan.training.recipes.keys import above_0, at_least, below_1, require
 from cs_gan.training.recipes.sections import DataConfig, LoopConfig, ModelConfig, RunConfig
 
@@ -40,6 +39,8 @@ class LabelledDataConfig(DataConfig):
 
     def parts(self, seed: int) -> dict[str, Any]:
         """The keyword arguments of ``cs_gan.data.train_and_test`` for a run of this seed."""
+        from cs_gan.randomness import derive_seed  # it needs torch, and recipes are read without it
+
         names = ("name", "root", "image_size", "channels", "holdout", "limit")
         limit_seed = derive_seed(seed, "subset") if self.limit_seed is None else self.limit_seed
         chosen = {"validation": self.evaluate_on == "validation", "limit_seed": limit_seed}

@@ -1,10 +1,9 @@
 """One thread and one seed for every test."""
 
-import functools
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,13 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
     A test that looks at them asks for the fixture ``pictures``.
     """
-    import sklearn.datasets
-
-    from tasks import image_task
+    from cs_gan import report
     from tasks.gan import task
 
-    # parsing the digits' text takes as long as a toy step
-    monkeypatch.setattr(sklearn.datasets, "load_digits", _digits_once(sklearn.datasets.load_digits))
     if "pictures" in request.fixturenames:
         return
     for name in ("save_curve", "save_report"):
-        monkeypatch.setattr(image_task, name, lambda *_args: None)
+        monkeypatch.setattr(report, name, lambda *_args: None)
     monkeypatch.setattr(task, "SAMPLES", 4)
     monkeypatch.setattr(task.Looks, "save", lambda *_args, **_kwargs: None)
 
@@ -80,11 +75,6 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def pictures() -> None:
     """For tests that look at a run's pictures and report; see ``without_pictures``."""
-
-
-@functools.cache
-def _digits_once(load: Callable[..., Any]) -> Callable[..., Any]:
-    return functools.cache(load)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from types import TracebackType
 ROOT = Path(__file__).parents[1]
 # Processes are forked from a server that has imported everything once.
 _FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(["tests.reliability.child", "evaluate"])
+_FORK.set_forkserver_preload(
+    ["tests.reliability.child", "tasks.gan.commands", "tasks.classifier.scores", "tasks.encoder.scores"]
+)
 
 
 class Forked:

@@ -16,8 +16,6 @@ import pytest
 import torch
 
 import cs_gan.gan.penalties as penalties_module
-import train_classifier
-import train_gan
 from cs_gan import SplineCode
 from cs_gan.data import ImageStore
 from cs_gan.gan import fast_double_backward, gradient_penalty
@@ -25,7 +23,9 @@ from cs_gan.training import CapturedStep, CudaGraphs, Session, list_checkpoints,
 from cs_gan.training.capture import WARM_UP
 from models import build_gan
 from tasks.classifier.recipe import ClassifierConfig
+from tasks.classifier.task import ClassifierTask
 from tasks.gan.recipe import GanConfig
+from tasks.gan.task import GanTask
 from tests import test_train_classifier as classifier
 from tests.scripts import last, losses, states_equal
 from tests.test_train_capture import SCHEDULES
@@ -39,9 +39,9 @@ pytestmark = [FIXTURES, pytest.mark.skipif(not torch.cuda.is_available(), reason
 LONG = [*SCHEDULES, "--training.steps=60", "--training.checkpoint_every=30", "--training.log_every=10"]
 
 
-def make(stack: ExitStack, folder, *more: str) -> train_gan.GanTask:
+def make(stack: ExitStack, folder, *more: str) -> GanTask:
     config = parse_config(GanConfig, arguments(folder, *SCHEDULES, *more))
-    task = train_gan.GanTask(Session(config, stack))
+    task = GanTask(Session(config, stack))
     stack.callback(task.close)
     return task
 
@@ -226,7 +226,7 @@ def test_a_classifiers_step_never_waits_for_the_gpu(tmp_path):
     more = ["--method.coded.blocks=['']", "--method.coded.ratio_end=1", "--method.mixup.alpha=1"]
     config = parse_config(ClassifierConfig, classifier.arguments(tmp_path, *CLASSIFIER, *more))
     with ExitStack() as stack:
-        task = train_classifier.ClassifierTask(Session(config, stack))
+        task = ClassifierTask(Session(config, stack))
         stack.callback(task.close)
         for step in range(4):
             task.step(step)

@@ -15,6 +15,7 @@ from cs_gan.errors import ConfigError
 from cs_gan.runs import read_lines
 from cs_gan.training import list_checkpoints, read_snapshot, save_snapshot
 from models import build_gan
+from tasks.gan.task import GanTask
 from tests.scripts import ONE_NETWORK, words
 
 pytestmark = pytest.mark.usefixtures("without_pictures", "signal_handlers_as_before")
@@ -158,7 +159,7 @@ def change_state(path, change):
 class TestBest:
     def test_the_untrained_network_is_never_best(self, tmp_path):
         """Its score is made the best by far, as grey noise can be."""
-        real = train_gan.GanTask.evaluate
+        real = GanTask.evaluate
         with pytest.MonkeyPatch.context() as patch:
 
             def flattered(task, about, **options):
@@ -167,7 +168,7 @@ class TestBest:
                     row["scores"][row["primary"]] = -1e9
                 return row
 
-            patch.setattr(train_gan.GanTask, "evaluate", flattered)
+            patch.setattr(GanTask, "evaluate", flattered)
             assert gan(tmp_path / "run", recipe=SCORED) == 0
         assert read_lines(tmp_path / "run" / "metrics.jsonl")[0]["untrained"] is True
         assert read_snapshot(tmp_path / "run" / "best.safetensors").step > 0
@@ -242,14 +243,14 @@ class TestSignals:
     @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
     def test_save_and_stop_like_sigterm(self, tmp_path, monkeypatch, name):
         number = getattr(signal, name)
-        step = train_gan.GanTask.step
+        step = GanTask.step
 
         def signalled(task, index):
             if index == 0:
                 signal.raise_signal(number)
             return step(task, index)
 
-        monkeypatch.setattr(train_gan.GanTask, "step", signalled)
+        monkeypatch.setattr(GanTask, "step", signalled)
         assert gan(tmp_path / "run") == 128 + number
         assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000001"]
 

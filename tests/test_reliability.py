@@ -64,7 +64,7 @@ def steps_saved(folder: Path) -> list[int]:
 
 STAGES = {
     "steps": [
-        Fault("train_gan:GanTask.step", call=4),  # amid an epoch
+        Fault("tasks.gan.task:GanTask.step", call=4),  # amid an epoch
         Fault("tasks.gan.task:generator_step", call=3),  # between the critic's step and the generator's
         Fault(f"{LOOP}:append_line", "log.jsonl"),
         Fault(f"{LOOP}:append_line", "log.jsonl", after=True),
@@ -168,7 +168,7 @@ def test_damaged_line_of_a_log_is_named(tmp_path, killed, capsys):
 def test_older_checkpoint_and_then_auto_equal_the_undisturbed_run(tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "run")
     older = folder / "checkpoints" / "step-00000008"
-    kill(folder, Fault("train_gan:GanTask.step"), f"--resume={older}")
+    kill(folder, Fault("tasks.gan.task:GanTask.step"), f"--resume={older}")
     assert steps_saved(folder) == [8]
     assert not (folder / "scores.json").exists()  # of the end that was given up
     assert_same(whole, finish(folder))
@@ -273,7 +273,7 @@ def test_full_disk_while_writing_a_grid_is_named_and_goes_on_when_there_is_room(
 
 def test_full_disk_while_drawing_the_report_is_a_warning(tmp_path):
     with small_disk(tmp_path / "disk", "16m") as disk:
-        fault = Fault("tasks.image_task:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
+        fault = Fault("cs_gan.report:save_metrics_csv", call=4, what=f"fill:{disk}/ballast")
         more = ["--metrics.final_samples=null", "--training.evaluate_every=3", "--training.checkpoint_every=3"]
         started = Started(disk / "run", *more, fault=fault)
         # After the last step scores.json is still to be written, on the disk that is full.
@@ -374,7 +374,7 @@ def test_sigterm_to_one_process_of_two_ends_both_after_the_same_step(tmp_path, w
 
 
 def test_nan_in_one_process_of_two_ends_both_with_the_same_error(tmp_path):
-    fault = Fault("train_gan:GanTask.step", call=3, after=True, what="nan", rank=1)
+    fault = Fault("tasks.gan.task:GanTask.step", call=3, after=True, what="nan", rank=1)
     started = Started(tmp_path / "run", processes=2, fault=fault)
     assert started.wait() == [2, 2]
     errors = [re.findall("^error: .*", started.said(rank), re.MULTILINE) for rank in (0, 1)]

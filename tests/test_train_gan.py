@@ -24,8 +24,8 @@ import train_gan
 from cs_gan.randomness import normal
 from cs_gan.runs import RunFolder, read_lines, write_lines
 from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint, read_snapshot
-from tasks import image_task
 from tasks.gan.recipe import GanConfig
+from tasks.gan.task import GanTask
 from tests.reliability.runs import Started
 from tests.scripts import last, losses, states_equal
 
@@ -142,7 +142,7 @@ def test_a_report_that_cannot_be_drawn_does_not_end_the_run(tmp_path, monkeypatc
     def broken(*_args):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(image_task, "save_curve", broken)
+    monkeypatch.setattr("cs_gan.report.save_curve", broken)
     with pytest.warns(UserWarning, match="no font"):
         assert run(tmp_path / "run", "--metrics.extractor=digits", "--metrics.num_samples=60") == 0
 
@@ -212,9 +212,9 @@ def test_a_held_share_is_logged_and_resumed_to_the_bit(tmp_path, capsys):
 
 def test_the_share_is_measured_in_the_last_coded_step_before_a_line_of_the_log(tmp_path, monkeypatch):
     measured = []
-    one_step = train_gan.GanTask.one_step
+    one_step = GanTask.one_step
     monkeypatch.setattr(
-        train_gan.GanTask,
+        GanTask,
         "one_step",
         lambda task, **inputs: (measured.append(task.measured), one_step(task, **inputs))[1],
     )
@@ -238,7 +238,7 @@ def test_a_block_that_coding_only_shrinks_is_named_at_the_start_and_changes_no_b
     said = capsys.readouterr().out
     assert said.count("note: block 'blocks.1.0': the block is affine on this batch") == 1
     assert "note: block 'blocks.0'" not in said
-    monkeypatch.setattr(train_gan.GanTask, "useless_blocks", lambda *_: [])
+    monkeypatch.setattr(GanTask, "useless_blocks", lambda *_: [])
     assert run(tmp_path / "unsaid", *affine) == 0
     assert states_equal(last(tmp_path / "run"), last(tmp_path / "unsaid"))
 
@@ -384,13 +384,13 @@ def test_missing_folder_empty_folder_and_truncated_jpeg_are_named(tmp_path, caps
 
 
 def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
-    step = train_gan.GanTask.step
+    step = GanTask.step
 
     def poisoned(live, number):
         losses = step(live, number)
         return losses | {"critic_loss": losses["critic_loss"] * float("nan")} if number == 2 else losses
 
-    monkeypatch.setattr(train_gan.GanTask, "step", poisoned)
+    monkeypatch.setattr(GanTask, "step", poisoned)
     assert run(tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "step 3" in error
@@ -512,7 +512,7 @@ def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
 def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_path, monkeypatch):
     config = parse_config(GanConfig, arguments(tmp_path / "run"))
     with ExitStack() as stack:
-        task = train_gan.GanTask(Session(config, stack))
+        task = GanTask(Session(config, stack))
         alone = task.batch(0)
         monkeypatch.setattr(Session, "processes", 2)
         config.training.batch_size = 4

@@ -11,13 +11,12 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from cs_gan.data.memory import allocate
 from cs_gan.data.store import ImageStore, describe
@@ -113,14 +112,16 @@ def _gaussian_blur(images: Tensor, strength: float, _: Generators) -> Tensor:
     side = min(images.shape[2:])
     sigma = strength * side
     reach = min(math.ceil(3 * sigma), (side - 1) // 2)
-    return torch.as_tensor(TF.gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])) if reach else images
+    return _transform("gaussian_blur", images, [2 * reach + 1] * 2, [sigma, sigma]) if reach else images
 
 
 def _pixelate(images: Tensor, strength: float, _: Generators) -> Tensor:
     height, width = images.shape[2:]
     small = [max(1, round(strength * height)), max(1, round(strength * width))]
-    shrunk = TF.resize(images, small, InterpolationMode.BILINEAR, antialias=True)
-    return torch.as_tensor(TF.resize(shrunk, [height, width], InterpolationMode.NEAREST_EXACT))
+    from torchvision.transforms import InterpolationMode
+
+    shrunk = _transform("resize", images, small, InterpolationMode.BILINEAR, antialias=True)
+    return _transform("resize", shrunk, [height, width], InterpolationMode.NEAREST_EXACT)
 
 
 def _jpeg(images: Tensor, strength: float, _: Generators) -> Tensor:
@@ -135,8 +136,14 @@ def _jpeg(images: Tensor, strength: float, _: Generators) -> Tensor:
     return out
 
 
-def _adjusted(function: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float, Generators], Tensor]:
-    return lambda images, strength, _: torch.as_tensor(function(images, strength))
+def _adjusted(name: str) -> Callable[[Tensor, float, Generators], Tensor]:
+    return lambda images, strength, _: _transform(name, images, strength)
+
+
+def _transform(name: str, images: Tensor, *settings: Any, **options: Any) -> Tensor:
+    from torchvision.transforms.v2 import functional  # here, because its import takes longer than torch's
+
+    return torch.as_tensor(getattr(functional, name)(images, *settings, **options))
 
 
 CORRUPTIONS = {
@@ -146,13 +153,13 @@ CORRUPTIONS = {
     "gaussian_blur": Corruption(_gaussian_blur, (0.02, 0.03, 0.04, 0.055, 0.075), "sigma, the shorter side being 1"),
     "pixelate": Corruption(_pixelate, (0.8, 0.65, 0.5, 0.4, 0.3), "side of the small image, the old one being 1"),
     "jpeg": Corruption(_jpeg, (60, 40, 25, 15, 8), "JPEG quality"),
-    "brightness": Corruption(_adjusted(TF.adjust_brightness), (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
-    "darkness": Corruption(_adjusted(TF.adjust_brightness), (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
+    "brightness": Corruption(_adjusted("adjust_brightness"), (1.2, 1.4, 1.7, 2.1, 2.6), "factor on every value"),
+    "darkness": Corruption(_adjusted("adjust_brightness"), (0.8, 0.6, 0.45, 0.3, 0.2), "factor on every value"),
     "contrast": Corruption(
-        _adjusted(TF.adjust_contrast), (0.75, 0.6, 0.45, 0.3, 0.2), "factor on the distance from the mean grey"
+        _adjusted("adjust_contrast"), (0.75, 0.6, 0.45, 0.3, 0.2), "factor on the distance from the mean grey"
     ),
     "saturation": Corruption(
-        _adjusted(TF.adjust_saturation), (0.7, 0.5, 0.3, 0.15, 0), "factor on the distance from grey"
+        _adjusted("adjust_saturation"), (0.7, 0.5, 0.3, 0.15, 0), "factor on the distance from grey"
     ),
 }
 """All kinds of corruption by name."""

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, CelebA, FashionMNIST
-from torchvision.datasets.utils import check_integrity
 
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
+from cs_gan.data.celeba import FOLDER as CELEBA_FOLDER
 from cs_gan.data.decode import decode_images
 from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
 from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
@@ -28,6 +27,7 @@ from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tre
 from cs_gan.data.store import ImageStore, describe
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.data.trees import tree_source
+from cs_gan.digits import read_digits
 from cs_gan.errors import DataError
 from cs_gan.names import did_you_mean
 
@@ -40,6 +40,8 @@ STL10_SIZE = 96
 """Width and height of STL-10's images."""
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+# torchvision is imported only where it reads or downloads: its import takes longer than torch's.
 
 
 def load_images(
@@ -184,11 +186,8 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
 def _digits(root: Path | None, split: str) -> ImageSource:
     if split != "train":
         raise DataError(f"digits have no split {split!r}: all 1,797 images are 'train'.")
-    from sklearn.datasets import load_digits  # imported here, because it takes a second and only digits need it
-
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), from 0 ... 16
-    return array_source(pixels, digits.target, name="digits", split="train", classes=list("0123456789"))
+    pixels, labels = read_digits()
+    return array_source(pixels, labels, name="digits", split="train", classes=list("0123456789"))
 
 
 def _folder(root: Path | None, split: str) -> ImageSource:
@@ -219,7 +218,11 @@ def _tree(root: Path) -> ImageTree:
     raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
 
 
-def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> ImageSource:
+def _cifar(name: str, root: Path | None, split: str) -> ImageSource:
+    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision.datasets.utils import check_integrity
+
+    dataset = CIFAR10 if name == "cifar10" else CIFAR100
     if root is not None and root.name == dataset.base_folder:
         root = root.parent
 
@@ -234,22 +237,29 @@ def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> 
     return _from_torchvision(name, root, split, ("train", "test"), present, load)
 
 
-def _mnist(name: str, dataset: type[MNIST], root: Path | None, split: str) -> ImageSource:
-    found = find_idx(root or DOWNLOAD_ROOT, dataset.__name__)
+def _mnist(name: str, root: Path | None, split: str) -> ImageSource:
+    folder_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]  # torchvision's, and of its class
+    found = find_idx(root or DOWNLOAD_ROOT, folder_name)
     if found is None and root is None and name == "fashion_mnist":
         found = find_idx(DEBIAN_FASHION_MNIST)
-    classes = list("0123456789") if name == "mnist" else dataset.classes
+    classes = list("0123456789") if name == "mnist" else list(FASHION)
 
     def load(folder: Path, download: bool) -> ImageSource:
-        raw = Path(dataset(folder, download=True).raw_folder) if found is None else found
+        raw = found
+        if raw is None:
+            from torchvision import datasets
+
+            raw = Path(getattr(datasets, folder_name)(folder, download=True).raw_folder)
         return idx_source(raw, name=name, split=split, classes=classes)
 
     return _from_torchvision(name, root, split, ("train", "test"), found is not None, load)
 
 
 def _svhn(root: Path | None, split: str) -> ImageSource:
-    files = {each: file for each, (_, file, _) in SVHN.split_list.items()}
-    there = {each for each, file in files.items() if ((root or DOWNLOAD_ROOT) / file).is_file()}
+    from torchvision.datasets import SVHN
+
+    files = {part: file for part, (_, file, _) in SVHN.split_list.items()}
+    there = {part for part, file in files.items() if ((root or DOWNLOAD_ROOT) / file).is_file()}
 
     def load(folder: Path, download: bool) -> ImageSource:
         data = SVHN(folder, split, download=download)
@@ -262,6 +272,8 @@ def _svhn(root: Path | None, split: str) -> ImageSource:
 
 
 def _stl10(root: Path | None, split: str) -> ImageSource:
+    from torchvision.datasets import STL10
+
     if root is not None and root.name == STL10.base_folder:
         root = root.parent
 
@@ -292,11 +304,13 @@ def _celeba(root: Path | None, split: str) -> ImageSource:
 
     def load(folder: Path, download: bool) -> ImageSource:
         if download:
+            from torchvision.datasets import CelebA
+
             CelebA(folder, split="all", download=True)
-        return celeba_source(folder_tree(folder / CelebA.base_folder), split)
+        return celeba_source(folder_tree(folder / CELEBA_FOLDER), split)
 
     if root is not None:  # torchvision's folder is the one that contains celeba/
-        root = root.parent if root.name == CelebA.base_folder else root
+        root = root.parent if root.name == CELEBA_FOLDER else root
     folder = root or DOWNLOAD_ROOT
     present = celeba_root(folder) != folder
     return published("celeba", folder, split, ("train", "valid", "val", "test", "all"), present, load)
@@ -320,10 +334,10 @@ def _from_torchvision(
 
 _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
     "digits": _digits,
-    "cifar10": partial(_cifar, "cifar10", CIFAR10),
-    "cifar100": partial(_cifar, "cifar100", CIFAR100),
-    "mnist": partial(_mnist, "mnist", MNIST),
-    "fashion_mnist": partial(_mnist, "fashion_mnist", FashionMNIST),
+    "cifar10": partial(_cifar, "cifar10"),
+    "cifar100": partial(_cifar, "cifar100"),
+    "mnist": partial(_mnist, "mnist"),
+    "fashion_mnist": partial(_mnist, "fashion_mnist"),
     "svhn": _svhn,
     "stl10": _stl10,
     "tiny_imagenet": _tiny_imagenet,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.datasets import CIFAR10, CIFAR100, STL10
-
 from cs_gan.data.foreign import beside_downloads, what_is_there
 from cs_gan.data.packed import packed_files
 from cs_gan.data.sources import ImageSource, folder_tree, has_images
@@ -20,15 +18,16 @@ _CIFAR_BY_HAND = (
     "or give --data.root a folder or zip with train/<class>/*.jpg."
 )
 BY_HAND = {
-    "cifar10": _CIFAR_BY_HAND.format(archive=CIFAR10.filename, folder=CIFAR10.base_folder),
-    "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
+    "cifar10": _CIFAR_BY_HAND.format(archive="cifar-10-python.tar.gz", folder="cifar-10-batches-py"),
+    "cifar100": _CIFAR_BY_HAND.format(archive="cifar-100-python.tar.gz", folder="cifar-100-python"),
     "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
     "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
     "mnist": "Get the four files train-images-idx3-ubyte.gz, train-labels-..., t10k-... from "
     "https://ossci-datasets.s3.amazonaws.com/mnist/ and give their folder as --data.root.",
     "svhn": "Get train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/ and put them into "
     "{root}.",
-    "stl10": f"Get {STL10.url} and unpack it, so that {{root}}/{STL10.base_folder} exists.",
+    "stl10": "Get http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz and unpack it, so that {root}/stl10_binary "
+    "exists.",
     "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
     "of the unpacked folder.",
     "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "

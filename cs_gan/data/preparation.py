@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
 
 from cs_gan.data.depth import stored_bits
 from cs_gan.errors import DataError
@@ -58,12 +56,12 @@ class Preparation:
         ImageOps.exif_transpose(image, in_place=True)
         image = _convert(image, self.channels, bits)
         if self.crop is not None:
-            image = TF.center_crop(image, [self.crop, self.crop])
+            image = _centre(image, self.crop)
         if self.border:
             image = ImageOps.expand(image, self.border)
         if self.image_size is not None and image.size != (self.image_size, self.image_size):
-            image = TF.resize(image, [self.image_size], InterpolationMode.BILINEAR)
-            image = TF.center_crop(image, [self.image_size, self.image_size])
+            width, height = (side * self.image_size // min(image.size) for side in image.size)
+            image = _centre(image.resize((width, height), Image.Resampling.BILINEAR), self.image_size)
         pixels = np.asarray(image)  # (H, W) when grey
         return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -88,6 +86,12 @@ class Preparation:
                 f"the image is {width}x{height}, too small for the {self.crop} pixel centre crop. Give the images "
                 "as they were published, or use --data.name=folder for images that are already cropped."
             )
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    """The square in the middle of an image that is as large or larger, at torchvision's place."""
+    left, top = (round((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _convert(image: Image.Image, channels: int, bits: int) -> Image.Image:

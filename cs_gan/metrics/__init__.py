@@ -5,7 +5,7 @@
 
 from cs_gan.metrics.comparison import Comparer, SampleSet
 from cs_gan.metrics.evaluator import Evaluator
-from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor
+from cs_gan.metrics.extractors import EXTRACTORS, ExtractorSpec, load_extractor, register_extractors
 from cs_gan.metrics.images import to_uint8
 from cs_gan.metrics.scores import (
     Scores,
@@ -34,6 +34,7 @@ __all__ = [
     "precision_recall",
     "read_npz",
     "read_statistics",
+    "register_extractors",
     "to_uint8",
     "write_statistics",
 ]

@@ -9,13 +9,14 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from cs_gan.errors import MetricError
 
 
-class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
-    """A torch-fidelity extractor that returns a classifier's penultimate features and its logits.
+class ClassifierExtractor(nn.Module):
+    """An extractor for torch-fidelity that returns a classifier's penultimate features and its logits.
+
+    It isn't derived from torch-fidelity's base, which is slow to import; ``register_extractors`` adds it.
 
     Args:
         name: the name it is registered under.
@@ -41,7 +42,8 @@ class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
         feature_extractor_weights_path: str | Path | None = None,
         **kwargs: object,
     ) -> None:
-        super().__init__(name, features_list)
+        nn.Module.__init__(self)  # not that of torch-fidelity's class, which a registered extractor has too
+        self.name, self.features_list = name, list(features_list)
         path = Path(feature_extractor_weights_path) if feature_extractor_weights_path else self.locate()
         self.network = self.load(path)
         self.requires_grad_(False)

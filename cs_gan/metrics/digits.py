@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cs_gan.digits import read_digits
 from cs_gan.errors import MetricError
 from cs_gan.metrics.cache import Arrays, default_cache_dir, key_digest, load_or_compute
 from cs_gan.metrics.classifier import ClassifierExtractor
@@ -66,14 +66,12 @@ def load_digits() -> tuple[Tensor, Tensor]:
         MetricError: scikit-learn isn't installed.
     """
     try:
-        from sklearn import datasets
+        grey, labels = read_digits()
     except ImportError as error:
         raise MetricError(
             "the extractor 'digits' is trained on scikit-learn's digits: pip install \"cs-gan[gan]\""
         ) from error
-    digits = datasets.load_digits()
-    grey = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))  # the source counts 0 to 16
-    return grey[:, None].repeat(1, 3, 1, 1), torch.from_numpy(digits.target.astype(np.int64))
+    return torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1), torch.from_numpy(labels)
 
 
 def locate_weights(cache_dir: Path | None = None) -> Path:

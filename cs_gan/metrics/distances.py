@@ -49,7 +49,7 @@ def squared_distances(first: Cloud, second: Cloud, tie: float = 0.0) -> Tensor: 
 def squared_radii(cloud: Cloud, neighbour: int) -> Tensor:  # (n,)
     """The squared distance of each point to its k-th nearest other point."""
     distances = [
-        squared_distances(part, cloud).kthvalue(neighbour + 1).values  # the first is the point itself
+        squared_distances(part, cloud).topk(neighbour + 1, largest=False).values[:, -1]  # the first is the point itself
         for _, part in cloud.parts()
     ]
     return torch.cat(distances)

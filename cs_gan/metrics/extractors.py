@@ -1,7 +1,8 @@
 """The feature extractors by name, and the correct name of every score made with each.
 
-A distance is called FID only if the features are those that define FID. All extractors are in torch-fidelity's
-registry, so its own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well.
+A distance is called FID only if the features are those that define FID. After :func:`register_extractors`,
+torch-fidelity's own ``calculate_metrics(feature_extractor="cs-gan-efficientnet-lite0", ...)`` works as well. It isn't
+imported before an extractor needs it, because that takes as long as torch.
 
 KID is the kernel distance over Inception's features, so for other extractors the name contains the extractor. Precision
 and recall always contain it: torch-fidelity uses VGG16's features for them by default, we use the extractor's own.
@@ -9,21 +10,21 @@ and recall always contain it: torch-fidelity uses VGG16's features for them by d
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from cs_gan.errors import MetricError
 from cs_gan.files import file_sha256
 from cs_gan.metrics import digits, dinov2, inception, lite0
 from cs_gan.metrics.cache import default_cache_dir
-from cs_gan.metrics.folded_inception import FoldedInception
 from cs_gan.restore import isolated_rng
 
 
@@ -84,15 +85,42 @@ _SPECS = (
 )  # fmt: skip
 EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
 
-for _name, _cls in (
-    ("cs-gan-inception-v3", FoldedInception),
-    ("cs-gan-efficientnet-lite0", lite0.EfficientNetLite0Extractor),
-    ("cs-gan-digits", digits.DigitsExtractor),
-    ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),
-):
-    # torch-fidelity raises an error on a second registration, for example on a reload.
-    if _name not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(_name, _cls)
+_OURS = {
+    "cs-gan-inception-v3": ("folded_inception", "FoldedInception"),
+    "cs-gan-efficientnet-lite0": ("lite0", "EfficientNetLite0Extractor"),
+    "cs-gan-digits": ("digits", "DigitsExtractor"),
+    "cs-gan-dinov2-vit-l-14": ("dinov2_extractor", "DinoV2Extractor"),
+}
+"""Registered name -> the module and the class of an extractor of this package."""
+
+
+def register_extractors() -> None:
+    """Put this package's extractors into torch-fidelity's registry, if they aren't there.
+
+    Where torch-fidelity is imported before ``cs_gan.metrics``, they are in it already.
+    """
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    for name in _OURS.keys() - FEATURE_EXTRACTORS_REGISTRY.keys():
+        cls = _extractor_class(name)
+        # torch-fidelity takes only subclasses of its base.
+        register_feature_extractor(
+            name, cls if issubclass(cls, FeatureExtractorBase) else type(cls.__name__, (cls, FeatureExtractorBase), {})
+        )
+
+
+def _extractor_class(registered_name: str) -> Any:
+    if registered_name in _OURS:
+        module, name = _OURS[registered_name]
+        return getattr(import_module(f"cs_gan.metrics.{module}"), name)
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    return FEATURE_EXTRACTORS_REGISTRY[registered_name]
+
+
+if "torch_fidelity" in sys.modules:
+    register_extractors()
 
 
 @dataclass(frozen=True)
@@ -121,7 +149,7 @@ def load_extractor(
         raise MetricError(f"there is no extractor {name!r}; choose one of {', '.join(EXTRACTORS)}")
     spec = EXTRACTORS[name]
     path = spec.locate(Path(weights) if weights else None, cache_dir or default_cache_dir())
-    cls: Any = FEATURE_EXTRACTORS_REGISTRY[spec.registered_name]
+    cls = _extractor_class(spec.registered_name)
     with isolated_rng(0, torch.device("cpu")):  # building a network draws its initial weights
         module = cls(
             spec.registered_name,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from cs_gan.errors import MetricError
 from cs_gan.files import file_sha256
 from cs_gan.metrics.fetch import FetchError, fetch
 
-FILE_NAME = str(URL_INCEPTION_V3).rsplit("/", 1)[1]
+# torch-fidelity's own name for it; its import takes as long as torch's.
+URL_INCEPTION_V3 = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+FILE_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
 # The TensorFlow 2015-12-05 graph as converted for pytorch-fid and torch-fidelity (the file name ends in its start).
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 

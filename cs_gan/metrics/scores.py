@@ -1,8 +1,7 @@
 """The scores as pure functions of features.
 
-Fréchet and kernel distance and the Inception Score are torch-fidelity's arithmetic. Checks, precision for large or
-short numbers, and the manifolds are ours. Features may be on any device, of any real dtype, with gradients: all is
-computed on the CPU, in float32 or float64.
+Fréchet and kernel distance and the Inception Score have the bits of torch-fidelity's (``fidelity.py``). Features may be
+on any device, of any real dtype, with gradients: all is computed on the CPU, in float32 or float64.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
 from cs_gan.errors import MetricError
 from cs_gan.metrics.distances import TIE, clouds, squared_distances, squared_radii
+from cs_gan.metrics.fidelity import frechet, split_inception_scores, subset_kernel_distances
 
 Statistics = dict[str, npt.NDArray[Any]]
 
@@ -90,7 +87,7 @@ def frechet_distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> flo
             "both must come from the same layer of the same extractor"
         )
     try:
-        distance = float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+        distance = frechet(*pair)
     except np.linalg.LinAlgError as error:
         raise MetricError(f"the Fréchet distance can't be computed: {error}") from error
     return _finite("the Fréchet distance", distance)
@@ -111,9 +108,8 @@ def inception_score(logits: Tensor, splits: int) -> tuple[float, float]:  # (n, 
         raise MetricError(f"the Inception Score needs real logits (n, classes), got {_named(logits)}")
     if not 1 <= splits <= len(logits):
         raise MetricError(f"splits = {splits} of {len(logits)} samples: each split of the Inception Score needs one")
-    result = isc_features_to_metric(logits.cpu(), splits=splits, shuffle=True, rng_seed=SHUFFLE_SEED)
-    mean = _finite("the Inception Score", float(result[KEY_METRIC_ISC_MEAN]))
-    return mean, _finite("the Inception Score's deviation", float(result[KEY_METRIC_ISC_STD]))
+    mean, deviation = split_inception_scores(logits.cpu(), splits, SHUFFLE_SEED)
+    return _finite("the Inception Score", mean), _finite("the Inception Score's deviation", deviation)
 
 
 def kid_subset_size(*counts: int) -> int:
@@ -138,20 +134,9 @@ def kernel_distance(
         float(features.square().mean(1, dtype=torch.float64).max()) for features in (generated, real)
     )  # of x.x / d
     dtype = torch.float64 if (largest + 1) ** 3 > KERNEL_LIMIT else generated.dtype
-    result = kid_features_to_metric(
-        generated.to(dtype),
-        real.to(dtype),
-        kid_subsets=subsets,
-        kid_subset_size=kid_subset_size(len(generated), len(real)),
-        kid_kernel="poly",
-        kid_kernel_poly_degree=3,
-        kid_kernel_poly_gamma=None,
-        kid_kernel_poly_coef0=1,
-        rng_seed=SHUFFLE_SEED,
-        verbose=False,
-    )
-    mean = _finite("the kernel distance", float(result[KEY_METRIC_KID_MEAN]))
-    return mean, _finite("the kernel distance's deviation", float(result[KEY_METRIC_KID_STD]))
+    x, y = (features.to(dtype).cpu().numpy() for features in (generated, real))
+    mean, deviation = subset_kernel_distances(x, y, subsets, kid_subset_size(len(x), len(y)), SHUFFLE_SEED)
+    return _finite("the kernel distance", mean), _finite("the kernel distance's deviation", deviation)
 
 
 def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  # (n, d), (m, d) -> in [0, 1]

@@ -1,7 +1,7 @@
 """The program of a warm parent: it loads once what runs of a script import, and each run is forked from it.
 
-First it loads what the script imports at its top, later what finished runs have imported beyond that. It is started as
-a file and imports nothing of this package, so that a run sees the modules that it would see alone.
+First it loads what the script imports, also in its functions, later what finished runs have imported beyond that. It is
+started as a file and imports nothing of this package, so that a run sees the modules that it would see alone.
 :mod:`cs_gan.study.forked` has the other end.
 """
 
@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def load(script: str, source: str) -> str:
-    """Import what the script imports at its top. Returns why runs can't be forked from here, or nothing."""
+    """Import what the script imports, wherever it does. Returns why runs can't be forked from here, or nothing."""
     sys.path[0] = os.path.dirname(os.path.realpath(script))  # as for ``python <script>``
-    imports = [line for line in ast.parse(source).body if isinstance(line, ast.Import | ast.ImportFrom)]
+    imports = [line for line in ast.walk(ast.parse(source)) if isinstance(line, ast.Import | ast.ImportFrom)]
     exec(compile(ast.Module([*imports], []), script, "exec"), {"__name__": "imports"})
     return settle()
 

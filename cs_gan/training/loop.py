@@ -47,6 +47,9 @@ def train(task: Task[Any]) -> int:
             state.step = step + 1
             state.losses.add(state.step, losses)
             progress.step(task.images_per_step)
+            if step == 0 and session.is_main:
+                _draw(task)  # the scores before it: the user waits for the first step, not for their picture
+                progress.pause()
             saving = _looks(state, training)["evaluate"] or _due(state.step, training.checkpoint_every)
             stopping, signalled = _record(task, state, stop, progress, now=saving)
 
@@ -175,7 +178,8 @@ def _keep(task: Task[Any], state: State, row: Row, progress: Progress) -> None:
             finite = {name: value for name, value in row["scores"].items() if math.isfinite(value)}
             task.save_snapshot(session.folder.best, state.step, finite)
         append_line(session.folder.metrics, row)
-        _draw(task)
+        if state.step:
+            _draw(task)
     session.track({name: float(value) for name, value in row["scores"].items()}, state.step)
     notes = "".join(f" ({note})" for note in row["provenance"].get("notes", []))
     progress.say(f"step {state.step}: {row['primary']} = {row['scores'][row['primary']]:.4g}{notes}")

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cs_gan.errors import CsGanError
-from cs_gan.training.dry_run import dry_run
-from cs_gan.training.loop import train
 from cs_gan.training.recipes.help import answer
 from cs_gan.training.recipes.parse import Config, parse_config
-from cs_gan.training.session import Session
-from cs_gan.training.task import Task
+
+if TYPE_CHECKING:
+    from cs_gan.training.session import Session
+    from cs_gan.training.task import Task
 
 
 def run_script(
@@ -33,7 +34,7 @@ def run_script(
     Args:
         script: its ``__file__``.
         kind: the class of the recipe.
-        make: builds the task and checks everything.
+        make: builds the task and checks everything. It imports what it needs, so that this comes after the parse.
         arguments: the command line; None is ``sys.argv``.
         description: for ``--help``.
         recipes: the folder of the recipes that come with the script, relative to it.
@@ -53,10 +54,19 @@ def run_script(
     try:
         with ExitStack() as stack:
             config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
+            if os.environ.get("RANK", "0") == "0":
+                print("Loading torch, images and networks ...", file=sys.stderr, flush=True)
+            from cs_gan.training.session import Session
+
+            if config.dry_run:
+                from cs_gan.training.dry_run import dry_run as run
+            else:
+                from cs_gan.training.loop import train as run
+
             session = Session(config, stack, _command(script, words))
             task = make(session)
             stack.callback(task.close)
-            ended = dry_run(task) if config.dry_run else train(task)
+            ended = run(task)
             session.accelerator.end_training()
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint stands.", file=sys.stderr)

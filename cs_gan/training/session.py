@@ -18,7 +18,6 @@ import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import broadcast
-from PIL import Image
 from torch import nn
 
 from cs_gan.errors import ConfigError
@@ -34,6 +33,7 @@ PATIENCE = timedelta(hours=1)
 
 
 Config = TypeVar("Config", bound=RunConfig)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Session(Generic[Config]):
@@ -139,6 +139,11 @@ class Session(Generic[Config]):
         averages: list[float] = values.tolist()
         return averages
 
+    def prepared(self, network: Network) -> Network:
+        """The network, wrapped if there are several processes. With one, Accelerate's half a second changes nothing."""
+        prepared: Network = network if self.processes == 1 else self.accelerator.prepare(network)
+        return prepared
+
     def align_buffers(self, network: nn.Module) -> None:
         """Copy the first process's buffers to all, because batch norm has seen different batches in each."""
         if self.processes > 1:
@@ -178,6 +183,8 @@ class Session(Generic[Config]):
         """Send a picture file to the trackers that support it."""
         takers = [tracker for tracker in self.accelerator.trackers if hasattr(tracker, "log_images")]
         if takers:
+            from PIL import Image
+
             with Image.open(path, formats=("PNG",)) as picture:
                 pixels = np.asarray(picture.convert("RGB"))[None]
             for tracker in takers:

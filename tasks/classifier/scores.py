@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from cs_gan import RandomizedCodedInference
-from cs_gan.attacks import eps_from_pixels, fgsm, pgd
 from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import AttackError, ConfigError
@@ -128,6 +127,8 @@ def _attacked(
     A network that diverged has no gradient at some images. Their group becomes NaN and so counts as wrong: the other
     scores of the run are kept, and no process waits for one that failed.
     """
+    from cs_gan.attacks import eps_from_pixels, fgsm, pgd  # few runs are attacked
+
     for number, images, labels in groups:
         images, labels = images.to(device), labels.to(device)
         try:

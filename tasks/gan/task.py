@@ -34,7 +34,7 @@ from cs_gan.gan import (
 from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_grid
-from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
+from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate, without_dynamo
 from models import ClassDrawing
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData, class_shares, counts, in_classes
@@ -76,7 +76,7 @@ class GanTask(ImageTask[GanConfig]):
         self.optimizers = {
             name: self._adam(network, self.learning_rates[name]) for name, network in self.modules.items()
         }
-        self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
+        self.generator, self.critic = map(session.prepared, (self.bare_generator, self.bare_critic))
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules["ema"] = self.ema
         self.views = {"real": View(), "fake": View()}
@@ -105,7 +105,7 @@ class GanTask(ImageTask[GanConfig]):
         options = device_options(device, learning_rate)
         if device.type == "cuda":
             options["capturable"] = True
-        return torch.optim.Adam(network.parameters(), betas=training.betas, **options)
+        return without_dynamo(torch.optim.Adam)(network.parameters(), betas=training.betas, **options)
 
     def _terms(self) -> Sequence[Term]:
         """The further terms of the critic's loss. What they remember between steps is in ``modules``."""

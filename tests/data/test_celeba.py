@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import CelebA
 
-from cs_gan.data import datasets, load_images
+from cs_gan.data import load_images
 from cs_gan.errors import DataError
 
 MakeImages = Callable[..., Path]
@@ -116,7 +116,7 @@ def test_relatives_are_refused_with_the_name_that_fits(
 
 def test_a_download_goes_where_torchvision_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(datasets, "CelebA", _recorded(asked))
+    monkeypatch.setattr("torchvision.datasets.CelebA", _recorded(asked))
     (tmp_path / "celeba").mkdir()
     for root in (tmp_path, tmp_path / "celeba"):
         with pytest.raises(DataError, match="couldn't be downloaded"):

@@ -294,3 +294,19 @@ def test_fewer_than_one_subset_is_refused(subsets: int) -> None:
 def test_logits_of_another_shape_are_refused() -> None:
     with pytest.raises(MetricError, match=r"\(20,\)"):
         inception_score(torch.zeros(20), 2)
+
+
+@pytest.mark.parametrize("features", [8, 64])
+def test_the_arithmetic_has_torch_fidelitys_bits(features: int) -> None:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, features, generator=generator) for n in (130, 150))
+    pair = [feature_statistics(cloud) for cloud in (x, y)]
+    assert frechet_distance(*pair) == fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID]
+    theirs = isc_features_to_metric(x, splits=2)
+    assert inception_score(x, 2) == (theirs[KEY_METRIC_ISC_MEAN], theirs[KEY_METRIC_ISC_STD])
+    theirs = kid_features_to_metric(x, y, kid_subsets=7, kid_subset_size=130, kid_kernel="poly", verbose=False)
+    assert kernel_distance(x, y, 7) == (theirs[KEY_METRIC_KID_MEAN], theirs[KEY_METRIC_KID_STD])

@@ -13,26 +13,26 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import accelerate.tracking  # noqa: F401
-import sklearn.datasets
 import torch
 import torch_fidelity  # noqa: F401
 from PIL import Image
 
 import train_gan
+from cs_gan import report
+from cs_gan.digits import read_digits
 from cs_gan.training import parse_config
-from tasks import image_task
+from tasks.gan import task as gan_task
 from tasks.gan.recipe import GanConfig
 
 torch.set_num_threads(1)
 os.fsync = lambda _descriptor: None  # as in conftest.py
 # What else a start does once, each time the same: all processes that are forked from here have it.
-sklearn.datasets.load_digits = cache(sklearn.datasets.load_digits)
-sklearn.datasets.load_digits()
+read_digits()
 parse_config(GanConfig, [])
 Image.init()
 
@@ -42,7 +42,7 @@ class Fault:
     """What happens at which call.
 
     Attributes:
-        target: ``module:attribute``, such as ``train_gan:GanTask.step``.
+        target: ``module:attribute``, such as ``tasks.gan.task:GanTask.step``.
         about: only calls that have this in the repr of their arguments count.
         call: the how manieth of them.
         after: after the call rather than before it.
@@ -111,10 +111,10 @@ def fill(path: Path) -> None:
 def run(arguments: list[str], fault: Fault | None, environment: dict[str, str]) -> None:
     """The whole life of a process; ends with train_gan.py's exit code."""
     os.environ.update(environment)
-    train_gan.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
+    gan_task.SAMPLES = 4  # encoding grids of 64 would be a third of a toy run
     # Curves and reports take longer than everything else of a toy run.
     nothing: Callable[..., None] = lambda *_args: None
-    image_task.save_curve = image_task.save_report = nothing
+    report.save_curve = report.save_report = nothing
     if fault and fault.rank in (None, int(environment.get("RANK", "0"))):
         fault.install()
     code = train_gan.main(arguments)

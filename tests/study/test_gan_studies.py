@@ -43,7 +43,7 @@ def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["gan_cifar10", "gan_cifar10_paper32"])
 def test_the_first_and_the_last_arm_run_on_digits(name, bench, in_this_process, monkeypatch):
-    monkeypatch.setattr("tasks.image_task.save_curve", lambda *_, **__: None)  # most of the time of such a run
+    monkeypatch.setattr("cs_gan.report.save_curve", lambda *_, **__: None)  # most of the time of such a run
     content = yaml.safe_load((ROOT / f"configs/studies/{name}.yaml").read_text())
     cases = list(content["cases"].items())
     content |= {"cases": dict([cases[0], cases[-1]]), "seeds": 1, "fixed": flatten(TOY)}

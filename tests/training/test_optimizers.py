@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cs_gan.training import device_options, restore, set_learning_rate
+from cs_gan.training import device_options, restore, set_learning_rate, without_dynamo
 
 
 def test_a_cpu_keeps_a_number():
@@ -32,3 +32,23 @@ def test_a_restored_optimiser_keeps_its_tensor_and_its_kernels():
     assert group["lr"] is rate
     assert rate == 0.25
     assert group["fused"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(torch.optim.Adam, {}), (torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9, "nesterov": True})],
+)
+def test_an_optimiser_without_dynamo_has_the_same_bits_and_state(kind, options):
+    weights = [torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2)]
+    pair = [
+        make([weight], lr=0.1, **options) for make, weight in zip((kind, without_dynamo(kind)), weights, strict=True)
+    ]
+    for _ in range(5):
+        for optimizer, weight in zip(pair, weights, strict=True):
+            optimizer.zero_grad()
+            weight.pow(3).sum().backward()
+            optimizer.step()
+    assert torch.equal(*weights)
+    assert str(pair[0].state_dict()) == str(pair[1].state_dict())
+    pair[1].load_state_dict(pair[0].state_dict())
+    assert pair[1].defaults == pair[0].defaults

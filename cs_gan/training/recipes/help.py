@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from textwrap import fill, shorten
 
+from cs_gan import __version__
 from cs_gan.nested import flatten
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
@@ -44,12 +45,15 @@ WORDS = {
     "--dry-run": "run one step and estimate the total time",
     "--extend": "train a run longer (docs/recipes.md)",
     "--print_completion=shtab-bash": "shell completion (pip install shtab)",
+    "--version": "the version of this package",
     "--help-all": "all keys with their meaning",
 }
 
 
 def answer(arguments: Sequence[str], kind: type[RunConfig], prog: str, description: str, recipes: Path) -> str:
-    """The text for ``--list-recipes`` or ``--help``; empty if neither is among the arguments."""
+    """The text for ``--version``, ``--list-recipes`` or ``--help``; empty if none of them is among the arguments."""
+    if "--version" in arguments:
+        return f"{prog} of cs-gan {__version__}"
     if "--list-recipes" in arguments:
         return recipe_list(recipes, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     if "--help" in arguments or "-h" in arguments:

@@ -13,10 +13,9 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cs_gan.errors import ConfigError
 from cs_gan.names import nearest_or_all
@@ -25,6 +24,9 @@ from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require
 from cs_gan.training.recipes.sections import DataConfig, RunConfig
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
@@ -65,6 +67,8 @@ def parse_config(
     if any(word.startswith(COMPLETION) for word in arguments):
         if find_spec("shtab") is None:
             raise ConfigError(f"{COMPLETION} needs the package shtab: `pip install shtab`.")
+        from jsonargparse import set_parsing_settings
+
         set_parsing_settings(add_print_completion_argument=True)
         _parser.cache_clear()
     parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
@@ -95,6 +99,8 @@ def _of_data(data: DataConfig) -> str:
 
 @cache  # building one takes longer than a parse
 def _parser(kind: type[RunConfig], prog: str, description: str) -> ArgumentParser:
+    from jsonargparse import ArgumentParser  # here, because --help and a study's jobs only need recipes as they are
+
     parser = ArgumentParser(
         prog=prog,
         exit_on_error=False,
@@ -203,6 +209,8 @@ def _require_no_class(recipe: Any, kind: type[RunConfig]) -> None:
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
     """Refuse an empty section (``training:`` and nothing below it), which arrives as None."""
+    from jsonargparse import Namespace
+
     for section in fields(kind):
         # With postponed annotations a field's type is its name; the factory is the class.
         if is_dataclass(section.default_factory):
