@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.interpolate import CubicSpline
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -15,6 +16,41 @@ from cs_gan import SplineCode
 
 PICTURES = Path(__file__).parent / "pictures"
 DATA, CODED = "#1f4e9c", "#c8501e"
+
+
+def rough_and_smooth(code: SplineCode) -> Figure:
+    """What the penalty measures: a smooth and a rough block on the same batch, and both interpolated back."""
+    smooth = nn.Sequential(nn.Linear(1, 1), nn.Tanh()).double().requires_grad_(False)
+    smooth[0].weight.fill_(2.0)
+    smooth[0].bias.fill_(0.3)
+    blocks = (
+        ("a smooth block", smooth),
+        ("a rough block", lambda x: smooth(x) + 0.45 * torch.sin(14 * x)),
+    )
+    x = torch.from_numpy(code.alpha.copy())[:, None]  # (K, 1): a batch in order, so that the picture has one axis
+    coded, line = code.encode(x), torch.linspace(-1, 1, 400, dtype=torch.float64)[:, None]
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    for axes, (title, block) in zip(figure.subplots(1, 2, sharey=True), blocks, strict=True):
+        outputs, plain = block(coded), block(x)
+        decoded = code.decode(outputs)
+        back = CubicSpline(code.beta[::-1], outputs.flatten().numpy()[::-1], bc_type="natural")
+        axes.plot(line, block(line), color="0.7", lw=2, label="the block")
+        axes.plot(line, back(line.numpy()), "--", color=CODED, lw=1, label="interpolated back")
+        axes.vlines(x, plain, decoded, color="#b3001b", lw=2.5, label="difference")
+        axes.plot(coded, outputs, "s", color=CODED, ms=4, label="run on coded samples")
+        axes.plot(x, plain, "o", color=DATA, ms=6, label="run on the samples")
+        penalty = (decoded - plain).square().mean().item()
+        axes.set_title(f"{title}: penalty {penalty:.2g}", fontsize=11)
+        axes.set(xlabel="sample", xticks=[], yticks=[])
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(-1.75, 1.6)
+    figure.axes[0].set_ylabel("output")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    order = [4, 0, 3, 1, 2]
+    figure.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=5, frameon=False, fontsize=9
+    )
+    return figure
 
 
 def nodes(code: SplineCode) -> Figure:
@@ -119,6 +155,7 @@ def main() -> None:
     """Draw all; a small palette keeps each file far below 100 KB."""
     PICTURES.mkdir(exist_ok=True)
     pictures = {
+        "rough_and_smooth": rough_and_smooth(SplineCode(8, 12)),
         "nodes": nodes(SplineCode(8, 12)),
         "matrices": matrices(SplineCode(16, 24)),
         "coded_digits": coded_digits(SplineCode(8, 12)),
