@@ -13,6 +13,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples" / "README.md"
+README = ROOT / "README.md"
+SHARED = re.compile(r"<!-- start: .*? -->\n(.*?)<!-- end -->", re.DOTALL)
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -28,9 +32,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links to files outside docs/ become text, and ``{{ recipes: gan }}`` a table of configs/gan."""
+    """README's first part, links, formulas, and ``{{ recipes: gan }}`` as a table of configs/gan."""
     if page.file.src_uri != "examples.md":
         markdown = for_the_site(markdown, (DOCS / page.file.src_uri).parent)
+    markdown = with_formulas(markdown.replace("{{ readme }}", shared_with_readme()))
     return re.sub(r"\{\{ recipes: (\w+) \}\}", lambda found: recipe_table(found[1]), markdown)
 
 
@@ -38,6 +43,29 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """Docstrings are written for Python's help(): ``:class:`X``` and a paragraph that ends with ``::``."""
     html = re.sub(r":(?:class|meth|func|data|attr|mod|exc):<code>", "<code>", html)
     return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+
+
+def shared_with_readme() -> str:
+    """What README and the first page have in common."""
+    found = SHARED.search(README.read_text())
+    if found is None:
+        raise ValueError("README.md has no <!-- start: ... --> and <!-- end -->: docs/index.md shows what is between them.")
+    return for_the_site(found[1], ROOT)
+
+
+def with_formulas(markdown: str) -> str:
+    """``$...$`` and ``$$...$$`` outside code as MathML, which browsers typeset without a script."""
+    parts = CODE.split(markdown)
+    parts[::2] = [FORMULA.sub(lambda found: mathml(found[1] or found[2], bool(found[1])), part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def mathml(latex: str, on_its_own_line: bool) -> str:
+    """A formula; in a line of its own it may scroll."""
+    from latex2mathml.converter import convert  # of the extra [docs]
+
+    html: str = convert(latex.strip(), display="block" if on_its_own_line else "inline")
+    return f'\n<div class="formula">{html}</div>\n' if on_its_own_line else html
 
 
 def for_the_site(markdown: str, folder: Path) -> str:
