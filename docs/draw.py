@@ -48,7 +48,12 @@ def rough_and_smooth(code: SplineCode) -> Figure:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     order = [4, 0, 3, 1, 2]
     figure.legend(
-        [handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=5, frameon=False, fontsize=9
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=9,
     )
     return figure
 

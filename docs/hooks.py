@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import takewhile
+from html import escape, unescape
+from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,26 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """Docstrings are written for Python's help(): ``:class:`X``` and a paragraph that ends with ``::``."""
     html = re.sub(r":(?:class|meth|func|data|attr|mod|exc):<code>", "<code>", html)
-    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+    html = html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+    return re.sub(r"<table>.*?</table>", lambda found: labelled(found[0]), html, flags=re.DOTALL)
+
+
+def labelled(table: str) -> str:
+    """A table whose cells name their columns: on a narrow screen style.css shows a row as a list of them."""
+    heads = [
+        escape(unescape(re.sub(r"<[^>]+>", "", head))) for head in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)
+    ]
+    columns = cycle(heads or [""])
+    return re.sub(r"<td(?=[ >])", lambda _: f'<td data-column="{next(columns)}"', table)
 
 
 def shared_with_readme() -> str:
     """What README and the first page have in common."""
     found = SHARED.search(README.read_text())
     if found is None:
-        raise ValueError("README.md has no <!-- start: ... --> and <!-- end -->: docs/index.md shows what is between them.")
+        raise ValueError(
+            "README.md has no <!-- start: ... --> and <!-- end -->: docs/index.md shows what is between them."
+        )
     return for_the_site(found[1], ROOT)
 
 
@@ -65,7 +78,8 @@ def mathml(latex: str, on_its_own_line: bool) -> str:
     from latex2mathml.converter import convert  # of the extra [docs]
 
     html: str = convert(latex.strip(), display="block" if on_its_own_line else "inline")
-    return f'\n<div class="formula">{html}</div>\n' if on_its_own_line else html
+    # In a span, because a line that begins with <math> would be a paragraph of its own.
+    return f'\n<div class="formula">{html}</div>\n' if on_its_own_line else f"<span>{html}</span>"
 
 
 def for_the_site(markdown: str, folder: Path) -> str:
