@@ -46,15 +46,8 @@ def rough_and_smooth(code: SplineCode) -> Figure:
     axes.set_ylim(-1.75, 1.6)
     figure.axes[0].set_ylabel("output")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    order = [4, 0, 3, 1, 2]
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-        fontsize=9,
-    )
+    handles, labels = handles[-1:] + handles[:-1], labels[-1:] + labels[:-1]  # what is given comes first
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 
