@@ -20,17 +20,17 @@ DATA, CODED = "#1f4e9c", "#c8501e"
 
 def rough_and_smooth(code: SplineCode) -> Figure:
     """What the penalty measures: a smooth and a rough block on the same batch, and both interpolated back."""
-    smooth = nn.Sequential(nn.Linear(1, 1), nn.Tanh()).double().requires_grad_(False)
-    smooth[0].weight.fill_(2.0)
-    smooth[0].bias.fill_(0.3)
-    blocks = (
-        ("a smooth block", smooth),
-        ("a rough block", lambda x: smooth(x) + 0.45 * torch.sin(14 * x)),
-    )
+
+    def smooth(x: Tensor) -> Tensor:
+        return torch.tanh(2 * x + 0.3)
+
+    def rough(x: Tensor) -> Tensor:
+        return smooth(x) + 0.45 * torch.sin(14 * x)
+
     x = torch.from_numpy(code.alpha.copy())[:, None]  # (K, 1): a batch in order, so that the picture has one axis
     coded, line = code.encode(x), torch.linspace(-1, 1, 400, dtype=torch.float64)[:, None]
     figure = Figure(figsize=(9, 3.3), layout="constrained")
-    for axes, (title, block) in zip(figure.subplots(1, 2, sharey=True), blocks, strict=True):
+    for axes, block in zip(figure.subplots(1, 2, sharey=True), (smooth, rough), strict=True):
         outputs, plain = block(coded), block(x)
         decoded = code.decode(outputs)
         back = CubicSpline(code.beta[::-1], outputs.flatten().numpy()[::-1], bc_type="natural")
@@ -40,7 +40,7 @@ def rough_and_smooth(code: SplineCode) -> Figure:
         axes.plot(coded, outputs, "s", color=CODED, ms=4, label="run on coded samples")
         axes.plot(x, plain, "o", color=DATA, ms=6, label="run on the samples")
         penalty = (decoded - plain).square().mean().item()
-        axes.set_title(f"{title}: penalty {penalty:.2g}", fontsize=11)
+        axes.set_title(f"a {block.__name__} block: penalty {penalty:.2g}", fontsize=11)
         axes.set(xlabel="sample", xticks=[], yticks=[])
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylim(-1.75, 1.6)

@@ -49,10 +49,8 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
 
 def labelled(table: str) -> str:
     """A table whose cells name their columns: on a narrow screen style.css shows a row as a list of them."""
-    heads = [
-        escape(unescape(re.sub(r"<[^>]+>", "", head))) for head in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)
-    ]
-    columns = cycle(heads or [""])
+    heads = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table, re.DOTALL)
+    columns = cycle([escape(unescape(re.sub(r"<[^>]+>", "", head))) for head in heads] or [""])
     return re.sub(r"<td(?=[ >])", lambda _: f'<td data-column="{next(columns)}"', table)
 
 
