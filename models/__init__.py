@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import Critic, Generator
 from models.classifiers import CLASSIFIER_NAMES, Classifier, build_classifier
+from models.conditional import ClassDrawing
 from models.encoders import Encoder, build_encoder
-from models.gan import GAN_NAMES, build_gan
+from models.gan import GAN_NAMES, SIZED, build_gan
+from models.own import build_own, own_class
 
 if TYPE_CHECKING:
     from models.pretrained import PretrainedGenerator
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSIFIER_NAMES",
     "GAN_NAMES",
+    "SIZED",
+    "ClassDrawing",
     "Classifier",
     "Critic",
     "Encoder",
@@ -23,6 +27,8 @@ __all__ = [
     "build_classifier",
     "build_encoder",
     "build_gan",
+    "build_own",
+    "own_class",
 ]
 
 

@@ -51,12 +51,16 @@ class Generator(StemBlocksHead):
 
     def forward(self, z: Tensor) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
         """One image for each latent code."""
+        self.require_latents(z)
+        return super().forward(z)
+
+    def require_latents(self, z: Tensor) -> None:
+        """ValueError if z is not (B, latent_dim)."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(
                 f"{type(self).__name__} expects latent codes of shape (B, {self.latent_dim}), got "
                 f"{tuple(z.shape)}; draw torch.randn(B, generator.latent_dim), or set `latent_dim` when it is built"
             )
-        return super().forward(z)
 
 
 class Critic(StemBlocksHead):
@@ -77,13 +81,17 @@ class Critic(StemBlocksHead):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, *image_shape) -> (B,)
         """One score for each image; higher means more like the data."""
+        self.require_images(x)
+        return super().forward(x).squeeze(1)
+
+    def require_images(self, x: Tensor) -> None:
+        """ValueError if the images are not (B, *image_shape)."""
         # A critic that ends in a global mean would accept images of any size, and score them wrongly.
         if tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"{type(self).__name__} expects images of shape {named_shape('B', self.image_shape)}, got "
                 f"{tuple(x.shape)}; resize the images, choose a net for their size, or set `channels` when it is built"
             )
-        return super().forward(x).squeeze(1)
 
 
 def named_shape(batch: str, sample: tuple[int, ...]) -> str:

@@ -130,6 +130,8 @@ def model_card(
     about.datasets = [data.hub] if data.hub else None
     if origin.config.get("training", {}).get("loss", "wasserstein") != "wasserstein":
         about.tags = [tag for tag in about.tags or [] if tag != "wgan-gp"]
+    if arguments.get("class_names"):
+        about.tags = [*(about.tags or []), "class-conditional"]
     about.model_name = repo_id.split("/")[-1] if repo_id else title
     about.eval_results = list(_results(origin.evaluations, data, name)) or None
     if not about.eval_results:
@@ -182,8 +184,10 @@ def _results(evaluations: Sequence[dict[str, Any]], data: Data, name: str | None
 
 def _facts(arguments: dict[str, Any], parameters: int, origin: Origin, data: Data | None) -> dict[str, str]:
     """The rows of the table at the top."""
-    others = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "name")
+    others = ", ".join(f"{key} {value}" for key, value in arguments.items() if key not in ("name", "class_names"))
     facts = {"network": f"`{arguments['name']}`" + (f" ({others})" if others else ""), "parameters": f"{parameters:,}"}
+    if classes := arguments.get("class_names"):
+        facts["classes"] = ", ".join(classes[:10]) + (f", ... ({len(classes)})" if len(classes) > 10 else "")
     config, step = origin.config, origin.step
     if data:
         limit = config["data"].get("limit")

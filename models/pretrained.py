@@ -16,6 +16,7 @@ from torchvision.utils import save_image
 from models.base import require_fit
 from models.card import Origin, model_card, read_origin
 from models.gan import build_gan
+from models.own import ForeignCode, build_own
 
 
 class PretrainedGenerator(
@@ -27,7 +28,7 @@ class PretrainedGenerator(
     pipeline_tag="unconditional-image-generation",
     tags=["gan", "wgan-gp", "coded-smoothing"],
 ):
-    """The generator of a pair in `GAN_NAMES`, in evaluation mode, with its latents.
+    """A trained generator in evaluation mode, with its latents: of a pair in `GAN_NAMES`, or of someone's own class.
 
         images = PretrainedGenerator.from_snapshot("samples/quickstart/snapshot.safetensors").sample(64, seed=0)
 
@@ -35,22 +36,38 @@ class PretrainedGenerator(
     config.json, a model card to README.md and images from seed 0 to samples.png. The card has recipe and scores if the
     generator comes from a snapshot in its run folder. Pickles are never read, as in the rest of the project.
 
-    Args: those of `build_gan`.
-    Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1].
-    Errors: ValueError as for `build_gan`.
+    Args: those of `build_gan`. For someone's own class `name` is package.module:Class, which is not imported, because a
+    file must not decide what code runs: `own` is the class. `options`, `latent_dim` and `image_shape` come with it.
+    Shapes: z (B, latent_dim) -> images (B, channels, R, R) in [-1, 1]. A class-conditional one, which has
+    `class_names`, also takes labels, int64 (B,).
+    Errors: ValueError as for `build_gan`, and for someone's own class that isn't given.
     """
 
-    def __init__(self, name: str, **overrides: int) -> None:
+    def __init__(self, name: str, *, own: type[nn.Module] | None = None, **about: Any) -> None:
         super().__init__()
-        self.generator, _ = build_gan(name, **overrides)
-        self.latent_dim = self.generator.latent_dim
-        self.image_shape = self.generator.image_shape
+        arguments: Any = self._hub_mixin_config  # what is written to config.json
+        arguments.pop("own", None)
+        self.class_names = tuple(about.get("class_names", ()))
+        self.generator: nn.Module
+        if ":" in name:
+            if own is None:
+                raise ForeignCode(
+                    f"the generator is of the class {name}, and a file must not decide what is imported. If you trust "
+                    f"that code, give the class: --model.generator={name}, or in Python own={name.partition(':')[2]}"
+                )
+            self.generator = build_own(own, about["options"], "generator")
+            self.latent_dim, self.image_shape = int(about["latent_dim"]), tuple(about["image_shape"])
+        elif own is not None:
+            raise ValueError(f"it holds the network {name}, so no class of your own is needed: leave it out")
+        else:
+            generator, _ = build_gan(name, **about)
+            self.generator, self.latent_dim, self.image_shape = generator, generator.latent_dim, generator.image_shape
         self.origin = Origin()
         self.eval()
 
-    def forward(self, z: Tensor) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:  # (B, latent_dim) -> (B, *image_shape)
         """One image for each latent code."""
-        images: Tensor = self.generator(z)
+        images: Tensor = self.generator(z) if labels is None else self.generator(z, labels)
         return images
 
     def latents(self, count: int, seed: int = 0) -> Tensor:  # -> (count, latent_dim), on the CPU
@@ -58,14 +75,28 @@ class PretrainedGenerator(
         return torch.randn(count, self.latent_dim, generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
-    def sample(self, count: int = 64, seed: int = 0, batch_size: int = 64) -> Tensor:  # -> (count, *image_shape)
-        """Images in [-1, 1] on the generator's device, generated in batches of `batch_size`."""
-        device = next(self.parameters()).device
-        return torch.cat([self(z.to(device)) for z in self.latents(count, seed).split(batch_size)])
+    def sample(
+        self, count: int = 64, seed: int = 0, batch_size: int = 64, labels: Tensor | None = None
+    ) -> Tensor:  # -> (count, *image_shape)
+        """Images in [-1, 1] on the generator's device, generated in batches of `batch_size`.
+
+        A class-conditional generator takes `labels`, int64 (count,). By default the classes come in turn.
+        """
+        device, latents = next(self.parameters()).device, self.latents(count, seed)
+        if labels is None and self.class_names:
+            labels = torch.arange(count) % len(self.class_names)
+        if labels is None:
+            return torch.cat([self(z.to(device)) for z in latents.split(batch_size)])
+        pairs = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
+        return torch.cat([self(z.to(device), part.to(device)) for z, part in pairs])
 
     @classmethod
-    def from_snapshot(cls, path: str | Path, device: torch.device | str = "cpu") -> PretrainedGenerator:
+    def from_snapshot(
+        cls, path: str | Path, device: torch.device | str = "cpu", own: type[nn.Module] | None = None
+    ) -> PretrainedGenerator:
         """Load the generator from a file that train_gan.py wrote.
+
+        If that was trained with --model.generator, `own` is its class. The name in the file is never imported.
 
         Errors: FileNotFoundError, and ValueError for a file that is no snapshot of a generator.
         """
@@ -78,10 +109,13 @@ class PretrainedGenerator(
             if json.loads(metadata["kind"]) != "gan":
                 raise ValueError(f"it holds a network of kind {metadata['kind']}")
             arguments = json.loads(metadata["model"])
-            require_fit(lambda **options: build_gan(**options)[0], arguments, tensors)
-            pretrained = cls(**arguments)
+            if own is None:
+                require_fit(lambda **options: cls(**options).generator, arguments, tensors)
+            pretrained = cls(**arguments, own=own)
             pretrained.generator.load_state_dict(tensors)
             pretrained.origin = read_origin(Path(path), metadata)
+        except ForeignCode as error:
+            raise ForeignCode(f"{path}: {error}") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise ValueError(f"{path} is no snapshot of a generator: {' '.join(str(error).split())}") from error
         return pretrained.to(device)

@@ -36,11 +36,13 @@ class GlobalMeanHead(nn.Module):
         return score
 
 
-def _latent_stem(latent_dim: int, channels: int) -> nn.Sequential:  # (B, latent_dim) -> (B, channels, 4, 4)
+def latent_stem(latent_dim: int, channels: int) -> nn.Sequential:  # (B, latent_dim) -> (B, channels, 4, 4)
+    """The first layer of a residual generator."""
     return nn.Sequential(xavier(nn.Linear(latent_dim, channels * 16)), nn.Unflatten(1, (channels, 4, 4)))
 
 
-def _image_head(width: int, channels: int, gain: float) -> nn.Sequential:  # (B, width, R, R) -> (B, channels, R, R)
+def image_head(width: int, channels: int, gain: float) -> nn.Sequential:  # (B, width, R, R) -> (B, channels, R, R)
+    """The last layers of a residual generator."""
     return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), conv3x3(width, channels, gain=gain), nn.Tanh())
 
 
@@ -67,9 +69,9 @@ class ResNetGenerator32(Generator):
         upsampling: Upsampling = "nearest",
     ) -> None:
         super().__init__(
-            _latent_stem(latent_dim, width),
+            latent_stem(latent_dim, width),
             nn.Sequential(*(GeneratorBlock(width, width, upsampling=upsampling) for _ in range(3))),
-            _image_head(width, channels, gain=1.0),
+            image_head(width, channels, gain=1.0),
             latent_dim=latent_dim,
             image_shape=(channels, 32, 32),
         )
@@ -120,9 +122,9 @@ class ResNetGenerator64(Generator):
     def __init__(self, *, channels: int = 3, latent_dim: int = 128, width: int = 64) -> None:
         widths = [8 * width, 8 * width, 4 * width, 2 * width, width]
         super().__init__(
-            _latent_stem(latent_dim, widths[0]),
+            latent_stem(latent_dim, widths[0]),
             nn.Sequential(*(GeneratorBlock(i, o, first_bias=False) for i, o in pairwise(widths))),
-            _image_head(width, channels, gain=RELU_GAIN),
+            image_head(width, channels, gain=RELU_GAIN),
             latent_dim=latent_dim,
             image_shape=(channels, 64, 64),
         )

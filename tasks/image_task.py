@@ -78,6 +78,7 @@ class ImageTask(Task[Config]):
         purpose: str,
         batch_size: int,
         weight: Schedule | HeldShare = 1.0,
+        discrete: str = "refuse",
     ) -> CodedSmoothing | None:
         """Attach coded-smoothing to blocks of a network, with the recipe's code. None without blocks.
 
@@ -88,6 +89,7 @@ class ImageTask(Task[Config]):
             purpose: what the seed of random nodes is derived from.
             batch_size: number of samples that are coded together, K.
             weight: the penalty's weight: a number, a schedule or a share of the gradient to hold.
+            discrete: what coded samples get of labels: they are refused, or the ``nearest`` sample's.
 
         Raises:
             BlockError: if the network has no such block, or a block can't be coded.
@@ -106,7 +108,7 @@ class ImageTask(Task[Config]):
         held = code.stop_gradient != "none"
         options["discrepancy"] = STOP_GRADIENT[code.stop_gradient] if held else code.discrepancy
         seed = derive_seed(self.config.seed, purpose)
-        coded = CodedSmoothing(network, blocks, ratio, weight=weight, seed=seed, **options)
+        coded = CodedSmoothing(network, blocks, ratio, weight=weight, discrete=discrete, seed=seed, **options)
         for step in (0, horizon):
             coded.set_step(step, horizon)
             coded.code(batch_size)

@@ -19,10 +19,14 @@ from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.files import file_sha256
 from cs_gan.training import Snapshot
+from models import own_class
 from models.base import require_fit
 
 if TYPE_CHECKING:
     from models import PretrainedGenerator
+
+OWN_GENERATOR = "model.generator"
+"""The option of evaluate.py that names a class of someone's own, as the recipe's key does."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -56,11 +60,19 @@ class Job:
 
     @cached_property
     def generator(self) -> PretrainedGenerator:
-        """The generator of the snapshot; CheckpointError if it has none."""
+        """The generator of the snapshot; CheckpointError if it has none.
+
+        A class of someone's own is imported only by the name that ``--model.generator`` gives, never by the snapshot's.
+        """
         from models import PretrainedGenerator  # needs huggingface_hub, which training scripts do without
 
+        given = vars(self.arguments).get(OWN_GENERATOR)
         try:
-            return PretrainedGenerator.from_snapshot(self.path, self.device)
+            own = own_class(given, f"--{OWN_GENERATOR}") if given else None
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from error
+        try:
+            return PretrainedGenerator.from_snapshot(self.path, self.device, own)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 

@@ -16,6 +16,7 @@ import train_classifier
 from cs_gan.data import load_images, shifted
 from cs_gan.data.shifted import CIFAR10_CLASSES
 from cs_gan.runs import read_lines
+from cs_gan.supervised.accuracy import Accuracy
 from cs_gan.training import read_snapshot, save_snapshot
 from models import build_classifier
 from tests.evaluated import refused
@@ -114,7 +115,9 @@ def test_fgsm_is_that_of_the_sign_of_the_gradient(folders, tmp_path):
 
 
 def test_a_run_whose_cross_entropy_is_nan_goes_on_to_its_end(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.classifier.scores.accuracy", lambda *_args, **_options: (10.0, math.nan))
+    monkeypatch.setattr(
+        "tasks.classifier.scores.accuracy", lambda *_args, **_options: Accuracy(10.0, math.nan, math.nan)
+    )
     recipe = TINY | {"data.root": folders / "images", "output_dir": tmp_path}
     assert train_classifier.main([f"--{key}={value}" for key, value in recipe.items()]) == 0
     assert math.isnan(read_lines(tmp_path / "metrics.jsonl")[-1]["scores"]["cross-entropy"])

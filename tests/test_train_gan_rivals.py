@@ -8,7 +8,8 @@ from torch import nn
 
 import train_gan
 from cs_gan.runs import read_lines
-from tasks.gan import task as gan_task
+from cs_gan.training import read_checkpoint
+from tasks.gan import networks
 from tests.scripts import last, losses, plain, states_equal, words
 from tests.test_train_gan import refused, run
 
@@ -104,8 +105,8 @@ def test_a_penalty_on_slopes_with_batch_norm_in_the_critic_is_refused(tmp_path, 
         critic.blocks.append(nn.BatchNorm2d(8))
         return generator, critic
 
-    build = gan_task.build_gan
-    monkeypatch.setattr(gan_task, "build_gan", with_batch_norm)
+    build = networks.build_gan
+    monkeypatch.setattr(networks, "build_gan", with_batch_norm)
     said = "training.gradient_penalty = 10.0 with batch norm in the critic (blocks.2)"
     assert said in refused(capsys, tmp_path / "run")
     hinge = ["--training.loss=hinge", NO_PENALTY]
@@ -120,3 +121,19 @@ def test_plain_recipes_draw_what_they_drew_before_there_were_rivals(tmp_path):
     first, other = losses(tmp_path / "plain")[0], losses(tmp_path / "watched")[0]
     assert {key: other[key] for key in first} == first
     assert torch.isfinite(torch.tensor(other["feature_norm"]))
+
+
+def test_feature_norm_is_held_at_its_share_of_the_gradient(tmp_path):
+    """Every step measures. The weight jumps to the share at once and then follows it."""
+    shares = [
+        "--critic.feature_norm.share=0.1",
+        "--coded.share_every=1",
+        "--training.steps=8",
+        "--training.log_every=1",
+    ]
+    assert run(tmp_path / "run", *shares) == 0
+    rows = losses(tmp_path / "run")
+    assert all(row["feature_norm_weight"] > 0 for row in rows)
+    assert rows[-1]["feature_norm_share"] == pytest.approx(0.1, rel=0.5)
+    tensors = read_checkpoint(last(tmp_path / "run"))[0]
+    assert float(tensors["modules.feature_norm_share.weight"]) == pytest.approx(rows[-1]["feature_norm_weight"])

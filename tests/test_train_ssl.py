@@ -161,3 +161,11 @@ def test_every_recipe_runs_a_step_dry_at_toy_size(path, tmp_path, monkeypatch, c
     assert train_ssl.main([f"--config={path}", *toy, "--dry-run"]) == 0
     assert "Nothing was written" in capsys.readouterr().out
     assert not (tmp_path / "samples" / path.stem / "log.jsonl").exists()
+
+
+def test_coding_is_held_at_its_share_of_the_gradient(tmp_path):
+    held = ["--coded.blocks=encoder", "--coded.share=0.1", "--coded.share_every=1", "--training.steps=6"]
+    assert run(tmp_path / "run", *held) == 0
+    rows = read_lines(tmp_path / "run" / "log.jsonl")
+    assert rows[-1]["coded_share"] == pytest.approx(0.1, rel=0.5)
+    assert rows[-1]["coded_weight"] > 0

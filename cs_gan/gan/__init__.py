@@ -12,6 +12,7 @@ from cs_gan.gan.adversarial_losses import (
     relativistic_generator_loss,
 )
 from cs_gan.gan.augmentations import DIFF_AUGMENT, VIEW, diff_augment, mixed_images
+from cs_gan.gan.conditional import conditioned
 from cs_gan.gan.double_backward import fast_double_backward
 from cs_gan.gan.ema import averaged
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
@@ -33,6 +34,7 @@ __all__ = [
     "Term",
     "ZeroCentred",
     "averaged",
+    "conditioned",
     "consistency_penalty",
     "critic_loss",
     "critic_step",

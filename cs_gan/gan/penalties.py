@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from cs_gan.gan.double_backward import fast_double_backward
 from cs_gan.second_derivative import require_second_derivative
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Any], real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """E[(||grad D(x^)||_2 - 1)^2] at x^ = alpha real + (1 - alpha) fake, without its weight.
 
     Computed in float32 (float64 stays) under any autocast, because second derivatives in half precision
@@ -44,7 +47,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
         return (slopes - 1).square().mean()
 
 
-def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
+def r1_penalty(critic: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """E[||grad D(x)||^2] at real images (R1), or at fake ones (R2). Its weight is gamma / 2.
 
     Computed in float32 as :func:`gradient_penalty` is.
@@ -66,7 +69,7 @@ def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
         return slopes.square().sum(dim=1).mean()
 
 
-def _input_gradient(caller: str, critic: nn.Module, images: Tensor) -> Tensor:  # (B, *F) -> (B, prod F)
+def _input_gradient(caller: str, critic: Callable[[Tensor], Any], images: Tensor) -> Tensor:  # (B, *F) -> (B, prod F)
     """The gradient of each score by its image, differentiable in the critic's parameters."""
     images = images.requires_grad_() if images.is_leaf and not images.requires_grad else images
     with fast_double_backward():

@@ -15,6 +15,7 @@ from cs_gan.core.share import coded_objective
 from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
 from cs_gan.gan import outputs
 from cs_gan.gan.adversarial_losses import adversarial_loss
+from cs_gan.gan.conditional import conditioned
 from cs_gan.gan.spectral import computed_once
 from cs_gan.gan.terms import GradientPenalty, ScoredBatch, Term
 
@@ -29,6 +30,7 @@ def critic_step(
     fake: Tensor,
     alpha: Tensor,
     *,
+    labels: Tensor | None = None,
     loss: str = "wasserstein",
     penalty_weight: float = 10.0,
     terms: Sequence[Term] = (),
@@ -45,6 +47,8 @@ def critic_step(
         critic: plain or wrapped in DistributedDataParallel; (B, C, H, W) -> (B,) scores. (B, 1) and patches work too.
         real, fake: (B, C, H, W), as the critic sees them (already augmented); ``fake`` without a graph.
         alpha: (B,) uniform in [0, 1].
+        labels: (B,) classes, for a critic that takes (images, labels). The fake images are of the same classes, so that
+            an image between two has one too.
         loss: a name in ``LOSSES``.
         penalty_weight: weight of the gradient penalty; at 0 it isn't computed.
         terms: further terms of the loss, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``.
@@ -75,10 +79,11 @@ def critic_step(
     # All forwards except those for second derivatives go through the wrapper, which prepares the exchange of gradients.
     # Only the bare module accepts a float32 pass outside autocast.
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
+    judge, bare_judge = conditioned(critic, labels), conditioned(bare, labels)
     with computed_once(bare):
-        scores = _scores(critic, bare, images, terms, coded, coded_on, autocast)
+        scores = _scores(judge, bare, images, terms, coded, coded_on, autocast)
         total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
-        batch = ScoredBatch(critic, bare, images, scores, autocast)
+        batch = ScoredBatch(judge, bare_judge, images, scores, autocast)
         penalties = {term.name: term(batch) for term in terms}
         for term in terms:
             weighted = term.weighted(penalties[term.name])
@@ -94,7 +99,7 @@ def critic_step(
 
 
 def _scores(
-    critic: nn.Module,
+    judge: Callable[[Tensor], Any],
     bare: nn.Module,
     images: dict[str, Tensor],
     terms: Sequence[Term],
@@ -108,7 +113,7 @@ def _scores(
         with ExitStack() as watching:
             for term in terms if name == "real" else ():
                 watching.enter_context(term.watching(bare))
-            return outputs.scores("critic_step", critic(images[name]), images[name])
+            return outputs.scores("critic_step", judge(images[name]), images[name])
 
     with autocast():
         with coded.observe() if coded else nullcontext():
@@ -123,6 +128,7 @@ def generator_step(
     optimizer: torch.optim.Optimizer,
     latents: Tensor,
     *,
+    labels: Tensor | None = None,
     loss: str = "wasserstein",
     real: Tensor | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
@@ -138,6 +144,7 @@ def generator_step(
         generator: plain or wrapped; (B, L) -> (B, C, H, W).
         critic: the bare module, not a wrapper, because its gradients are not exchanged here.
         latents: (B, L).
+        labels: (B,) classes, for networks that take them as second argument. Paired real images are of the same ones.
         loss: a name of ``LOSSES``.
         real: (B, C, H, W), already augmented, for the relativistic loss; other losses ignore it.
         augment: applied to the fake images before the critic sees them, differentiable.
@@ -160,6 +167,7 @@ def generator_step(
             f"{'no' if real is None else len(real)} real images: this loss pairs them, so give the same number of both."
         )
     update = Update("generator_step", optimizer, micro_batch)
+    judge = conditioned(critic, labels)
     trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -167,11 +175,11 @@ def generator_step(
         with computed_once(critic):
             with autocast():
                 with coded.observe() if coded else nullcontext():
-                    fake = outputs.images("generator_step", generator(latents))
+                    fake = outputs.images("generator_step", conditioned(generator, labels)(latents))
                 image_batches = [augment(fake) if augment else fake]
                 if objective.paired and real is not None:
                     image_batches.append(real)
-                scores = [outputs.scores("generator_step", critic(images), images).float() for images in image_batches]
+                scores = [outputs.scores("generator_step", judge(images), images).float() for images in image_batches]
             total = objective.generator(*scores)
             weighted, measured = coded_objective(total, coded, generator, measure_share)
             update.backward(backward, weighted)

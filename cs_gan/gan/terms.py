@@ -20,15 +20,15 @@ class ScoredBatch:
     """The inputs of a term in a critic step.
 
     Attributes:
-        critic: as passed to the step, possibly wrapped; for further scores.
-        bare: the unwrapped network; for second derivatives.
+        critic: images -> scores, as passed to the step, possibly wrapped; for further scores.
+        bare: the same by the unwrapped network; for second derivatives.
         images: real and fake, (B, C, H, W).
         scores: of both, (B,) float32.
         autocast: the context in which the scores were computed.
     """
 
-    critic: nn.Module
-    bare: nn.Module
+    critic: Callable[[Tensor], Any]
+    bare: Callable[[Tensor], Any]
     images: dict[str, Tensor]
     scores: dict[str, Tensor]
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext

@@ -101,7 +101,7 @@ def _label(group: Group) -> str:
 def _network(run: Run) -> str:
     options = {key.removeprefix("model."): value for key, value in run.config.items() if key.startswith("model.")}
     name = str(options.pop("name", UNKNOWN))
-    others = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+    others = ", ".join(f"{key} {value}" for key, value in options.items() if value and value != name)
     return f"{name} ({others})" if others else name
 
 

@@ -44,8 +44,8 @@ def save_plots(folder: Path, results: Results) -> list[Path]:
             drawn[folder / f"{prefix}{'heatmap' if len(keys) == 2 else 'line'}-{name}.png"] = figure
     if len(cases) > 1 and any(entry.values(results.score) for entry in results.entries):
         drawn[folder / "cases.png"] = side_by_side(results)
-        if figure := against_strength(results):
-            drawn[folder / "strength.png"] = figure
+        if strength := against_strength(results):
+            drawn[folder / "strength.png"] = strength
     for path, figure in drawn.items():
         save_figure(figure, path, DPI)
     for old in set(folder.glob("*.png")) - set(drawn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,38 @@ from cs_gan.randomness import stream
 NumberedBatch = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
 
 
+BINS = 15
+"""Of the expected calibration error, of equal width."""
+
+
+class Accuracy(NamedTuple):
+    """How well a classifier does on a set of images.
+
+    Attributes:
+        percent: of correctly classified images.
+        cross_entropy: its mean, in nats.
+        calibration_error: the expected calibration error, in percent: in each of 15 bins of confidence, the distance
+            between accuracy and mean confidence (the largest probability), averaged over images. Source: Guo et al.
+            2017, equation 3.
+    """
+
+    percent: float
+    cross_entropy: float
+    calibration_error: float
+
+
 @torch.no_grad()
 def accuracy(
     network: nn.Module, groups: Iterable[NumberedBatch], *, device: torch.device | str = "cpu", seed: int = 0
-) -> tuple[float, float]:
-    """Percentage of correctly classified images, and mean cross-entropy.
+) -> Accuracy:
+    """Percentage of correctly classified images, mean cross-entropy, and expected calibration error.
 
     Under :class:`RandomizedCodedInference` the images of a group are coded together. The permutations are drawn from
     (seed, group number), so the result doesn't depend on which process has the group. With torch.distributed, every
     process calls this with its own groups, and all return the same figures for all groups.
 
     A network that diverged has no class for some images: those with logits of NaN or +inf count as wrong, and the
-    cross-entropy is then NaN or infinite.
+    cross-entropy and the calibration error are then NaN or infinite.
 
     Args:
         network: (K, C, H, W) -> logits (K, classes); it runs in evaluation mode, without autocast.
@@ -42,6 +62,7 @@ def accuracy(
     """
     network.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # read once, at the end
+    bins = torch.zeros(2, BINS, dtype=torch.float64, device=device)  # right answers and confidence
     for number, images, labels in groups:
         if isinstance(network, RandomizedCodedInference):
             drawing: AbstractContextManager[None] = network.drawing_from(stream(seed, "rci", number))
@@ -51,17 +72,21 @@ def accuracy(
             logits = network(images.to(device))
         targets = _checked(logits, labels).to(device)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        right = (predicted_classes(logits) == targets).sum()
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        sums[0] += right
-        sums[1] += loss
+        right = predicted_classes(logits) == targets
+        sums[0] += right.sum()
+        sums[1] += F.cross_entropy(logits, targets, reduction="sum")
+        confidence = logits.softmax(dim=1).amax(dim=1)
+        places = (confidence * BINS).nan_to_num().long().clamp(max=BINS - 1)
+        bins.index_add_(1, places, torch.stack([right, confidence]).double())
         sums[2] += len(labels)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
-    right, loss, count = sums.tolist()
+        torch.distributed.all_reduce(bins)
+    right_count, loss, count = sums.tolist()
     if not count:
         raise MetricError("accuracy(groups=...) got no images: give at least one group.")
-    return 100 * right / count, loss / count
+    gaps = (bins[0] - bins[1]).abs().sum().item()
+    return Accuracy(100 * right_count / count, loss / count, 100 * gaps / count)
 
 
 def _checked(logits: Any, labels: Tensor) -> Tensor:  # (K, classes), (K,) -> (K,) int64

@@ -100,6 +100,7 @@ class AccuracyConfig:
         rci_votes: number of forward passes that are averaged.
         rci_group: number of images that are coded together, K.
         fgsm: radii for pixels in [0, 1]. At the end, the plain network's accuracy under FGSM is measured for each.
+        pgd: radii for pixels in [0, 1]. The same under PGD of 20 steps.
         corruptions: names of ``cs_gan.data.CORRUPTIONS``. At the end, accuracy on test images is measured for each.
         severity: severity of the corruptions, 1 to 5.
         shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder. At the end, accuracy is measured on each. With
@@ -112,6 +113,7 @@ class AccuracyConfig:
     rci_votes: int = at_least(1, 1)
     rci_group: int = at_least(2, 128)
     fgsm: list[float] = field(default_factory=list)
+    pgd: list[float] = field(default_factory=list)
     corruptions: list[str] | str = field(default_factory=list)
     severity: int = checked(3, lambda severity: 1 <= severity <= 5, "1 to 5")
     shifted: dict[str, str] = field(default_factory=dict)
@@ -125,7 +127,9 @@ class AccuracyConfig:
         ratio, smallest = self.rci_ratio, 2 / max(self.rci_group, 1)
         fits = ratio is None or ratio >= smallest
         require(fits, "metrics.rci_ratio", ratio, f"at least {smallest:g}, so that N is at least 2")
-        require(all(0 <= eps <= 1 for eps in self.fgsm), "metrics.fgsm", self.fgsm, "radii from 0 to 1")
+        for attack in ("fgsm", "pgd"):
+            radii = getattr(self, attack)
+            require(all(0 <= eps <= 1 for eps in radii), f"metrics.{attack}", radii, "radii from 0 to 1")
 
 
 @dataclass

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from cs_gan import RandomizedCodedInference
-from cs_gan.attacks import eps_from_pixels, fgsm
+from cs_gan.attacks import eps_from_pixels, fgsm, pgd
 from cs_gan.data import ImageStore, corrupted, labelled, load_shifted
 from cs_gan.data.labelled import labels_of
 from cs_gan.errors import AttackError, ConfigError
+from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
 from cs_gan.supervised.accuracy import NumberedBatch
 from cs_gan.training import parse_config
@@ -86,10 +87,10 @@ def accuracies(
     rank: int = 0,
     processes: int = 1,
 ) -> dict[str, float]:
-    """Accuracy in percent on each store, plain and under RCI, and the cross-entropy on the store with an empty name.
+    """Accuracy in percent on each store, plain and under RCI.
 
-    If ``full``, also the accuracy of the plain network under FGSM. For RCI under attack use ``evaluate.py attack``,
-    which also checks the attacks.
+    On the store with an empty name also cross-entropy and calibration error and, if ``full``, the accuracy of the plain
+    network under FGSM and PGD. For RCI under attack use ``evaluate.py attack``, which also checks the attacks.
 
     Args:
         network: must not be attached to a CodedSmoothing.
@@ -101,24 +102,28 @@ def accuracies(
         bank = train.batch(range(min(metrics.rci_group - 1, len(train)))).to(device)
         rci: dict[str, Any] = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
         networks[", RCI"] = RandomizedCodedInference(network, metrics.rci_ratio, **rci)
-    found = {}
+    scores = {}
     for name, store in stores:
         for how, each in networks.items():
             groups = _groups(store, metrics.rci_group, rank, processes)
-            right, loss = accuracy(each, groups, device=device, seed=config.seed)
-            found[f"accuracy{how}{', ' if name else ''}{name} (%)"] = right
+            score = accuracy(each, groups, device=device, seed=config.seed)
+            scores[f"accuracy{how}{', ' if name else ''}{name} (%)"] = score.percent
             if not name:
-                found[f"cross-entropy{how}"] = loss
-        for eps in metrics.fgsm if full and not name else ():
-            harmed = _attacked(network, _groups(store, metrics.rci_group, rank, processes), eps, device)
-            found[f"accuracy, FGSM {eps:g} (%)"], _ = accuracy(network, harmed, device=device)
-    return found
+                scores[f"cross-entropy{how}"] = score.cross_entropy
+                scores[f"calibration error{how} (%)"] = score.calibration_error
+        if full and not name:
+            for attack, radii in (("FGSM", metrics.fgsm), ("PGD-20", metrics.pgd)):
+                for eps in radii:
+                    groups = _groups(store, metrics.rci_group, rank, processes)
+                    attacked = _attacked(network, groups, attack, eps, config.seed, device)
+                    scores[f"accuracy, {attack} {eps:g} (%)"] = accuracy(network, attacked, device=device).percent
+    return scores
 
 
 def _attacked(
-    network: nn.Module, groups: Iterable[NumberedBatch], eps: float, device: torch.device
+    network: nn.Module, groups: Iterable[NumberedBatch], attack: str, eps: float, seed: int, device: torch.device
 ) -> Iterator[NumberedBatch]:
-    """The groups with all images attacked by FGSM; eps is for pixels in [0, 1].
+    """The groups with all images attacked by FGSM, or by PGD of 20 steps; eps is for pixels in [0, 1].
 
     A network that diverged has no gradient at some images. Their group becomes NaN and so counts as wrong: the other
     scores of the run are kept, and no process waits for one that failed.
@@ -126,9 +131,13 @@ def _attacked(
     for number, images, labels in groups:
         images, labels = images.to(device), labels.to(device)
         try:
-            moved = fgsm(network, images, labels, eps=eps_from_pixels(eps))
+            if attack == "FGSM":
+                moved = fgsm(network, images, labels, eps=eps_from_pixels(eps))
+            else:
+                draws = stream(seed, "PGD", number)
+                moved = pgd(network, images, labels, eps=eps_from_pixels(eps), steps=20, generator=draws)
         except AttackError as error:
-            warnings.warn(f"FGSM {eps:g}: group {number} counts as wrong: {error}", stacklevel=2)
+            warnings.warn(f"{attack} {eps:g}: group {number} counts as wrong: {error}", stacklevel=2)
             moved = torch.full_like(images, math.nan)
         yield number, moved, labels
 

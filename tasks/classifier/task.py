@@ -142,7 +142,7 @@ class ClassifierTask(OneNetworkTask[ClassifierConfig]):
     def rescores(self) -> bool:
         """Only the end scores attacked, corrupted and shifted images."""
         metrics = self.config.metrics
-        return bool(metrics.fgsm or metrics.corruptions or metrics.shifted)
+        return bool(metrics.fgsm or metrics.pgd or metrics.corruptions or metrics.shifted)
 
     def describe(self) -> list[str]:
         """Data, network, method."""

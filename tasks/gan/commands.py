@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from cs_gan.data import ImageStore
@@ -19,20 +19,24 @@ from cs_gan.errors import ConfigError
 from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
 from cs_gan.training import parse_config
+from models import ClassDrawing
 from models.pretrained import slerp
-from tasks.gan.data import GanData
+from tasks.gan.data import GanData, class_shares
 from tasks.gan.recipe import GanConfig
-from tasks.job import Command, Job
-from tasks.options import positive, seed, seeds
+from tasks.job import OWN_GENERATOR, Command, Job
+from tasks.options import names, positive, seed, seeds
+
+MOST_COLUMNS = 16  # of a grid with a column for each class
 
 # -- commands --------------------------------------------------------------------------------------
 
 
 def sample(job: Job) -> None:
-    """Generate images: a grid, or a folder of PNG files."""
+    """Generate images: a grid, or a folder of PNG files. Classes come in turn, and each has a column of the grid."""
     folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
     kept, made = [], 0
-    for images in batches_of_images(job, asked_latents(job)):
+    z, labels = asked(job)
+    for images in batches_of_images(job, z, labels):
         if folder:
             for number, image in enumerate(images, made):
                 pixels = image.permute(1, 2, 0).squeeze(-1)  # (H, W, 3), or (H, W) if it is grey
@@ -43,7 +47,8 @@ def sample(job: Job) -> None:
     if folder:
         print(f"{made} images: {folder}")
     if kept:
-        columns = math.ceil(math.sqrt(made))
+        classes = len(asked_classes(job))
+        columns = classes if 1 < classes <= MOST_COLUMNS else math.ceil(math.sqrt(made))
         grey = kept[0].new_full((-made % columns, *kept[0].shape[1:]), 128)  # fills up the last row
         path = job.beside("samples.png", grid)
         save_grid(path, torch.cat([*kept, grey]), columns)
@@ -51,16 +56,20 @@ def sample(job: Job) -> None:
 
 
 def interpolate(job: Job) -> None:
-    """Interpolate between the latents of each two consecutive seeds, along the sphere."""
+    """Interpolate between the latents of each two consecutive seeds, along the sphere, for each class."""
     seeds, steps = job.arguments.seeds, job.arguments.steps
     if len(seeds) < 2:
         raise ConfigError("interpolate needs two seeds or more, such as --seeds 0,1,2.")
     t = torch.linspace(0, 1, steps)
     ends = [job.generator.latents(1, seed)[0] for seed in seeds]
     z = torch.cat([slerp(first, last, t) for first, last in pairwise(ends)])
+    labels, classes = None, asked_classes(job)
+    if classes:
+        labels = torch.tensor(classes).repeat_interleave(len(z))
+        z = z.repeat(len(classes), 1)
     path = job.beside("interpolation.png", job.arguments.grid)
-    save_grid(path, torch.cat(list(batches_of_images(job, z))), columns=steps)
-    print(f"{len(seeds) - 1} rows of {steps} steps: {path}")
+    save_grid(path, torch.cat(list(batches_of_images(job, z, labels))), columns=steps)
+    print(f"{len(z) // steps} rows of {steps} steps: {path}")
 
 
 def score(job: Job) -> None:
@@ -68,9 +77,13 @@ def score(job: Job) -> None:
     config = recipe(job)
     step, metrics = job.snapshot.step, config.metrics
     data = data_of(job, config)
-    evaluator = data.evaluator(fitting(job, data.reference()), job.device)
+    reference = fitting(job, data.reference())
+    evaluator, generator = data.evaluator(reference, job.device), job.generator
+    of_latents: nn.Module = generator
+    if classes := generator.class_names:  # drawn as in training
+        of_latents = ClassDrawing(generator, class_shares(reference, classes), generator.latent_dim)
     about = {"network": "EMA", **job.about}
-    scores = evaluator(job.generator, seed=config.seed, num_samples=metrics.num_samples, about=about)
+    scores = evaluator(of_latents, seed=config.seed, num_samples=metrics.num_samples, about=about)
     if not job.state.is_main_process:
         return
     name = f"score-step{step}-{metrics.extractor}-{metrics.num_samples}-seed{config.seed}.json"
@@ -85,7 +98,7 @@ def nearest(job: Job) -> None:
     data = data_of(job, config)
     store = fitting(job, data.training())
     evaluator = data.evaluator(store, job.device)
-    images = torch.cat(list(batches_of_images(job, asked_latents(job))))
+    images = torch.cat(list(batches_of_images(job, *asked(job))))
     distances, indices = (result.cpu() for result in evaluator.nearest(images, k))
     for number, row in enumerate(distances.tolist()):
         print(f"image {number:3}: " + "  ".join(f"{distance:.4g}" for distance in row))
@@ -108,21 +121,46 @@ def nearest(job: Job) -> None:
 # -- what they share -------------------------------------------------------------------------------
 
 
-def asked_latents(job: Job) -> Tensor:  # -> (n, latent_dim)
-    """One latent for each of ``--seeds``, or ``--count`` of them from ``--seed``."""
-    arguments, generator = job.arguments, job.generator
-    if arguments.seeds is not None:
-        return torch.cat([generator.latents(1, seed) for seed in arguments.seeds])
-    return generator.latents(arguments.count, arguments.seed)
+def asked(job: Job) -> tuple[Tensor, Tensor | None]:  # -> (n, latent_dim), (n,)
+    """Latents, and their classes if the generator has some.
+
+    There is one latent for each of ``--seeds``, for every class; or there are ``--count`` of them from ``--seed``, for
+    the classes in turn.
+    """
+    arguments, generator, classes = job.arguments, job.generator, torch.tensor(asked_classes(job))
+    if arguments.seeds is None:
+        z = generator.latents(arguments.count, arguments.seed)
+    else:
+        z = torch.cat([generator.latents(1, seed) for seed in arguments.seeds])
+        z = z.repeat_interleave(max(1, len(classes)), dim=0)
+    return z, classes[torch.arange(len(z)) % len(classes)] if len(classes) else None
+
+
+def asked_classes(job: Job) -> list[int]:
+    """The numbers of the classes in ``--class``, by default all; empty if the generator has no classes."""
+    known, given = job.generator.class_names, vars(job.arguments)["class"]
+    if given and not known:
+        raise ConfigError(f"{job.path} holds a generator without classes: leave --class out.")
+    found = []
+    for name in given or known:
+        if name not in known and not (name.isdecimal() and int(name) < len(known)):
+            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise ConfigError(f"--class={name} is none of {job.path}: give one of {shown}, or a number from 0.")
+        found.append(known.index(name) if name in known else int(name))
+    return found
 
 
 @torch.no_grad()
-def batches_of_images(job: Job, z: Tensor) -> Iterator[Tensor]:  # (n, latent_dim) -> uint8 (B, C, H, W), CPU
+def batches_of_images(
+    job: Job, z: Tensor, labels: Tensor | None
+) -> Iterator[Tensor]:  # (n, latent_dim), (n,) -> uint8 (B, C, H, W), CPU
     """The images of the latents, in batches."""
+    size = job.arguments.batch_size
     with tqdm(total=len(z), desc="Images", unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
-        for part in z.split(job.arguments.batch_size):
-            yield to_uint8(job.generator(part.to(job.device))).cpu()
-            bar.update(len(part))
+        for start in range(0, len(z), size):
+            parts = [part[start : start + size].to(job.device) for part in (z, labels) if part is not None]
+            yield to_uint8(job.generator(*parts)).cpu()
+            bar.update(len(parts[0]))
 
 
 def empty_folder(folder: Path) -> Path:
@@ -166,23 +204,28 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "count": {"type": positive, "help": "number of images (%(default)s)"},
     "seed": {"type": seed, "help": "seed of all images (%(default)s)"},
     "seeds": {"type": seeds, "help": "instead of --count and --seed: one image for each seed, such as 0,3,8-10"},
+    "class": {"type": names, "help": "classes by name or number, such as 3,cat (all)"},
+    OWN_GENERATOR: {
+        "metavar": "MODULE:CLASS",
+        "help": "the generator's class, if it was trained with one; the name in a snapshot is never imported",
+    },
     "steps": {"type": positive, "help": "images from one seed to the next, including both ends (%(default)s)"},
     "neighbours": {"type": positive, "help": "training images for each generated image (%(default)s)"},
     "grid": {"type": Path, "help": "PNG file (beside the snapshot)"},
     "folder": {"type": Path, "help": "an empty or new folder for one PNG per image; no grid then, except with --grid"},
     "json": {"type": Path, "help": "file for scores and provenance (beside the snapshot)"},
 }
-_DRAWN = {"count": 64, "seed": 0, "seeds": None, "batch_size": 64, "grid": None}
+_DRAWN = {"count": 64, "seed": 0, "seeds": None, "class": None, "batch_size": 64, "grid": None}
 
 
 def _command(run: Callable[[Job], None], defaults: dict[str, Any], sections: str = "") -> Command:
-    options = {name: (default, _OPTIONS[name]) for name, default in defaults.items()}
+    options = {name: (default, _OPTIONS[name]) for name, default in {**defaults, OWN_GENERATOR: None}.items()}
     return Command({"gan": run}, options, sections)
 
 
 COMMANDS = {
     "sample": _command(sample, {**_DRAWN, "folder": None}),
-    "interpolate": _command(interpolate, {"seeds": [0, 1], "steps": 8, "batch_size": 64, "grid": None}),
+    "interpolate": _command(interpolate, {"seeds": [0, 1], "class": None, "steps": 8, "batch_size": 64, "grid": None}),
     "score": _command(score, {"json": None}, "data|metrics"),
     "nearest": _command(nearest, {**_DRAWN, "count": 8, "neighbours": 7}, "data|metrics"),
 }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cs_gan.data import ImageStore, load_images
+from cs_gan.data.labelled import labelled
 from cs_gan.errors import ConfigError, DataError
 from cs_gan.metrics import Evaluator
 from tasks.gan.recipe import GanConfig
@@ -111,3 +113,19 @@ class GanData:
             except DataError as error:
                 failed = error
         raise failed
+
+
+def in_classes(store: ImageStore, names: Sequence[str]) -> tuple[ImageStore | None, str]:
+    """The images with labels that are numbers of these classes, or None and the reason."""
+    try:
+        return labelled(store, names), ""
+    except DataError as error:
+        return None, str(error)
+
+
+def class_shares(store: ImageStore, names: Sequence[str]) -> Tensor:  # -> (classes,) float64
+    """How many images of each class there are; the same of all if the images don't have these classes."""
+    found, _ = in_classes(store, names)
+    if found is None or found.labels is None:
+        return torch.ones(len(names), dtype=torch.float64)
+    return found.labels.bincount(minlength=len(names)).double()

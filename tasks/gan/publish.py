@@ -15,6 +15,11 @@ from tasks.job import Command, Job
 
 def publish(job: Job) -> None:
     """Push weights, configuration and model card to the Hugging Face Hub, or write them to a folder."""
+    if ":" in str(job.snapshot.model.get("name")):
+        raise ConfigError(
+            f"{job.path} holds a network of the class {job.snapshot.model['name']}, and publish is for those that come "
+            "with cs_gan: others could not load yours. Publish your code together with the snapshot instead."
+        )
     given, generator = job.arguments, job.generator
     if (given.repo is None) == (given.folder is None):
         raise ConfigError(

@@ -4,21 +4,61 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cs_gan.errors import ConfigError
 from cs_gan.training.recipes.keys import above_0, at_least, below_1, checked, names_of, require
 from cs_gan.training.recipes.sections import CodeConfig, CodedBlocksConfig, LoopConfig, ModelConfig, RunConfig
+
+# Not Any: for it jsonargparse would import and build what a {"class_path": ...} in a recipe names.
+Value = None | bool | int | float | str
+Argument = Value | list[Value]
 
 POLICY = ("color", "translation", "cutout")
 
 
 @dataclass
 class GanModelConfig(ModelConfig):
-    """The pair of networks: a name of ``models.GAN_NAMES``, and settings that differ from its defaults."""
+    """The pair of networks: a name of ``models.GAN_NAMES`` with its settings, or two classes of your own.
+
+    Args:
+        name: paper32, paper64, mimicry32, dcgan16, dcgan32, dcgan64, or resnet (the size of the data: 16, 32, 64 or
+            128 pixels). With ``generator`` it is not used.
+        width: base number of channels of both networks; null is the pair's own. With ``generator`` it is not used.
+        latent_dim: width of the latents; null is 128, or what your generator has as ``latent_dim``.
+        conditional: networks get the classes of the images too, as second argument: (B,) int64. Of the names, resnet
+            can do so.
+        generator, critic: your own, as package.module:Class. The current folder can be imported from. The generator
+            takes (B, latent_dim) and gives images (B, C, H, W), the critic takes images and gives scores (B,).
+        options: keyword arguments of both classes. Those under ``generator`` or ``critic`` are for this one alone.
+    """
 
     name: str = "dcgan16"
-    latent_dim: int | None = None
+    latent_dim: int | None = above_0(None)
+    conditional: bool = False
+    generator: str | None = None
+    critic: str | None = None
+    options: dict[str, Argument | dict[str, Argument]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for given, missing in (("generator", "critic"), ("critic", "generator")):
+            if getattr(self, given) and not getattr(self, missing):
+                raise ConfigError(
+                    f"model.{given} = {getattr(self, given)!r} without model.{missing}: give both networks, such as "
+                    "--model.generator=my_gan:Generator --model.critic=my_gan:Critic."
+                )
+        if self.generator:
+            self.name, self.width = self.generator, None
+        elif self.options:
+            raise ConfigError(
+                "model.options are for model.generator and model.critic. The networks that come with cs_gan have "
+                "model.width and model.latent_dim."
+            )
+
+    def arguments(self, **shape: int) -> dict[str, Any]:
+        """The keyword arguments of ``models.build_gan`` for images of this shape, without the classes."""
+        chosen = {"width": self.width, "latent_dim": self.latent_dim}
+        return {"name": self.name, **shape, **{key: value for key, value in chosen.items() if value is not None}}
 
 
 @dataclass
@@ -30,7 +70,8 @@ class GanTrainingConfig(LoopConfig):
         generator_batch_size: images per process in the generator's update; null is ``batch_size``.
         n_critic: number of critic updates per generator update.
         gradient_penalty: weight of the gradient penalty; 0 is off. It is computed in float32 under mixed precision.
-        learning_rate: Adam's learning rate for both networks.
+        learning_rate: Adam's learning rate.
+        critic_learning_rate: another one for the critic (TTUR); null is ``learning_rate``.
         betas: Adam's betas.
         decay: schedule of the learning rate: constant, or linear to 0.
         ema_decay: decay of the averaged generator.
@@ -41,6 +82,7 @@ class GanTrainingConfig(LoopConfig):
     n_critic: int = at_least(1, 5)
     gradient_penalty: float = at_least(0, 10.0)
     learning_rate: float = above_0(2e-4)
+    critic_learning_rate: float | None = above_0(None)
     betas: tuple[float, float] = checked((0.0, 0.9), lambda betas: all(0 <= beta < 1 for beta in betas), "in [0, 1)")
     decay: Literal["constant", "linear"] = "constant"
     ema_decay: float = below_1(0.999)
@@ -216,6 +258,11 @@ class GanConfig(RunConfig):
                     f"training.generator_batch_size = {size} with training.loss=relativistic: it pairs each fake image "
                     f"with a real one, so it must be training.batch_size = {training.batch_size}, or null."
                 )
+        if self.model.conditional and critic.mixup:
+            raise ConfigError(
+                "critic.mixup with model.conditional: a mix of images of two classes has no class. Set one of them "
+                "otherwise."
+            )
         bounded = training.gradient_penalty or critic.r1 or critic.spectral_norm
         if training.loss == "wasserstein" and not bounded:
             raise ConfigError(

@@ -1,24 +1,23 @@
-"""Train a GAN: its networks and data, the random draws of a step, the step, samples and scores, in running order."""
+"""Train a GAN: its networks and data, the step, samples and scores, in running order."""
 
 from __future__ import annotations
 
 import copy
+import math
 import random
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cs_gan import CodedSmoothing
 from cs_gan.data import augmented, positions
-from cs_gan.errors import ConfigError
 from cs_gan.gan import (
-    VIEW,
     Consistency,
     FeatureNorm,
     LeCam,
@@ -26,60 +25,27 @@ from cs_gan.gan import (
     Term,
     ZeroCentred,
     averaged,
+    conditioned,
     critic_step,
     diff_augment,
     generator_step,
     mixed_images,
-    spectrally_normalised,
 )
 from cs_gan.metrics import to_uint8
 from cs_gan.randomness import derive_seed, normal, stream, uniform
 from cs_gan.report import save_grid
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
-from models import Critic, Generator, build_gan
+from models import ClassDrawing
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
-from tasks.gan.data import GanData
+from tasks.gan.data import GanData, class_shares, in_classes
+from tasks.gan.draws import GENERATOR_PURPOSES, PURPOSES, Draws, View
+from tasks.gan.networks import build_networks
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
 
 SAMPLES = 64
+CLASSES_SHOWN = 16  # at most: each is a column of a grid
 CURVE_KID_SUBSETS = 10  # a tenth of the final score's, because KID is slow on a CPU
-
-
-class Draws(NamedTuple):
-    """The random keys of one update, or (n,) keys each of n updates. One stacked tensor holds them, in this order."""
-
-    latents: Tensor
-    alpha: Tensor
-    augmentation: Tensor
-    diffaugment_real: Tensor
-    diffaugment_fake: Tensor
-    view_real: Tensor
-    view_fake: Tensor
-
-
-PURPOSES: dict[str, tuple[str, ...]] = {
-    "latents": ("latents", "critic"),
-    "alpha": ("alpha",),
-    "augmentation": ("augmentation",),
-    "diffaugment_real": ("diffaugment", "real"),
-    "diffaugment_fake": ("diffaugment", "fake"),
-    "view_real": ("view", "real"),
-    "view_fake": ("view", "fake"),
-}
-"""What each key of a critic update is derived from, besides seed, number of the update and rank."""
-GENERATOR_PURPOSES = {"latents": ("latents", "generator"), "diffaugment_fake": ("diffaugment", "generator")}
-"""The keys of the generator's update. The others are 0."""
-
-
-class View:
-    """An augmented view of a batch of images, drawn by ``key``, which each update sets."""
-
-    key: Tensor
-
-    def __call__(self, images: Tensor) -> Tensor:  # (B, C, H, W)
-        """Flip and move the images."""
-        return diff_augment(images, key=self.key, policy=VIEW)
 
 
 class GanTask(ImageTask[GanConfig]):
@@ -96,10 +62,19 @@ class GanTask(ImageTask[GanConfig]):
         data = GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
         self.augment_options = {"flip": config.data.flip, "dequantize": config.data.dequantize}
         self.store = data.training()
-        self.model = config.model.arguments(channels=self.store.image_shape[0])
-        self.bare_generator, self.bare_critic = self._networks()
+        networks = build_networks(config, self.store)
+        self.bare_generator, self.bare_critic, self.model = networks.generator, networks.critic, networks.about
+        self.latent_dim, self.labels, self.memory_format = networks.latent_dim, networks.labels, networks.memory_format
+        for network in (self.bare_generator, self.bare_critic):
+            network.to(device).to(memory_format=self.memory_format)
         self.modules = {"generator": self.bare_generator, "critic": self.bare_critic}
-        self.optimizers = {name: self._adam(network) for name, network in self.modules.items()}
+        self.learning_rates = {
+            "generator": config.training.learning_rate,
+            "critic": config.training.critic_learning_rate or config.training.learning_rate,
+        }
+        self.optimizers = {
+            name: self._adam(network, self.learning_rates[name]) for name, network in self.modules.items()
+        }
         self.generator, self.critic = session.accelerator.prepare(self.bare_generator, self.bare_critic)
         self.ema = averaged(self.bare_generator, config.training.ema_decay)
         self.modules["ema"] = self.ema
@@ -112,36 +87,20 @@ class GanTask(ImageTask[GanConfig]):
         scored = config.metrics.extractor != "none"
         self.reference = data.reference(self.store) if scored else None
         self.evaluator = data.evaluator(self.reference, device) if self.reference else None
+        self.shares = (
+            None if self.labels is None else class_shares(self.reference or self.store, self.store.class_names)
+        )
         self.critic_gap, self.gap_line = self._critic_gap(data)
-        obstacle = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
-        self.prepare_steps(obstacle, batches=config.training.n_critic)
+        random_nodes = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
+        by_class = self.labels is not None and any(self.coded.values())
+        looked_up = "classes of coded samples are looked up on the host" if by_class else ""
+        self.prepare_steps(random_nodes, looked_up, batches=config.training.n_critic)
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _networks(self) -> tuple[Generator, Critic]:
-        """Generator and critic with weights drawn from the seed; ConfigError for an unknown name or another size."""
-        config = self.config
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        try:
-            generator, critic = build_gan(**self.model)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        if generator.image_shape != self.store.image_shape:
-            raise ConfigError(
-                f"{config.model.name} makes images of {generator.image_shape}, and {self.store.description} holds "
-                f"{self.store.image_shape}: set --data.image_size={generator.image_shape[-1]} or another --model.name."
-            )
-        if config.critic.spectral_norm:
-            spectrally_normalised(critic)
-        _refuse_batch_norm(config, critic)
-        # channels_last saves 20 to 30 % of a step on a CPU, and tensor cores need it.
-        for network in (generator, critic):
-            network.to(self.session.device).to(memory_format=torch.channels_last)
-        return generator, critic
-
-    def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
+    def _adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         training, device = self.config.training, self.session.device
-        options = device_options(device, training.learning_rate)
+        options = device_options(device, learning_rate)
         if device.type == "cuda":
             options["capturable"] = True
         return torch.optim.Adam(network.parameters(), betas=training.betas, **options)
@@ -169,16 +128,20 @@ class GanTask(ImageTask[GanConfig]):
         """The CodedSmoothing of one network, or None. Raises an error now for a code that can't be built."""
         code, choice, batch_size = self.config.coded, getattr(self.config.coded, part), self.batch_sizes[part]
         network, weight = self.modules[part], self.weight(choice, part)
-        return self.attach(code, network, choice.active_blocks, purpose=part, batch_size=batch_size, weight=weight)
+        blocks, discrete = choice.active_blocks, "refuse" if self.labels is None else "nearest"
+        return self.attach(code, network, blocks, purpose=part, batch_size=batch_size, weight=weight, discrete=discrete)
 
     def _critic_gap(self, data: GanData) -> tuple[CriticGap | None, str]:
         """The measurement of the critic's gap, or None and the reason (empty if the recipe has no scores)."""
         if self.config.metrics.extractor == "none":
             return None, ""
         held_out, reason = data.held_out(self.store, GAP_IMAGES, gap_seed(self.config.seed))
+        if held_out and self.labels is not None:
+            held_out, reason = in_classes(held_out, self.store.class_names)
         if held_out is None:
             return None, f"no critic_gap: {reason}"
-        return CriticGap(self.store, held_out, self.config.seed, self.session.device), ""
+        seed, conditional = self.config.seed, self.labels is not None
+        return CriticGap(self.store, held_out, seed, self.session.device, self.memory_format, conditional), ""
 
     def data_circumstances(self) -> dict[str, str]:
         """The images to score against."""
@@ -195,8 +158,8 @@ class GanTask(ImageTask[GanConfig]):
         training, session = self.config.training, self.session
         torch.manual_seed(derive_seed(self.config.seed, "step", step, session.rank))  # for dropout and similar layers
         factor = 1 - step / training.horizon if training.decay == "linear" else 1.0
-        for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, training.learning_rate * factor)
+        for name, optimizer in self.optimizers.items():
+            set_learning_rate(optimizer, self.learning_rates[name] * factor)
         codes = []
         for part, coded in self.coded.items():
             if coded:
@@ -225,12 +188,29 @@ class GanTask(ImageTask[GanConfig]):
         if alpha := self.config.critic.mixup:
             seeds = [derive_seed(seed, "mixup", number, rank) for number in updates]
             inputs["shares"] = torch.tensor([random.Random(seed).betavariate(alpha, alpha) for seed in seeds])
+        if self.labels is not None:
+            inputs["labels"] = torch.stack([self.labels[self.rows(number)] for number in updates])
+            inputs["generator_labels"] = self._generator_labels(step, inputs["labels"][-1])
         if self.images is None:
             return inputs | {f"real_{i}": self.batches[number] for i, number in enumerate(updates)}
         return inputs | {"where": torch.stack([positions(self.rows(number).tolist()) for number in updates])}
 
+    def _generator_labels(self, step: int, paired: Tensor) -> Tensor:  # (B,) -> (B,) int64
+        """The classes of the generator's update: of images drawn at random, or of the real ones it is paired with."""
+        assert self.labels is not None
+        if self.config.training.loss == "relativistic":
+            return paired
+        draws = stream(self.config.seed, "labels", step, self.session.rank)
+        return self.labels[torch.randint(len(self.labels), (self.batch_sizes["generator"],), generator=draws)]
+
     def one_step(
-        self, keys: Tensor, where: Tensor | None = None, shares: Tensor | None = None, **streamed: Tensor
+        self,
+        keys: Tensor,
+        where: Tensor | None = None,
+        shares: Tensor | None = None,
+        labels: Tensor | None = None,
+        generator_labels: Tensor | None = None,
+        **streamed: Tensor,
     ) -> dict[str, Tensor]:
         """One step.
 
@@ -238,6 +218,9 @@ class GanTask(ImageTask[GanConfig]):
             keys: (n_critic + 1, 7), the keys of :class:`Draws`; the last row is the generator's.
             where: (n_critic, B), the positions of the images, if they are on the device.
             shares: (n_critic,), the shares of mixup of real images, if it is used.
+            labels: (n_critic, B), the classes of the real images, if the networks get classes. The fake images of an
+                update have the same ones.
+            generator_labels: (B,), those of the generator's update.
             streamed: ``real_0``, ``real_1``, ...: (B, C, H, W) batches from the CPU, if images are not on the device.
         """
         config, session = self.config, self.session
@@ -249,18 +232,19 @@ class GanTask(ImageTask[GanConfig]):
         }
         # One call for the draws of all updates, because each small kernel on a GPU costs a launch.
         together = Draws(*keys[:-1].unbind(1))
-        latents = normal(together.latents, size, self.bare_generator.latent_dim)
+        latents = normal(together.latents, size, self.latent_dim)
         alphas = uniform(together.alpha, size)
         batches = self._real_batches(together, where, streamed)
+        classes = [None] * len(batches) if labels is None else labels.unbind()
 
         for i, real in enumerate(batches):
             draws = Draws(*keys[i])
             if shares is not None:
                 real = mixed_images(real, shares[i])
-            real = diff_augment(real, draws.diffaugment_real, policy).to(memory_format=torch.channels_last)
+            real = diff_augment(real, draws.diffaugment_real, policy).to(memory_format=self.memory_format)
             with torch.no_grad(), session.autocast():
-                fake = self.bare_generator(latents[i])
-            fake = diff_augment(fake.float(), draws.diffaugment_fake, policy).to(memory_format=torch.channels_last)
+                fake = conditioned(self.bare_generator, classes[i])(latents[i])
+            fake = diff_augment(fake.float(), draws.diffaugment_fake, policy).to(memory_format=self.memory_format)
             self.views["real"].key, self.views["fake"].key = draws.view_real, draws.view_fake
             losses = critic_step(
                 self.critic,
@@ -268,6 +252,7 @@ class GanTask(ImageTask[GanConfig]):
                 real,
                 fake,
                 alphas[i],
+                labels=classes[i],
                 penalty_weight=config.training.gradient_penalty,
                 terms=self.terms,
                 coded=self.coded["critic"],
@@ -281,7 +266,8 @@ class GanTask(ImageTask[GanConfig]):
             self.generator,
             self.bare_critic,
             self.optimizers["generator"],
-            normal(draws.latents, self.batch_sizes["generator"], self.bare_generator.latent_dim),
+            normal(draws.latents, self.batch_sizes["generator"], self.latent_dim),
+            labels=generator_labels,
             real=real,
             augment=partial(diff_augment, key=draws.diffaugment_fake, policy=policy) if policy else None,
             coded=self.coded["generator"],
@@ -305,12 +291,17 @@ class GanTask(ImageTask[GanConfig]):
     # -- between steps -----------------------------------------------------------------------------
 
     def sample(self, done: int) -> None:
-        """Save a grid of samples. The latents are the same at every step."""
-        z = torch.randn(SAMPLES, self.bare_generator.latent_dim, generator=stream(self.config.seed, "grid"))
+        """Save a grid of samples, the same latents at every step. With classes, each has a column, and rows share z."""
+        device, columns, labels = self.session.device, math.isqrt(SAMPLES), None
+        z = torch.randn(SAMPLES, self.latent_dim, generator=stream(self.config.seed, "grid"))
+        if self.labels is not None:
+            rows, columns = columns, min(self.store.num_classes, CLASSES_SHOWN)
+            z = z[:rows].repeat_interleave(columns, dim=0)
+            labels = torch.arange(columns).repeat(rows).to(device)
         with torch.no_grad():
-            images = to_uint8(self.ema.module(z.to(self.session.device)))
+            images = to_uint8(conditioned(self.ema.module, labels)(z.to(device)))
         folder = self.session.folder
-        save_grid(folder.grid_at(done), images, copies=[folder.grid])
+        save_grid(folder.grid_at(done), images, columns, copies=[folder.grid])
         self.session.track_image("samples", folder.grid, done)
 
     def evaluate(
@@ -328,12 +319,16 @@ class GanTask(ImageTask[GanConfig]):
         count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
         about = about | {"network": "EMA", "trained_on": self._trained_on()}
-        evaluation = self.evaluator(network, self.config.seed, count, about, **subsets)
+        evaluation = self.evaluator(self._of_latents(network), self.config.seed, count, about, **subsets)
         scores, provenance = evaluation.values, evaluation.provenance
         if self.critic_gap and snapshot is None:  # a snapshot's critic is gone
             scores = scores | {"critic_gap": self.critic_gap(self.bare_critic)}
             provenance = provenance | {"critic_gap": self.critic_gap.about}
         return {"scores": scores, "primary": evaluation.primary, "better": "lower", "provenance": provenance}
+
+    def _of_latents(self, generator: nn.Module) -> nn.Module:
+        """The generator as a function of latents alone. It draws classes as often as the data has them."""
+        return generator if self.shares is None else ClassDrawing(generator, self.shares, self.latent_dim)
 
     def _trained_on(self) -> dict[str, Any]:
         """The description of the training images, for provenance."""
@@ -354,8 +349,8 @@ class GanTask(ImageTask[GanConfig]):
         images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
         start = time.perf_counter()
         with torch.no_grad():
-            z = torch.randn(metrics.batch_size, self.bare_generator.latent_dim, device=self.session.device)
-            self.evaluator.features(to_uint8(self.ema.module(z)))
+            z = torch.randn(metrics.batch_size, self.latent_dim, device=self.session.device)
+            self.evaluator.features(to_uint8(self._of_latents(self.ema.module)(z)))
         return (time.perf_counter() - start) * images / metrics.batch_size / self.session.processes
 
     @property
@@ -382,26 +377,25 @@ class GanTask(ImageTask[GanConfig]):
         for part, coded in self.coded.items():
             if coded:
                 lines.append(f"{part} {self.coded_line(coded)}, {getattr(self.config.coded, part).strength}")
-        size, latent_dim = self.config.training.batch_size, self.bare_generator.latent_dim
-        latents = torch.randn(self.batch_sizes["generator"], latent_dim, generator=stream(self.config.seed, "grid"))
         generator, critic = self.coded.values()
-        lines += self.useless_blocks(generator, lambda: self.bare_generator(latents.to(self.session.device)))
-        lines += self.useless_blocks(critic, lambda: self.bare_critic(self.some_images(size)))
+        lines += self.useless_blocks(generator, self._some_fakes)
+        lines += self.useless_blocks(critic, self._some_scores)
         lines += [self.gap_line] if self.gap_line else []
         return lines + self.notes(self.config.coded, critic or generator)
 
+    def _some_fakes(self) -> Tensor:
+        size = self.batch_sizes["generator"]
+        z = torch.randn(size, self.latent_dim, generator=stream(self.config.seed, "grid"))
+        fakes: Tensor = conditioned(self.bare_generator, self._first_labels(size))(z.to(self.session.device))
+        return fakes
 
-def _refuse_batch_norm(config: GanConfig, critic: nn.Module) -> None:
-    """Raise an error for batch norm with a gradient penalty, which needs scores that don't depend on other images."""
-    weights = {
-        "training.gradient_penalty": config.training.gradient_penalty,
-        "critic.r1": config.critic.r1,
-        "critic.r2": config.critic.r2,
-    }
-    used = [key for key, weight in weights.items() if weight]
-    for name, module in critic.named_modules():
-        if used and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ConfigError(
-                f"{used[0]} = {weights[used[0]]} with batch norm in the critic ({name}): its slope at one image would "
-                f"depend on the others of the batch. Take a network without it, or set {' and '.join(used)} to 0."
-            )
+    def _some_scores(self) -> Tensor:
+        size = self.batch_sizes["critic"]
+        scores: Tensor = conditioned(self.bare_critic, self._first_labels(size))(self.some_images(size))
+        return scores
+
+    def _first_labels(self, count: int) -> Tensor | None:  # -> (count,) on the device
+        """The classes of the first images, as :meth:`some_images` has them."""
+        if self.labels is None:
+            return None
+        return self.labels[torch.arange(count) % len(self.labels)].to(self.session.device)

@@ -128,7 +128,7 @@ class AttackSetup:
         if "plain" in self.other:
             path, snapshot, network = self.other["plain"]
             parts = zip(self.images.split(256), self.labels.split(256), strict=True)
-            right, _ = accuracy(network, ((i, x, y) for i, (x, y) in enumerate(parts)), device=self.job.device)
+            right, *_ = accuracy(network, ((i, x, y) for i, (x, y) in enumerate(parts)), device=self.job.device)
             rows.append(
                 {"network": PLAIN, "trained": training_of(snapshot), "snapshot": str(path), "accuracy": right / 100}
             )

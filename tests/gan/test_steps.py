@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from cs_gan import CodedSmoothing
-from cs_gan.gan import CODED_ON, critic_step, generator_step
+from cs_gan.gan import CODED_ON, Consistency, ZeroCentred, critic_step, generator_step
 from tests.gan.networks import (
     TinyCritic,
     TinyGenerator,
@@ -218,3 +219,48 @@ class TestGeneratorStep:
         assert seen == [torch.bfloat16]
         assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in generator.parameters())
+
+
+class OfClasses(nn.Module):
+    """A network that takes labels too: the tiny one, times a factor for the class."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.factors = network, nn.Parameter(torch.tensor([1.0, 2.0, -1.0]))
+
+    def forward(self, x, labels):
+        out = self.network(x)
+        return out * self.factors[labels].view(-1, *[1] * (out.dim() - 1))
+
+
+class Bound(nn.Module):
+    """The same with labels that are known before."""
+
+    def __init__(self, network, labels):
+        super().__init__()
+        self.network, self.labels = network, labels
+
+    def forward(self, x):
+        return self.network(x, self.labels)
+
+
+class TestLabels:
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0, 1])
+
+    def test_a_critic_step_gives_every_call_of_the_critic_the_labels(self):
+        critic, (real, fake, alpha) = OfClasses(TinyCritic()), batches(8)
+        twin = copy.deepcopy(critic)
+        terms = [ZeroCentred(1.0), ZeroCentred(1.0, "fake"), Consistency(1.0, lambda x: x.flip(3))]
+        losses = critic_step(critic, adam(critic), real, fake, alpha, labels=self.labels, terms=terms)
+        bound = Bound(twin, self.labels)
+        expected = critic_step(bound, adam(bound), real, fake, alpha, terms=terms)
+        assert losses == expected
+        assert_same(critic.parameters(), twin.parameters())
+
+    def test_a_generator_step_gives_both_networks_the_labels(self):
+        generator, critic = OfClasses(TinyGenerator()), OfClasses(TinyCritic())
+        twin = copy.deepcopy(generator)
+        losses = generator_step(generator, critic, adam(generator), torch.ones(8, 5), labels=self.labels)
+        bound = Bound(twin, self.labels)
+        assert losses == generator_step(bound, Bound(critic, self.labels), adam(bound), torch.ones(8, 5))
+        assert_same(generator.parameters(), twin.parameters())

@@ -19,6 +19,7 @@ PARAMETERS = {  # (default overrides): (generator, critic)
     "dcgan16": (396_675, 136_385),
     "dcgan32": (1_183_619, 662_977),
     "dcgan64": (3_806_083, 2_764_737),
+    "resnet": (3_557_123, 1_814_273),  # at 32 pixels
 }
 BLOCK_SHAPES = {  # at generator_width 4, critic_width 2
     "paper32": ([(4, 8), (4, 16), (4, 32)], [(2, 16), (2, 8), (2, 8), (2, 8)]),
@@ -27,6 +28,7 @@ BLOCK_SHAPES = {  # at generator_width 4, critic_width 2
     "dcgan16": ([(4, 8)], [(2, 8), (4, 4)]),
     "dcgan32": ([(8, 8), (4, 16)], [(2, 16), (4, 8), (8, 4)]),
     "dcgan64": ([(16, 8), (8, 16), (4, 32)], [(2, 32), (4, 16), (8, 8), (16, 4)]),
+    "resnet": ([(16, 8), (8, 16), (4, 32)], [(2, 16), (4, 8), (8, 4), (8, 4)]),
 }
 every_gan = pytest.mark.parametrize("name", GAN_NAMES)
 
@@ -60,7 +62,7 @@ def test_dcgan_parameter_counts_follow_the_formula(size: int, width: int) -> Non
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_and_scores_have_the_stated_shapes_and_range(name: str, channels: int) -> None:
     generator, critic = tiny(name, channels=channels)
-    side = int(name[-2:])
+    side = 32 if name == "resnet" else int(name[-2:])
     assert generator.latent_dim == 5
     assert generator.image_shape == critic.image_shape == (channels, side, side)
     images = generator(torch.randn(3, 5) * 10)
@@ -105,7 +107,7 @@ def expected_std(net_name: str, key: str, layer: nn.Module) -> float:
             return math.sqrt(2 / (1 + 0.2**2) / fan_in)
         return xavier if layer.weight.shape[0] == 1 else 0.02
     residual = key.startswith("blocks") and "shortcut" not in key
-    last_of_paper64 = net_name == "paper64" and key.startswith("head") and isinstance(layer, nn.Conv2d)
+    last_of_paper64 = net_name in ("paper64", "resnet") and key.startswith("head") and isinstance(layer, nn.Conv2d)
     return xavier * (math.sqrt(2) if residual or last_of_paper64 else 1)
 
 
@@ -186,13 +188,13 @@ def test_latent_codes_of_another_shape_are_refused() -> None:
 def test_unknown_names_and_overrides_are_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'papr32'.*did you mean 'paper32'.*Valid: paper32, paper64"):
         build_gan("papr32")
-    with pytest.raises(ValueError, match=r"wdith.*did you mean 'width'.*Valid: channels, latent_dim"):
+    with pytest.raises(ValueError, match=r"wdith = 8 .*did you mean 'width'.*Valid: channels, latent_dim"):
         build_gan("paper32", wdith=8)
-    with pytest.raises(ValueError, match="unknown name; Valid: paper32"):
+    with pytest.raises(ValueError, match="is unknown; Valid: paper32"):
         build_gan("zzz")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, None])
 def test_overrides_that_are_not_positive_integers_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="width must be a positive integer"):
+    with pytest.raises(ValueError, match=r"width = .+ must be a positive integer"):
         build_gan("paper32", width=value)

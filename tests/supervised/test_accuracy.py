@@ -44,7 +44,9 @@ def test_a_diverged_network_is_right_on_nothing():
     images, _ = data()
     labels = torch.zeros(20, dtype=torch.int64)  # argmax of NaN is class 0
     for value in (math.nan, math.inf):
-        right, loss = accuracy(Function(lambda x, value=value: torch.full((len(x), 4), value)), groups(images, labels))
+        right, loss, _ = accuracy(
+            Function(lambda x, value=value: torch.full((len(x), 4), value)), groups(images, labels)
+        )
         assert right == 0
         assert math.isnan(loss)
 
@@ -53,7 +55,7 @@ def test_images_with_nan_are_wrong_and_the_others_count():
     (images, labels), model = data(), network()
     kept = model(images).argmax(1) == labels
     images[kept.nonzero()[0, 0]] = math.nan
-    right, loss = accuracy(model, groups(images, labels))
+    right, loss, _ = accuracy(model, groups(images, labels))
     assert right == 100 * (int(kept.sum()) - 1) / 20
     assert math.isnan(loss)
 
@@ -62,7 +64,7 @@ def test_under_rci_a_nan_reaches_its_whole_group():
     images, _ = data()
     images[0] = math.nan
     served = RandomizedCodedInference(network())
-    right, _ = accuracy(served, groups(images[:8], torch.zeros(8, dtype=torch.int64)))
+    right, *_ = accuracy(served, groups(images[:8], torch.zeros(8, dtype=torch.int64)))
     assert right == 0
 
 
@@ -110,3 +112,23 @@ def test_outputs_that_are_no_logits_are_refused(output):
 def test_no_images_at_all_are_refused():
     with pytest.raises(MetricError, match="no images"):
         accuracy(network(), [])
+
+
+def test_the_calibration_error_is_that_of_a_loop_over_bins():
+    logits, labels = 2 * torch.randn(200, 5), torch.randint(5, (200,))
+    found = accuracy(Function(lambda x: x), groups(logits, labels))
+    confidence, predicted = logits.softmax(1).max(1)
+    expected = 0.0
+    for low in range(15):
+        inside = (confidence * 15 >= low) & ((confidence * 15 < low + 1) | (low == 14))
+        if inside.any():
+            right = (predicted == labels)[inside].double().mean()
+            expected += inside.double().mean() * (right - confidence[inside].double().mean()).abs()
+    assert found.calibration_error == pytest.approx(100 * float(expected), rel=1e-6)  # confidences are float32
+
+
+def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
+    logits = 1000 * torch.eye(4)
+    labels = torch.arange(4)
+    assert accuracy(Function(lambda x: x), groups(logits, labels)).calibration_error == 0
+    assert accuracy(Function(lambda x: x), groups(logits, labels.flip(0))).calibration_error == 100

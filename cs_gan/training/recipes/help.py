@@ -21,6 +21,7 @@ KEYS = {
     "data.name": "digits, cifar10, ...; or folder: your own",
     "data.root": "folder or zip of images, if needed",
     "model.name": "network, or pair of networks",
+    "model.generator": "your own: module:Class; needs model.critic",
     "training.steps": "number of updates",
     "training.epochs": "passes over the images, instead of steps",
     "training.batch_size": "images per step and process",

@@ -7,7 +7,8 @@ import json
 import os
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -67,9 +68,9 @@ def parse_config(
         set_parsing_settings(add_print_completion_argument=True)
         _parser.cache_clear()
     parser = _parser(kind, prog, description)  # type: ignore[arg-type]  # mypy takes no dataclass for Hashable
+    words = _files_first(arguments, kind)
     try:
-        words = _files_first(arguments, kind)
-        parsed = parser.parse_args([_inline(word, recipes) for word in words])
+        parsed = parser.parse_args([_inline(word, recipes, kind) for word in words])
         _require_sections(parsed, kind)
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
@@ -129,8 +130,7 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
             given.append([word])
         else:
             given[-1].append(word)  # the value of ``--key value``
-    keys = flatten(asdict(kind()))
-    sections = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
+    sections = _sections(kind)
 
     def rank(words: list[str]) -> int:
         name = words[0].partition("=")[0]
@@ -141,14 +141,25 @@ def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
     return [word for words in sorted(given, key=rank) for word in words]
 
 
-def _inline(word: str, recipes: Path | None) -> str:
+def _sections(kind: type[RunConfig]) -> set[str]:
+    """The names of the recipe's sections, such as ``coded.critic``."""
+    return {key[:dot] for key in flatten(asdict(kind())) for dot, letter in enumerate(key) if letter == "."}
+
+
+def _inline(word: str, recipes: Path | None, kind: type[RunConfig]) -> str:
     """``--config=FILE`` with the content of the file, read as studies read it. Other words stay."""
     option, equals, value = word.partition("=")
-    if option != "--config" or not equals or not (path := _recipe_file(value, recipes)).is_file():
+    if option != "--config" or not equals:
+        return word
+    path = _recipe_file(value, recipes)
+    if not path.is_file():
+        with suppress(yaml.YAMLError, RecursionError):  # the recipe itself
+            _require_no_class(yaml.safe_load(value), kind)
         return word
     content = read_yaml(path, "the recipe")
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the recipe must be a mapping of keys, not {type(content).__name__}.")
+    _require_no_class(content, kind)
     return f"{option}={json.dumps(content)}"
 
 
@@ -164,6 +175,18 @@ def _recipe_file(value: str, recipes: Path | None) -> Path:
             f"--config={value}: there is no such file, and no recipe of that name. {nearest_or_all(value, known)}"
         )
     return named
+
+
+def _require_no_class(recipe: Any, kind: type[RunConfig]) -> None:
+    """Refuse a recipe that names a class in place of a section.
+
+    jsonargparse would import it before it refuses it, and the recipe may come with someone else's snapshot.
+    """
+    sections = _sections(kind)
+    for key, value in flatten(recipe).items() if isinstance(recipe, Mapping) else ():
+        named = key in sections and value is not None and not isinstance(value, Mapping)
+        if named or key.split(".")[-1] in ("class_path", "init_args", "dict_kwargs"):
+            raise ConfigError(f"{key} = {value!r}: a recipe can't name a class here. Give a section of keys.")
 
 
 def _require_sections(values: Any, kind: type, prefix: str = "") -> None:
