@@ -48,9 +48,13 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
 
 
 def labelled(table: str) -> str:
-    """A table whose cells name their columns: on a narrow screen style.css shows a row as a list of them."""
+    """A table whose cells name their columns: on a narrow screen style.css shows a row as a list of them.
+
+    Names of keys in its head may break after a dot or underscore.
+    """
     heads = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table, re.DOTALL)
     columns = cycle([escape(unescape(re.sub(r"<[^>]+>", "", head))) for head in heads] or [""])
+    table = re.sub(r"(?<=>)[\w.]+(?=</th>)", lambda found: re.sub(r"([._])", r"\1<wbr>", found[0]), table)
     return re.sub(r"<td(?=[ >])", lambda _: f'<td data-column="{next(columns)}"', table)
 
 
