@@ -11,6 +11,7 @@ from typing import Any
 # Before numpy comes: its BLAS would start a thread for each core, and these spin while they wait. Child processes of
 # tests inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CS_GAN_OFFLINE"] = "1"  # no test fetches weights, except from a server of its own
 
 import pytest
 import torch

@@ -16,6 +16,7 @@ import torch
 
 import train_gan
 from benchmarks import classifier_step, compile, gpu_table, image_folders, scoring, wgan_step
+from cs_gan.metrics import load_extractor
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,6 +140,17 @@ def test_scoring_gives_torch_fidelitys_scores(tmp_path):
     found = figures(scoring.main, tmp_path / "s.json")
     assert found["largest_relative_difference"] < 1e-6  # float32 sums in another order
     assert found["ms"].keys() == {"torch-fidelity", "ours, cold", "ours, again"}
+
+
+def test_scoring_with_inception_says_that_its_weights_are_random(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    with scoring._weights("inception") as note:
+        features = load_extractor("inception").module(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))[0]
+    assert "RANDOM weights" in note
+    assert features.shape == (1, 2048)
+    with scoring._weights("digits") as note:
+        assert note == ""
 
 
 def test_gpu_sh_makes_one_table(of_gpu_sh):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.errors import MetricError
+from cs_gan.metrics.all_scores import all_scores
 from cs_gan.metrics.cache import Arrays, default_cache_dir
 from cs_gan.metrics.extraction import FeatureReader
 from cs_gan.metrics.extractors import load_extractor
@@ -27,14 +28,8 @@ from cs_gan.metrics.scores import (
     NEIGHBOURS,
     Scores,
     check_subsets,
-    density_coverage,
-    feature_statistics,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
     kid_subset_size,
     num_splits,
-    precision_recall,
 )
 from cs_gan.metrics.sharding import Processes
 
@@ -185,20 +180,7 @@ class Evaluator:
     def _values(self, generated: tuple[Tensor, ...] | None, real: Arrays | None, kid_subsets: int) -> dict[str, float]:
         assert generated is not None  # only the first process comes here
         assert real is not None
-        features, spec = generated[0], self._extractor.spec
-        some_real = torch.from_numpy(real["features"])
-        splits = num_splits(len(features))
-        values = {spec.named("FD"): frechet_distance(feature_statistics(features), real)}
-        if spec.logit_layer:
-            values[spec.named("IS")], deviation = inception_score(generated[1], splits)
-            if splits > 1:  # the deviation over one split is always 0
-                values[f"{spec.named('IS')} std"] = deviation
-        values[spec.named("KID")], deviation = kernel_distance(features, some_real, kid_subsets)
-        if kid_subset_size(len(features), len(some_real)) < max(len(features), len(some_real)):  # the same here
-            values[f"{spec.named('KID')} std"] = deviation
-        values[spec.named("precision")], values[spec.named("recall")] = precision_recall(features, some_real)
-        values[spec.named("density")], values[spec.named("coverage")] = density_coverage(features, some_real)
-        return values
+        return all_scores(self._extractor.spec, generated, real, kid_subsets)
 
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:
         reference, spec = self._reference, self._extractor.spec

@@ -23,6 +23,7 @@ from cs_gan.errors import MetricError
 from cs_gan.files import file_sha256
 from cs_gan.metrics import digits, dinov2, inception, lite0
 from cs_gan.metrics.cache import default_cache_dir
+from cs_gan.metrics.folded_inception import FoldedInception
 from cs_gan.restore import isolated_rng
 
 
@@ -65,7 +66,7 @@ def _explicit(weights: Path) -> Path:
 
 _SPECS = (
     ExtractorSpec(
-        "inception", "inception-v3-compat", "Inception", "2048", "logits_unbiased", 2048,
+        "inception", "cs-gan-inception-v3", "Inception", "2048", "logits_unbiased", 2048,
         lambda weights, _: inception.locate_weights(weights),
     ),
     ExtractorSpec(
@@ -84,6 +85,7 @@ _SPECS = (
 EXTRACTORS = MappingProxyType({spec.name: spec for spec in _SPECS})
 
 for _name, _cls in (
+    ("cs-gan-inception-v3", FoldedInception),
     ("cs-gan-efficientnet-lite0", lite0.EfficientNetLite0Extractor),
     ("cs-gan-digits", digits.DigitsExtractor),
     ("cs-gan-dinov2-vit-l-14", dinov2.DinoV2Extractor),

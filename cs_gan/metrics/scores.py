@@ -83,7 +83,7 @@ def frechet_distance(first: Mapping[str, Any], second: Mapping[str, Any]) -> flo
     Raises:
         MetricError: statistics that lack an array, have other shapes or aren't finite, or a result that isn't.
     """
-    pair = [_moments(statistics) for statistics in (first, second)]
+    pair = [checked_statistics(statistics) for statistics in (first, second)]
     if pair[0]["mu"].shape != pair[1]["mu"].shape:
         raise MetricError(
             f"the Fréchet distance compares statistics of {len(pair[0]['mu'])} and of {len(pair[1]['mu'])} features: "
@@ -225,8 +225,8 @@ def _pair(
     return first.to(dtype), second.to(dtype)
 
 
-def _moments(statistics: Mapping[str, Any]) -> Statistics:
-    """mu (d,) and sigma (d, d) in float64."""
+def checked_statistics(statistics: Mapping[str, Any]) -> Statistics:
+    """mu (d,) and sigma (d, d) in float64; MetricError if they aren't finite or of other shapes."""
     try:
         moments = {name: np.asarray(statistics[name]) for name in ("mu", "sigma")}
     except (KeyError, TypeError, RuntimeError, IndexError) as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from tqdm import tqdm
 
 from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
+from cs_gan.files import replacing
 from cs_gan.metrics import to_uint8
 from cs_gan.report import save_grid
 from cs_gan.training import parse_config
@@ -32,10 +35,19 @@ MOST_COLUMNS = 16  # of a grid with a column for each class
 
 
 def sample(job: Job) -> None:
-    """Generate images: a grid, or a folder of PNG files. Classes come in turn, and each has a column of the grid."""
-    folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
-    kept, made = [], 0
+    """Generate images: a grid, a folder of PNG files, or an .npz file for ADM's evaluation suite.
+
+    Classes come in turn, and each has a column of the grid.
+    """
     z, labels = asked(job)
+    npz = job.arguments.npz
+    folder, grid = job.arguments.folder and empty_folder(job.arguments.folder), job.arguments.grid
+    if npz:
+        write_npz(job.beside("samples.npz", npz), batches_of_images(job, z, labels), len(z))
+        print(f"{len(z)} images: {npz}")
+        if not (folder or grid):
+            return
+    kept, made = [], 0
     for images in batches_of_images(job, z, labels):
         if folder:
             for number, image in enumerate(images, made):
@@ -163,6 +175,20 @@ def batches_of_images(
             bar.update(len(parts[0]))
 
 
+def write_npz(path: Path, batches: Iterable[Tensor], count: int) -> None:  # of uint8 (B, C, H, W)
+    """Write ``count`` images, batch by batch, as ADM's evaluation suite reads them: RGB, so grey is repeated."""
+    if path.suffix != ".npz":
+        raise ConfigError(f"--npz {path}: give a name that ends in .npz.")
+    with replacing(path) as file, ZipFile(file, "w") as npz, npz.open("arr_0.npy", "w", force_zip64=True) as out:
+        for number, images in enumerate(batches):
+            pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+            if number == 0:
+                shape = (count, *pixels.shape[1:])
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(out, header)
+            out.write(pixels.tobytes())
+
+
 def empty_folder(folder: Path) -> Path:
     """Create the folder of ``--folder``; ConfigError if it holds files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -213,6 +239,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "neighbours": {"type": positive, "help": "training images for each generated image (%(default)s)"},
     "grid": {"type": Path, "help": "PNG file (beside the snapshot)"},
     "folder": {"type": Path, "help": "an empty or new folder for one PNG per image; no grid then, except with --grid"},
+    "npz": {"type": Path, "help": "an .npz file of all images, arr_0 (n, H, W, 3); no grid then, except with --grid"},
     "json": {"type": Path, "help": "file for scores and provenance (beside the snapshot)"},
 }
 _DRAWN = {"count": 64, "seed": 0, "seeds": None, "class": None, "batch_size": 64, "grid": None}
@@ -224,7 +251,7 @@ def _command(run: Callable[[Job], None], defaults: dict[str, Any], sections: str
 
 
 COMMANDS = {
-    "sample": _command(sample, {**_DRAWN, "folder": None}),
+    "sample": _command(sample, {**_DRAWN, "folder": None, "npz": None}),
     "interpolate": _command(interpolate, {"seeds": [0, 1], "class": None, "steps": 8, "batch_size": 64, "grid": None}),
     "score": _command(score, {"json": None}, "data|metrics"),
     "nearest": _command(nearest, {**_DRAWN, "count": 8, "neighbours": 7}, "data|metrics"),

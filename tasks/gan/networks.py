@@ -157,7 +157,7 @@ def _try(
                 "--data.channels."
             )
         scores = _called(judge, f"images of shape {tuple(real.shape)}{and_classes}", critic, real, *given)
-        scores = outputs.scores(judge, scores, real, each=True)
+        scores = outputs.scores(judge, scores, real, per_image=True)
         if len(scores) != TRIED:
             raise ConfigError(f"{judge} gave {outputs.described(scores)} for {TRIED} images: give one score for each.")
 

@@ -8,10 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
+from benchmarks.random_inception import write_random_weights
 from cs_gan.errors import MetricError
-from cs_gan.metrics import EXTRACTORS, Evaluator, digits, dinov2, extractors, inception, lite0, load_extractor
+from cs_gan.metrics import (
+    EXTRACTORS,
+    Evaluator,
+    digits,
+    dinov2,
+    extractors,
+    folded_inception,
+    inception,
+    lite0,
+    load_extractor,
+)
 from tests.metrics.conftest import Replay
 
 needs_lite0 = pytest.mark.skipif(
@@ -168,3 +180,36 @@ def test_dinov2_takes_local_files_and_scores_without_classes(hub: Path, real_dig
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(MetricError, match="doesn't hold DINOv2's weights"):
         load_extractor("dinov2")
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_weights(tmp_path_factory.mktemp("inception") / "random.pth")
+
+
+def test_folded_inception_has_torch_fidelitys_features(random_inception: Path) -> None:
+    layers = ["2048", "logits_unbiased"]
+    ours = FEATURE_EXTRACTORS_REGISTRY["cs-gan-inception-v3"]("ours", layers, str(random_inception))
+    theirs = FEATURE_EXTRACTORS_REGISTRY["inception-v3-compat"]("theirs", layers, str(random_inception))
+    smooth = torch.nn.functional.interpolate(torch.rand(3, 3, 6, 6), size=(28, 32), mode="bilinear")
+    images = (smooth * 255).to(torch.uint8)
+    with torch.inference_mode():
+        pairs = list(zip(ours(images), theirs(images), strict=True))
+    for found, expected in pairs:
+        assert found.shape == expected.shape
+        # 95 convolutions round by 6e-8 each; both are 1e-6 from the same network in float64.
+        assert (found - expected).norm() < 4e-6 * expected.norm()
+
+
+def test_inception_gives_the_same_features_in_any_batch(random_inception: Path) -> None:
+    module = FEATURE_EXTRACTORS_REGISTRY["cs-gan-inception-v3"]("ours", ["2048"], str(random_inception))
+    images = torch.randint(0, 256, (folded_inception.CPU_BATCH + 1, 3, 8, 8), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(module(images)[0][-1:], module(images[-1:])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 32), (299, 299), (400, 310)])
+def test_resizing_for_inception_has_torch_fidelitys_bits(size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (2, 3, *size)).float()
+    expected = interpolate_bilinear_2d_like_tensorflow1x(images, size=(299, 299), align_corners=False)
+    assert torch.equal(folded_inception.resized(images), expected)

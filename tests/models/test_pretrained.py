@@ -69,7 +69,7 @@ class TestFromSnapshot:
         [
             ({"kind": "classifier"}, "kind"),
             ({"model": {"name": "dcgan17"}}, "did you mean 'dcgan16'"),
-            ({"model": MODEL | {"width": 5}}, "size mismatch"),
+            ({"model": MODEL | {"width": 5}}, "tensors don't fit its arguments"),
             ({"model": []}, "no snapshot"),
         ],
     )
