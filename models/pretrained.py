@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.utils import save_image
 
 from models.base import require_fit
@@ -145,21 +144,3 @@ class PretrainedGenerator(
     @classmethod
     def _load_as_pickle(cls, model, model_file, map_location, strict):  # type: ignore[no-untyped-def]
         raise ValueError(f"{model_file} is a pickle, which is never read; ask for a repository with model.safetensors")
-
-
-def slerp(first: Tensor, last: Tensor, t: Tensor) -> Tensor:  # (d,), (d,), (n,) -> (n, d)
-    """Points on the great circle from ``first`` to ``last`` (Shoemake 1985). Lengths are interpolated linearly.
-
-    Between opposite vectors there are many great circles; it takes one of them.
-    """
-    start, end = first.double(), last.double()
-    u, v = functional.normalize(start, dim=0), functional.normalize(end, dim=0)
-    cosine = u @ v
-    across = v - cosine * u  # the part of v orthogonal to u; its length is the sine of the angle
-    angle = torch.atan2(across.norm(), cosine)
-    if across.norm() < 1e-12:  # parallel or opposite: any orthogonal direction works
-        axis = functional.one_hot(u.abs().argmin(), len(u)).double()
-        across = axis - (axis @ u) * u
-    t = t.double()[:, None]
-    direction = torch.cos(t * angle) * u + torch.sin(t * angle) * functional.normalize(across, dim=0)
-    return (direction * torch.lerp(start.norm(), end.norm(), t)).to(first.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from cs_gan.core.discrepancy import STOP_GRADIENT
 from cs_gan.core.schedule import Schedule
 from cs_gan.data import BatchStream, ImageStore, batch_indices
 from cs_gan.errors import ConfigError
+from cs_gan.files import write_text
 from cs_gan.randomness import derive_seed
 from cs_gan.report import save_curve, save_metrics_csv, save_report
 from cs_gan.runs import read_lines
@@ -196,9 +198,22 @@ class ImageTask(Task[Config]):
         about: dict[str, Any] = {"kind": self.kind, "model": self.model, "config": as_plain(self.config)}
         save_snapshot(path, self.result, **about, step=done, scores=None if scores is None else dict(scores))
 
+    def data_about(self) -> dict[str, Any]:
+        """Where the training images are and how many, for a reader of the run folder."""
+        root = self.config.data.root
+        return {
+            "name": self.store.name,
+            "path": None if root is None else str(Path(root).resolve()),
+            "split": self.store.split,
+            "count": len(self.store),
+            "classes": self.store.num_classes,
+            "description": self.store.description,
+        }
+
     def draw(self) -> None:
         """Update table, curve and report of the run."""
         folder = self.session.folder
+        write_text(folder.data, json.dumps(self.data_about(), indent=2) + "\n")
         if read_lines(folder.metrics):
             save_metrics_csv(folder.table, folder.metrics)
             save_curve(folder.curve, folder.metrics)

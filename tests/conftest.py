@@ -74,6 +74,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     for name in ("save_curve", "save_report"):
         monkeypatch.setattr(image_task, name, lambda *_args: None)
     monkeypatch.setattr(task, "SAMPLES", 4)
+    monkeypatch.setattr(task.Looks, "save", lambda *_args, **_kwargs: None)
 
 
 @pytest.fixture

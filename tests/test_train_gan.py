@@ -92,6 +92,10 @@ def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys)
         with Image.open(folder / name) as picture:
             assert np.asarray(picture).std() > 0
     assert len(list((folder / "grids").iterdir())) == 3
+    for name in ("real.png", "interpolation-strip.png", "nearest-strip.png"):
+        assert (folder / name).exists()
+    told = json.loads((folder / "training_data.json").read_text())
+    assert (told["name"], told["path"], told["count"]) == ("digits", None, 40)
     best = min(rows, key=lambda row: row["scores"][row["primary"]])
     snapshots = {name: read_snapshot(folder / f"{name}.safetensors") for name in ("snapshot", "best")}
     assert {name: found.step for name, found in snapshots.items()} == {"snapshot": 4, "best": best["step"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ PALETTE = ("#0072b2", "#d55e00", "#00855f", "#b5579a", "#a67c00", "#3a9bd9", "#7
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 INK, RULE = "#667085", "#e4e2dd"
 MANY = 60  # with more points than this, markers would overlap
+MOST_WHISKERS = 12  # of one line
+WHISKERS_APART = 0.012  # of the horizontal axis
+LETTERS = 60  # of a line of text below a chart, at 9 points in a figure of 4.8 inches
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,45 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart. ``log`` allows a logarithmic axis if useful; ``ends`` are fixed ends of the vertical axis."""
+    """One chart.
+
+    Attributes:
+        title: its heading.
+        series: its lines.
+        log: whether a logarithmic axis is allowed if useful.
+        axis: the name of the horizontal axis. If that is ``step``, its ticks are whole numbers.
+        ends: fixed ends of the vertical axis.
+        unit: the name of the vertical axis.
+        sentence: what the chart shows and which direction is better.
+    """
 
     title: str
     series: Sequence[Series]
     log: bool = False
     axis: str = "step"
     ends: tuple[float, float] | None = None
+    unit: str = ""
+    sentence: str = ""
 
     @property
     def parts(self) -> list[str]:
         """The scores in the panel, one per kind of dash."""
         return list(dict.fromkeys(series.part for series in self.series))
+
+    def whiskers(self, series: Series) -> tuple[Floats, Floats, Floats] | None:  # (w,), (w,), (w,)
+        """Position, lower and upper end of a band that is drawn as whiskers; None for a filled area.
+
+        Several areas would be a blur. Whiskers stand side by side, and at most a few of each line.
+        """
+        banded = [each for each in self.series if each.band]
+        if series.band is None or len(banded) < 2:
+            return None
+        chosen = np.unique(np.linspace(0, len(series.steps) - 1, MOST_WHISKERS).round().astype(int))
+        steps = np.concatenate([each.steps for each in self.series])
+        low, high = min(0.0, float(steps.min())), float(steps.max())
+        place = next(i for i, each in enumerate(banded) if each is series) - (len(banded) - 1) / 2
+        step = min(WHISKERS_APART, 0.5 / MOST_WHISKERS / len(banded)) * (high - low)
+        return series.steps[chosen] + place * step, series.band[0][chosen], series.band[1][chosen]
 
     @property
     def span(self) -> tuple[float, float]:
@@ -74,10 +107,10 @@ class Panel:
         return self.log and low > 0 and high >= 10 * low
 
 
-def ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
-    """About three to seven round numbers between two values."""
+def ticks(low: float, high: float, logarithmic: bool = False, whole: bool = False) -> list[float]:
+    """About three to seven round numbers between two values; ``whole`` ones if they count something."""
     if not logarithmic:
-        candidates = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        candidates = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1).tick_values(low, high)
     else:
         for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
             candidates = LogLocator(subs=subs, numticks=9).tick_values(low, high)
@@ -103,7 +136,9 @@ def draw(axes: Axes, panel: Panel) -> None:
         marker = "o" if len(series.steps) <= MANY else ""
         shade = PALETTE[series.group % len(PALETTE)]
         axes.plot(series.steps, series.mean, dashes[series.part], color=shade, marker=marker, markersize=3, lw=1.6)
-        if series.band:
+        if whiskers := panel.whiskers(series):
+            axes.vlines(*whiskers, color=shade, lw=1.1, alpha=0.75)
+        elif series.band:
             axes.fill_between(series.steps, *series.band, color=shade, alpha=0.18, linewidth=0)
     if len(dashes) > 1:
         keys = [Line2D([], [], color=INK, linestyle=dash) for dash in dashes.values()]
@@ -123,10 +158,27 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
         axes.set_yticks(ticks(*panel.span, logarithmic=True))
         axes.yaxis.set_minor_locator(NullLocator())
+    if panel.axis == "step":
+        first, last = axes.get_xlim()
+        axes.set_xticks(ticks(max(first, 0.0), last, whole=True))
+        axes.set_xlim(first, last)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
     axes.set_title(literal(panel.title), fontsize=10, loc="left")
-    axes.set_xlabel(panel.axis, fontsize=9, color=INK, loc="right")
+    axes.set_xlabel(panel.axis, fontsize=9, color=INK)
+    axes.set_ylabel(literal(panel.unit), fontsize=9, color=INK)
+    if panel.sentence:
+        lines = textwrap.fill(panel.sentence, LETTERS)
+        axes.annotate(
+            literal(lines),
+            (0, 0),
+            (0, -36),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            va="top",
+        )
     plain_axes(axes)
 
 

@@ -37,7 +37,7 @@ class ComparisonRow:
 def save_comparison(path: Path, runs: Sequence[Path]) -> None:
     """Write the scores, newest samples and differing settings of runs as one HTML file, atomically.
 
-    Runs that differ only in the seed become one line: their mean, with a band from lowest to highest. A warning lists
+    Runs that differ only in the seed become one line: their mean, from lowest to highest. A warning lists
     differences in how scores were computed that make them incomparable.
 
     Raises:

@@ -51,9 +51,9 @@ class Group:
 
     @property
     def legend(self) -> str:
-        """The label; for several runs, with an explanation of line and band."""
+        """The label; for several runs, with an explanation of line and spread."""
         count = len(self.scored)
-        return self.label if count < 2 else f"{self.label}: mean of n = {count} seeds, band from lowest to highest"
+        return self.label if count < 2 else f"{self.label}: mean of n = {count} seeds, from lowest to highest"
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -19,7 +19,7 @@ from cs_gan.report.run import read_run
 def save_overview(path: Path, runs: Sequence[Path]) -> None:
     """One PNG for one run or several: a panel with the primary score of all, then a grid of each.
 
-    Runs that differ only in the seed are drawn as one line: their mean, with a band from lowest to highest, and the
+    Runs that differ only in the seed are drawn as one line: their mean, from lowest to highest, and the
     grid of the first run.
 
     Args:
@@ -43,7 +43,7 @@ def save_overview(path: Path, runs: Sequence[Path]) -> None:
     for axes, group in zip(others, groups, strict=True):
         run = group.runs[0]
         with Image.open(run.grids[-1][1], formats=("PNG",)) as picture:
-            axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")
+            axes.imshow(np.asarray(picture.convert("RGB")), interpolation="antialiased")
         step = run.steps_done if run.grids[-1][0] is None else run.grids[-1][0]
         axes.set_title(literal(f"{run.name}, step {step}"), fontsize=10)
         axes.axis("off")

@@ -31,6 +31,7 @@ class Frame:
     uri: str
     width: int
     height: int
+    step: int | None = None  # recorded inside the file, if it is replaced as the run goes on
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
@@ -71,6 +72,7 @@ def frame(caption: str, picture: Path) -> Frame | None:
     """A picture file, re-encoded smaller; None if it can't be read."""
     try:
         with Image.open(picture, formats=("PNG",)) as opened:  # a grid is a PNG
+            recorded = str(opened.info.get("step", ""))
             image = opened.convert("L" if opened.mode == "L" else "RGB")
     except OSError:
         return None  # one bad picture must not stop a run
@@ -78,7 +80,8 @@ def frame(caption: str, picture: Path) -> Frame | None:
     data = io.BytesIO()
     image.save(data, format="JPEG", quality=JPEG_QUALITY)
     uri = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-    return Frame(caption, uri, *image.size)
+    step = int(recorded) if recorded.isdecimal() else None
+    return Frame(caption if step is None else f"{caption}, step {step:,}", uri, *image.size, step)
 
 
 def newest(label: str, run: Run) -> Frame | None:

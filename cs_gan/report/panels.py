@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cs_gan.report.chart import Panel, Series
+from cs_gan.report.meanings import of_column, of_scores
 from cs_gan.report.run import score_names
 from cs_gan.runs import Evaluation, is_number
 
@@ -42,8 +43,11 @@ def score_panels(tables: Tables) -> list[Panel]:
             for group, runs in enumerate(tables.values())
             if (line := _series(runs, name, group, kind if len(names) > 1 else ""))
         ]
+        directions = {evaluation.better for evaluation in evaluations if evaluation.primary == names[0]}
+        axis, sentence = of_scores(names, directions.pop() if len(directions) == 1 else "")
         # A distance falls by orders of magnitude.
-        panels.append(Panel(title.removesuffix(", "), series, log=names[0].startswith("F")))
+        log = names[0].startswith("F")
+        panels.append(Panel(title.removesuffix(", "), series, log=log, unit=axis, sentence=sentence))
     return [panel for panel in panels if panel.series]
 
 
@@ -55,7 +59,9 @@ def log_panels(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
         points = np.array([(line["step"], line[column]) for line in log if is_number(line.get(column))], dtype=float)
         if len(points):
             steps, values = _thinned(points).T
-            panels.append(Panel(column.replace("_", " "), [Series(steps, values[None])]))
+            axis, sentence = of_column(column)
+            title = column.replace("_", " ")
+            panels.append(Panel(title, [Series(steps, values[None])], unit=axis, sentence=sentence))
     return panels[:MOST_LOG_PANELS]
 
 

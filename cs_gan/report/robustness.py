@@ -19,6 +19,7 @@ from cs_gan.runs import Row
 
 DEFENDED, UNDEFENDED, PLAIN = "RCI", "without RCI", "plain network"
 COLOURS = {"uninformed": 5, "white-box": 0, "omniscient": 7, "black-box": 2, "batch": 1}
+HIGHER = "The share of test images that stay right as the attack grows. Higher is better."
 _NEEDED = ("claim", "sentence", "sanity_checks", "networks", "defence", "rows", "threats", "notes", "provenance")
 
 
@@ -117,7 +118,14 @@ def _beside_panel(rows: Sequence[Row]) -> Panel:
     series = [
         _line(network_rows, "mean", colours.get(network, 3), network) for network, network_rows in by_network.items()
     ]
-    return Panel("Accuracy in %", series, axis=_axis(rows), ends=(0.0, 100.0))
+    return Panel(
+        "Accuracy in %",
+        series,
+        axis=_axis(rows),
+        ends=(0.0, 100.0),
+        unit="accuracy in %",
+        sentence=HIGHER,
+    )
 
 
 def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[Panel, str]]:
@@ -130,7 +138,8 @@ def _threat_panels(rows: Sequence[Row], about: Mapping[str, Row]) -> list[tuple[
         colour = COLOURS.get(of_threat[0]["kind"], 3)
         series = [_line(of_threat, name, colour, part) for name, part in parts.items()]
         knows = about.get(threat, {}).get("knows", "")
-        panel = Panel(f"{threat}, n = {of_threat[0]['n']:,}", series, axis=_axis(of_threat), ends=(0.0, 100.0))
+        title = f"{threat}, n = {of_threat[0]['n']:,}"
+        panel = Panel(title, series, axis=_axis(of_threat), ends=(0.0, 100.0), unit="accuracy in %", sentence=HIGHER)
         panels.append((panel, f"{of_threat[0]['kind']}; knows {knows}" if knows else of_threat[0]["kind"]))
     return panels
 

@@ -26,6 +26,7 @@ class Run:
     evaluations: list[Evaluation]
     grids: list[tuple[int | None, Path]]
     full: dict[str, Evaluation]  # full scores of final and best network at the end of the run; empty before
+    data: dict[str, Any]  # name, path and number of the training images; empty in older runs
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ def read_run(path: Path) -> Run:
         evaluations=evaluations,
         grids=_find_grids(folder),
         full=_read_full(folder.scores, evaluations),
+        data=_read_table(folder.data),
     )
 
 
@@ -105,6 +107,14 @@ def _read_full(path: Path, curve: Sequence[Evaluation]) -> dict[str, Evaluation]
     full = {key: evaluation for key, evaluation in read.items() if evaluation is not None}
     outdated = "final" not in full or (curve and full["final"].step < curve[-1].step)
     return {} if outdated else full
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def _parse_config(text: str) -> dict[Any, Any]:

@@ -13,9 +13,21 @@ from cs_gan.report.page import MOST_GRIDS, Frame, evenly, frame, number, with_sp
 from cs_gan.report.panels import log_panels, points_averaged, score_panels
 from cs_gan.report.run import Run, read_run, score_names, shown
 from cs_gan.report.svg import layout
-from cs_gan.runs import Evaluation, best, is_number
+from cs_gan.runs import Evaluation, RunFolder, best, is_number
 
 KEY_FACTS = {"data.name": "Data", "model.name": "Model", "seed": "Seed"}
+STRIPS = {
+    "interpolation": (
+        "Interpolation",
+        "Each row goes from one latent to another. Smooth changes between good images are better than jumps, or than "
+        "rows that hardly change.",
+    ),
+    "nearest": (
+        "Nearest training images",
+        "Each row is a generated image and the training images nearest to it. A copy is a bad sign: the generator "
+        "then remembers images. Images that are alike but not the same are better.",
+    ),
+}
 NEXT_LINE = " \\\n  "  # a line break in a shell command
 
 
@@ -40,6 +52,8 @@ def save_report(path: Path, run: Path) -> None:
         best=top,
         best_of_curve=best(evaluations),
         frames=_frames(contents.grids),
+        real=frame("real images", RunFolder(run).real),
+        strips=_strips(contents),
         score_charts=[layout(panel) for panel in score_panels({"": [evaluations]})],
         log_charts=[layout(panel) for panel in log_panels(contents.log)],
         averaged=points_averaged(contents.log),
@@ -59,7 +73,28 @@ def _total_steps(run: Run) -> int | None:
 def _facts(run: Run) -> dict[str, str]:
     facts = {label: str(run.config[key]) for key, label in KEY_FACTS.items() if run.config.get(key) is not None}
     speeds = [line["images_per_second"] for line in run.log if is_number(line.get("images_per_second"))]
+    facts |= _data_facts(run)
     return facts | ({"Median speed": f"{number(median(speeds))} images/s"} if speeds else {})
+
+
+def _data_facts(run: Run) -> dict[str, str]:
+    """Path and number of the training images; what is recorded of them in an older run."""
+    path = run.data.get("path", run.config.get("data.root"))
+    last = run.last.provenance if run.last else {}
+    count = run.data.get("count", last.get("trained_on.count"))
+    facts = {"Path": str(path)} if path else {}
+    return facts | ({"Training images": f"{count:,}"} if isinstance(count, int) else {})
+
+
+def _strips(run: Run) -> list[tuple[str, str, Frame]]:
+    """Title, sentence and picture of each strip, without those of steps that a resume has discarded."""
+    folder = RunFolder(run.path)
+    strips = []
+    for name, (title, sentence) in STRIPS.items():
+        picture = frame(title, getattr(folder, name))
+        if picture and (picture.step or 0) <= run.steps_done:
+            strips.append((title, sentence, picture))
+    return strips
 
 
 def _frames(grids: Sequence[tuple[int | None, Path]]) -> list[Frame]:

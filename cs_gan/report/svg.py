@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cs_gan.report.chart import DASHES, MANY, PALETTE, Panel, tick_label, ticks
+from cs_gan.report.chart import DASHES, MANY, PALETTE, Floats, Panel, tick_label, ticks
 
-WIDTH, HEIGHT = 320, 180
-LEFT, RIGHT, TOP, BOTTOM = 42, 6, 8, 22  # margins around the plot
+WIDTH, HEIGHT = 320, 196
+LEFT, RIGHT, TOP, BOTTOM = 56, 6, 8, 38  # margins around the plot, with the names of the axes
 
-Floats = npt.NDArray[np.float64]
 Scale = Callable[[Floats], Floats]
 
 
@@ -28,6 +26,7 @@ class Line:
     dash: int
     points: str
     band: str  # the outline of an area, or empty
+    whiskers: list[tuple[float, float, float]]  # x, lower y, upper y
     dots: list[tuple[float, float, str]]  # x, y, text
 
 
@@ -41,8 +40,11 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     parts: list[str]
     axis: str
+    unit: str
+    sentence: str
     width: int = WIDTH
     height: int = HEIGHT
+    top: int = TOP
     left: int = LEFT
     right: int = WIDTH - RIGHT
     bottom: int = HEIGHT - BOTTOM
@@ -58,10 +60,12 @@ def layout(panel: Panel) -> Chart:
     return Chart(
         panel.title,
         lines=[_line(panel, i, x, y) for i in range(len(panel.series))],
-        x_ticks=[(float(x(np.array(at))), tick_label(at)) for at in ticks(first, last)],
+        x_ticks=[(float(x(np.array(at))), tick_label(at)) for at in ticks(first, last, whole=panel.axis == "step")],
         y_ticks=[(float(y(np.array(at))), tick_label(at)) for at in ticks(low, high, panel.logarithmic)],
         parts=panel.parts if len(panel.parts) > 1 else [],
         axis=panel.axis,
+        unit=panel.unit,
+        sentence=panel.sentence,
     )
 
 
@@ -75,12 +79,15 @@ def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
             for step, value in zip(series.steps, series.mean, strict=True)
         ]
         dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, texts, strict=True)]
-    band = ""
-    if series.band:
+    band, whiskers = "", []
+    if found := panel.whiskers(series):
+        places, below, above = found
+        whiskers = [(float(a), float(b), float(c)) for a, b, c in zip(x(places), y(below), y(above), strict=True)]
+    elif series.band:
         below, above = series.band
         band = _points(np.concatenate([xs, xs[::-1]]), np.concatenate([y(below), y(above)[::-1]]))
     dash = panel.parts.index(series.part) % len(DASHES)
-    return Line(series.group % len(PALETTE), dash, _points(xs, ys), band, dots)
+    return Line(series.group % len(PALETTE), dash, _points(xs, ys), band, whiskers, dots)
 
 
 def _padded(panel: Panel) -> tuple[float, float]:

@@ -28,6 +28,9 @@ class RunFolder:
         metrics.csv, curve.png, report.html     table, plot and page made from it
         scores.json         full scores of the final and the best network
         grid.png            the newest samples;  grids/step-<step>.png  all samples
+        training_data.json  name, path and number of the training images
+        real.png            some of them, in a grid like that of the samples
+        interpolation-strip.png, nearest-strip.png  between latents; beside the nearest training images
         snapshot.safetensors    the averaged network now, with its configuration
         best.safetensors        the averaged network at its best score
         checkpoints/        everything a resume needs
@@ -44,6 +47,11 @@ class RunFolder:
         self.report = path / "report.html"
         self.scores = path / "scores.json"
         self.grid = path / "grid.png"
+        self.data = path / "training_data.json"
+        self.real = path / "real.png"
+        # evaluate.py writes interpolation.png and nearest.png here.
+        self.interpolation = path / "interpolation-strip.png"
+        self.nearest = path / "nearest-strip.png"
         self.snapshot = path / "snapshot.safetensors"
         self.best = path / "best.safetensors"
         self.grids = path / "grids"
@@ -90,6 +98,7 @@ class RunFolder:
     def _written(self) -> list[Path]:
         """The files and folders that a run writes and that exist."""
         paths = [self.config, self.log, self.metrics, self.table, self.curve, self.report, self.scores, self.grid]
+        paths += [self.data, self.real, self.interpolation, self.nearest]
         paths += [self.snapshot, self.best, self.checkpoints, self.tracking, *(grid for _, grid in self.grid_steps())]
         return [path for path in paths if path.exists()]
 

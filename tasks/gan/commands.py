@@ -20,10 +20,10 @@ from cs_gan.data import ImageStore
 from cs_gan.errors import ConfigError
 from cs_gan.files import replacing
 from cs_gan.metrics import to_uint8
-from cs_gan.report import save_grid
+from cs_gan.report import save_grid, save_neighbours
 from cs_gan.training import parse_config
 from models import ClassDrawing
-from models.pretrained import slerp
+from models.latents import slerp
 from tasks.gan.data import GanData, class_shares
 from tasks.gan.recipe import GanConfig
 from tasks.job import OWN_GENERATOR, Command, Job
@@ -125,8 +125,9 @@ def nearest(job: Job) -> None:
         "below the second, the generator copies training images."
     )
     path = job.beside("nearest.png", job.arguments.grid)
-    pictures = torch.cat([images[:, None], store.images[indices]], dim=1).flatten(0, 1)
-    save_grid(path, pictures, columns=1 + k)
+    unit = f"the distance in {config.metrics.extractor} features"
+    remark = f"Median distance to the nearest: {made:.4g} for generated images, {usual:.4g} between training images."
+    save_neighbours(path, images, store.images[indices], distances, unit, remark)
     print(f"generated image, then its {k} nearest, in each row: {path}")
 
 

@@ -39,6 +39,7 @@ from models import ClassDrawing
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
 from tasks.gan.data import GanData, class_shares, in_classes
 from tasks.gan.draws import GENERATOR_PURPOSES, PURPOSES, Draws, View
+from tasks.gan.looks import Looks
 from tasks.gan.networks import build_networks
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
@@ -303,6 +304,8 @@ class GanTask(ImageTask[GanConfig]):
         folder = self.session.folder
         save_grid(folder.grid_at(done), images, columns, copies=[folder.grid])
         self.session.track_image("samples", folder.grid, done)
+        looks = Looks(self.store, folder, self.config.seed, self.config.data.flip, SAMPLES)
+        looks.save(self.ema.module, z, labels, self.session.device, done, last=done >= self.config.training.steps)
 
     def evaluate(
         self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from models import PretrainedGenerator, build_gan
-from models.pretrained import slerp
+from models.latents import slerp
 
 MODEL = {"name": "dcgan16", "channels": 1, "width": 4, "latent_dim": 8}
 

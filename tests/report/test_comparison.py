@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cs_gan.report import save_comparison
+from cs_gan.report.chart import Panel, Series
 from cs_gan.report.groups import group_runs
 from cs_gan.report.page import with_spread
 from cs_gan.report.panels import score_panels
@@ -48,7 +49,7 @@ def seeds(make_run):
 def test_seeds_are_a_mean_and_a_band(seeds):
     [group] = group_runs([read_run(folder) for folder in seeds])
     assert group.label == "small"
-    assert group.legend == "small: mean of n = 3 seeds, band from lowest to highest"
+    assert group.legend == "small: mean of n = 3 seeds, from lowest to highest"
     [panel] = score_panels({group.label: [run.evaluations for run in group.runs]})
     [series] = panel.series
     np.testing.assert_array_equal(series.steps, [0, 500, 1000])
@@ -63,9 +64,43 @@ def test_the_page_draws_the_band_and_tells_mean_and_standard_error(seeds, compar
     text, last, lowest = text_of(page), VALUES[:, -1], VALUES.min(1)
     assert f"small 3 step 1,000 {with_spread(last.mean(), last.std(ddof=1) / np.sqrt(3))}" in text
     assert f"small 3 steps 500 to 1,000 {with_spread(lowest.mean(), lowest.std(ddof=1) / np.sqrt(3))}" in text
-    assert "mean of n = 3 seeds, band from lowest to highest" in text
+    assert "mean of n = 3 seeds, from lowest to highest" in text
     assert "must not be compared" not in text
     assert len(frames(page)) == 3
+
+
+def test_the_spreads_of_several_groups_stand_side_by_side(make_run, compare, tmp_path):
+    folders = [
+        make_run(
+            f"{name}_seed{seed}",
+            recipe={"seed": seed, "model": {"name": name}},
+            metrics=[evaluation(step, {FD: fd}) for step, fd in zip((0, 500, 1000), row, strict=True)],
+        )
+        for name in ("aaa", "bbb")
+        for seed, row in enumerate(VALUES)
+    ]
+    groups = group_runs([read_run(folder) for folder in folders])
+    [panel] = score_panels({group.label: [run.evaluations for run in group.runs] for group in groups})
+    (left, low, high), (right, *_) = (panel.whiskers(series) for series in panel.series)
+    np.testing.assert_array_equal([low, high], [VALUES.min(0), VALUES.max(0)])
+    assert (right > left).all()  # although both groups have the same values
+    np.testing.assert_allclose((left + right) / 2, [0, 500, 1000])
+    page = compare(*folders)
+    assert "<polygon" not in page
+    assert page.count('class="whisker') == 2
+
+
+def test_whiskers_are_few_and_stay_nearer_to_their_step_than_to_the_next(make_run):
+    steps = np.arange(0.0, 100.0)
+    series = [Series(steps, np.stack([steps + shift, steps - shift]), group) for group, shift in enumerate(range(1, 9))]
+    panel = Panel("a", series)
+    places = [panel.whiskers(each)[0] for each in series]
+    chosen = [round(place) for place in np.mean(places, axis=0)]
+    assert len(chosen) == 12
+    assert (chosen[0], chosen[-1]) == (0, 99)
+    gaps = np.diff(np.sort(np.concatenate(places)))
+    assert gaps.min() > 0
+    assert np.ptp(places, axis=0).max() < min(np.diff(chosen)) / 1.5
 
 
 def test_a_seed_that_lags_does_not_bend_the_mean(make_run, compare):

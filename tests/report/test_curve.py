@@ -8,6 +8,10 @@ from PIL import Image
 from cs_gan.errors import DataError
 from cs_gan.report import save_curve, save_metrics_csv
 from cs_gan.report.chart import tick_label, ticks
+from cs_gan.report.meanings import LOG, SCORES, of_column, of_scores
+from cs_gan.report.panels import score_panels
+from cs_gan.report.svg import layout
+from cs_gan.runs import read_evaluations
 
 from .conftest import evaluation, lines
 
@@ -114,5 +118,49 @@ def test_ticks_are_few_and_round(low, high, logarithmic, found):
     np.testing.assert_allclose(ticks(low, high, logarithmic), found, atol=1e-12)
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 5, 6, 7, 10, 12, 15, 25, 60])
+def test_steps_have_ticks_at_whole_numbers_only(last, table, tmp_path, drawn):
+    found = ticks(0, last, whole=True)
+    assert all(tick == int(tick) for tick in found)
+    assert 2 <= len(found) <= 8
+    [chart] = [
+        layout(panel)
+        for panel in score_panels({"": [read_evaluations(table((0, {"FID": 2.0}), (last, {"FID": 1.0})))]})
+    ]
+    assert [label for _, label in chart.x_ticks] == [str(int(tick)) for tick in found]
+    save_curve(tmp_path / "c.png", tmp_path / "metrics.jsonl")
+    assert all(tick == int(tick) for tick in drawn[0][0].get_xticks())
+
+
+def test_both_axes_of_a_panel_have_a_name_and_a_sentence_stands_below(tmp_path, table, drawn):
+    save_curve(tmp_path / "c.png", table((0, {"FID": 9.0}), (5, {"FID": 3.0})))
+    axes = drawn[0][0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "distance")
+    [text] = [text.get_text() for text in axes.texts]
+    assert text.replace("\n", " ").endswith("Lower is better.")
+
+
 def test_tick_labels_are_short():
     assert [tick_label(x) for x in (0, 0.05, 1000, 12_500, 1e6)] == ["0", "0.05", "1000", "12.5k", "1000k"]
+
+
+def test_every_known_score_says_which_direction_is_better():
+    for name in SCORES:
+        axis, sentence = of_scores([f"{name}, x"])
+        assert axis
+        assert sentence.endswith((" is better.", "memorises."))
+    assert of_scores(["accuracy (%)"]).axis == "accuracy in %"
+    assert of_scores(["recall, x", "coverage, x"]).sentence == (
+        "Recall and coverage say whether all that real images show is generated. Higher is better."
+    )
+
+
+def test_an_unknown_score_says_what_its_run_recorded_and_an_unknown_column_nothing():
+    assert of_scores(["sharpness"], "higher") == ("score", "Higher is better.")
+    assert of_scores(["sharpness"]).sentence == ""
+    assert of_column("my_own").sentence == ""
+
+
+def test_every_column_that_training_logs_has_a_sentence():
+    logged = [*LOG, "critic_coded", "generator_coded", "coded_share", "feature_norm_share", "critic_weight"]
+    assert all(of_column(column).sentence.endswith(".") for column in logged)

@@ -13,8 +13,12 @@ def pictures(count, channels, height, width):
 def pasted(images, columns, scale):
     """The grid pixel by pixel: (H, W, C)."""
     count, channels, height, width = images.shape
-    rows, high, wide = count // columns, height * scale + 2, width * scale + 2  # a gap of 2 between images
-    grid = np.full((rows * high - 2, columns * wide - 2, channels), 128, np.uint8)
+    rows, high, wide = count // columns, height * scale + 3, width * scale + 3  # a gap of 3 between images
+    grid = np.zeros((rows * high - 3, columns * wide - 3, channels), np.uint8)
+    for y in range(grid.shape[0]):
+        for x in range(grid.shape[1]):
+            across = y % high - height * scale if y % high >= height * scale else x % wide - width * scale
+            grid[y, x] = 200 if across == 1 else 16
     for index, image in enumerate(images.numpy()):
         top, left = index // columns * high, index % columns * wide
         for y in range(height * scale):
@@ -42,7 +46,7 @@ class TestSaveGrid:
         assert found_mode == mode
         np.testing.assert_array_equal(found.reshape(*found.shape[:2], channels), pasted(images, 3, scale))
 
-    @pytest.mark.parametrize(("count", "shape"), [(1, (64, 64)), (9, (196, 196)), (6, (196, 130)), (64, (526, 526))])
+    @pytest.mark.parametrize(("count", "shape"), [(1, (64, 64)), (9, (198, 198)), (6, (198, 131)), (64, (533, 533))])
     def test_is_square_by_default_where_it_can_be(self, count, shape, tmp_path):
         save_grid(tmp_path / "grid.png", pictures(count, 1, 64, 64))
         assert read(tmp_path / "grid.png")[0].shape == shape
@@ -66,6 +70,28 @@ class TestSaveGrid:
         save_grid(path, images)
         assert list(tmp_path.iterdir()) == [path]
         np.testing.assert_array_equal(read(path)[0], pasted(images, 2, 1))
+
+
+@pytest.mark.parametrize("grey", [0, 16, 64, 108, 128, 165, 200, 255])
+def test_the_gap_shows_on_images_of_any_grey(grey, tmp_path):
+    save_grid(tmp_path / "grid.png", torch.full((4, 1, 64, 64), grey, dtype=torch.uint8))
+    found = read(tmp_path / "grid.png")[0].astype(int)
+    for gap in (found[:64, 64:67], found[64:67, :64].T):
+        # 92 is half the distance between the two greys of the gap.
+        assert (abs(gap - grey).max(axis=1) >= 92).all()
+
+
+def test_the_gap_shows_on_middle_grey_in_a_picture_at_a_third_of_its_size(tmp_path):
+    save_grid(tmp_path / "grid.png", torch.full((4, 1, 64, 64), 128, dtype=torch.uint8))
+    with Image.open(tmp_path / "grid.png") as picture:
+        small = np.asarray(picture.reduce(3), dtype=int)  # means of 3 x 3 pixels, at best and at worst on the gap
+    assert abs(small[:16] - 128).max(axis=1).min() >= 10
+
+
+def test_facts_are_kept_inside_the_file(tmp_path):
+    save_grid(tmp_path / "grid.png", pictures(4, 3, 8, 8), about={"step": "500"})
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.info["step"] == "500"
 
 
 def test_copies_hold_the_same_bytes(tmp_path):

@@ -30,8 +30,9 @@ def test_picture_shows_every_grid_and_the_curve(runs, tmp_path, capsys):
     middle, right = np.array_split(pixels, 3, axis=1)[1:]
     # The plain grid is black, the coded one white: a place well inside its panel is that colour.
     height = pixels.shape[0] * 2 // 5
-    assert pixels[height, middle.shape[1] * 3 // 2 - 12].sum() == 0
-    assert pixels[height, -right.shape[1] // 2].sum() == 3 * 255
+    # The picture is resampled, so the gap between images reaches some levels into them.
+    assert pixels[height, middle.shape[1] * 3 // 2 - 12].max() <= 5
+    assert pixels[height, -right.shape[1] // 2].min() >= 200
     assert np.array_split(pixels, 3, axis=1)[0].std() > 0
 
 

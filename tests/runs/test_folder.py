@@ -26,6 +26,24 @@ class TestRunFolder:
         assert paths == sorted(paths)
         assert all(path.parent == tmp_path / "grids" and path.suffix == ".png" for path in paths)
 
+    @pytest.mark.parametrize("name", ["data", "real", "interpolation", "nearest"])
+    def test_what_is_made_for_the_report_is_deleted_by_overwrite_only(self, name, tmp_path):
+        folder = RunFolder(tmp_path)
+        with folder.occupied():
+            getattr(folder, name).write_text("made by a run")
+        with folder.occupied():
+            assert getattr(folder, name).exists()
+        with folder.occupied(overwrite=True):
+            assert not getattr(folder, name).exists()
+
+    @pytest.mark.parametrize("name", ["training_data.json", "real.png", "nearest-strip.png"])
+    def test_a_foreign_file_of_such_a_name_is_kept(self, name, tmp_path):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConfigError, match=f"holds {name} that no run"):  # noqa: SIM117
+            with RunFolder(tmp_path).occupied(overwrite=True):
+                pass
+        assert (tmp_path / name).read_text() == "mine"
+
     def test_its_identity_stays(self, tmp_path):
         first, other = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
         with first.occupied(), other.occupied():
