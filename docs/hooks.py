@@ -92,6 +92,8 @@ def for_the_site(markdown: str, folder: Path) -> str:
         target = Path(os.path.normpath(folder / path))
         if not target.exists():
             return link[0]  # mkdocs names it
+        if target == EXAMPLES:
+            target = DOCS / "examples.md"
         if target.is_relative_to(DOCS):
             # Pages that come from elsewhere are put at the top of docs/.
             base = folder if folder.is_relative_to(DOCS) else DOCS
