@@ -12,7 +12,7 @@ RUN pip install "torch>=2.4,<3" "torchvision>=0.19,<1" --index-url https://downl
 ARG VERSION=0.1.0.dev0
 ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CS_GAN=$VERSION
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir cs_gan && touch cs_gan/__init__.py && pip install -e ".[gan,lite0]"
+RUN mkdir cs_gan && touch cs_gan/__init__.py && pip install -e ".[gan,lite0,parquet]"
 COPY . .
 RUN useradd --create-home --uid 1000 user && mkdir -p samples data && chown 1000 samples data
 USER 1000

@@ -55,6 +55,9 @@ DATA = {
     ),
     "cifar10": Data("CIFAR-10", "uoft-cs/cifar10", _NO_LICENCE),
     "cifar100": Data("CIFAR-100", "uoft-cs/cifar100", _NO_LICENCE),
+    "mnist": Data("MNIST", "ylecun/mnist", _NO_LICENCE),
+    "svhn": Data("SVHN (cropped digits)", "ufldl-stanford/svhn", "its authors allow non-commercial use alone"),
+    "stl10": Data("STL-10", None, f"{_NO_LICENCE}, and its images are ImageNet's, under ImageNet's terms"),
     "fashion_mnist": Data("Fashion-MNIST", "zalando-datasets/fashion_mnist", "it comes under the MIT licence"),
     "tiny_imagenet": Data(
         "Tiny ImageNet",
@@ -63,6 +66,14 @@ DATA = {
     ),
     "celeba": Data("CelebA", "flwrlabs/celeba", "its agreement allows non-commercial research alone"),
 }
+
+
+def _of_hub(name: str | None) -> Data | None:
+    """The data set that ``hf:<owner>/<name>`` or ``hf:<owner>/<name>/<folder>`` names; None for another name."""
+    if not name or not name.startswith("hf:"):
+        return None
+    hub = "/".join(name.removeprefix("hf:").split("/")[:2])
+    return Data(hub, hub, "its page on the Hub states its licence")
 
 
 def read_origin(path: Path, metadata: dict[str, str]) -> Origin:
@@ -124,7 +135,11 @@ def model_card(
     ``parameters`` is the number of parameters, and ``repo_id`` the name on the Hub, such as ``someone/digits``.
     """
     name = origin.config.get("data", {}).get("name")
-    data = DATA.get(name) or Data("images that are no public data set", None, "their licence is not recorded")
+    data = (
+        DATA.get(name)
+        or _of_hub(name)
+        or Data("images that are no public data set", None, "their licence is not recorded")
+    )
     title = f"{arguments['name']} trained on {name}" if name else arguments["name"]
     about = ModelCardData(**about.to_dict())
     about.datasets = [data.hub] if data.hub else None

@@ -15,7 +15,8 @@ class LabelledDataConfig(DataConfig):
     """Labelled images.
 
     Args:
-        name: digits, cifar10, cifar100, tiny_imagenet, fashion_mnist or folder (class folders, or a zip of them).
+        name: digits, cifar10, cifar100, tiny_imagenet, mnist, fashion_mnist, svhn, stl10, folder (class folders, a zip
+            of them, or packed data with labels), or hf:<owner>/<name> of the Hugging Face Hub.
         root, image_size, channels, flip, workers: as for a GAN.
         dequantize: not used by classifiers.
         crop: add this many black pixels at each border, then crop to the image's size at a random place; 0 is off.

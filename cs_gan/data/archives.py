@@ -38,7 +38,7 @@ def zip_tree(path: Path) -> ImageTree:
 
     def read(parts: Parts) -> bytes:
         info = entries[parts]
-        if problem := _content_problem(info):
+        if problem := content_problem(info):
             raise DataError(f"the entry {problem}")
         check_bytes(info.file_size)
         # Reading a number of bytes limits the unpacked size even if the header is wrong; read() doesn't.
@@ -61,7 +61,7 @@ def _entries(
     folders: set[Parts] = set()
     for info in archive.infolist():
         parts = tuple(part for part in info.filename.split("/") if part not in ("", "."))
-        problem = _problem(info) or (_content_problem(info) if is_image(parts) else None)
+        problem = _problem(info) or (content_problem(info) if is_image(parts) else None)
         if not problem and parts in entries:
             problem = "occurs twice, so it is ambiguous. Zip the images again."
         if problem:
@@ -90,7 +90,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _content_problem(info: zipfile.ZipInfo) -> str | None:
+def content_problem(info: zipfile.ZipInfo) -> str | None:
     """Why the file of this entry can't be read, judged by its header; None if it can."""
     if info.flag_bits & 0x1:
         return "is encrypted. Unpack the zip with its password and give the folder."

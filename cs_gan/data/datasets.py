@@ -5,20 +5,23 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100, CelebA, FashionMNIST
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, CelebA, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.decode import decode_images
 from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
-from cs_gan.data.foreign import local_path, what_is_there
+from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
+from cs_gan.data.hub import HUB, hub_source
 from cs_gan.data.idx import find_idx, idx_source
+from cs_gan.data.packed import packed_files, packed_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
 from cs_gan.data.sampling import drawn
 from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree
@@ -28,8 +31,13 @@ from cs_gan.data.trees import tree_source
 from cs_gan.errors import DataError
 from cs_gan.names import did_you_mean
 
-DATASET_NAMES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tiny_imagenet", "celeba", "folder")
-"""The names :func:`load_images` knows; ``folder`` is any folder or zip of images."""
+DATASET_NAMES = (
+    *("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "stl10", "tiny_imagenet", "celeba"),
+    "folder",
+)
+"""The names :func:`load_images` knows, beside ``hf:<owner>/<name>``; ``folder`` is any folder or zip of images."""
+STL10_SIZE = 96
+"""Width and height of STL-10's images."""
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """The folder in which Debian's package dataset-fashion-mnist puts the four IDX files."""
 
@@ -53,26 +61,32 @@ def load_images(
     digits        scikit-learn's 1,797 digits, 8x8, all ``train``       16         1
     cifar10       torchvision's, or a folder or zip of its images       32         3
     cifar100      the same, with its 100 fine classes                   32         3
-    fashion_mnist the four IDX files, or a folder or zip; 28x28 with    32         1
+    mnist         the four IDX files, or a folder or zip; 28x28 with    32         1
                   a black border of 2 (no border at other sizes)
+    fashion_mnist the same                                              32         1
+    svhn          torchvision's cropped digits, or a folder or zip      32         3
+    stl10         torchvision's, or a folder or zip; ``unlabeled`` too  96         3
     tiny_imagenet the official folder or zip, in place; 64x64   64         3
     celeba        torchvision's, or a folder or zip; centre crop 178    64         3
-    folder        any folder or zip of images                           as stored  3
+    folder        any folder or zip of images, or packed data           as stored  3
+    hf:<o>/<name> a data set of the Hugging Face Hub, from its Parquet  as stored  3
     ============= ===================================================== ========== ========
 
     If all top folders of a folder or zip are named as splits (``train``, ``Testing``, ``val``), only those of ``split``
-    are read, otherwise all images. ``val`` stands for a missing ``test``. Images in several class folders get labels;
-    numbered parts (``00000``) are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split
-    by its ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test``
-    means ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
+    are read, otherwise all images. ``val`` stands for a missing ``test``. Where a folder may be given, packed data may
+    be too: Parquet, npz or WebDataset's tars, one file or a folder of them; see
+    :func:`~cs_gan.data.packed.packed_source`. Images in several class folders get labels; numbered parts (``00000``)
+    are no classes, and the labels of StyleGAN's ``dataset.json`` are read. CelebA is split by its
+    ``list_eval_partition``. The description says what was taken, scaled and left out. For tiny_imagenet ``test`` means
+    ``val``, because its test images have no labels. All except digits, tiny_imagenet and folder are downloaded if
     ``root`` is None (and, for fashion_mnist, Debian's package isn't installed) or an existing folder without data. With
     several processes, let one of them run this first. IDX files may be packed. They are in ``root`` or where
     torchvision puts them.
 
     Args:
-        name: one of :data:`DATASET_NAMES`.
-        root: a folder or a ``.zip``; digits need none. None means ``data/`` in the working directory. Links
-            that lead outside of it, and links in a zip, raise an error.
+        name: one of :data:`DATASET_NAMES`, or ``hf:<owner>/<name>``.
+        root: a folder, a ``.zip``, or a file of packed data; digits need none. None means ``data/`` in the working
+            directory. Links that lead outside of it, and links in a zip, raise an error.
         image_size: side of the square result in pixels.
         channels: 1 or 3; transparent pixels become white.
         split: ``train``, ``test``, or another split of the source; ``all`` for everything in a folder or zip.
@@ -85,7 +99,8 @@ def load_images(
         DataError: for unknown names or splits, missing, empty or broken data, or a failed download.
     """
     _check_arguments(name, image_size, channels, limit)
-    source = _SOURCES[name](None if root is None else local_path(root), split)
+    path = None if root is None else local_path(root)
+    source = hub_source(name, path, split) if name.startswith(HUB) else _SOURCES[name](path, split)
     prepare = _preparation(name, image_size, channels)
     return decoded_store(source, name, prepare, limit=limit, limit_seed=limit_seed, progress=progress)
 
@@ -128,13 +143,16 @@ def check_name(name: str, names: Sequence[str]) -> None:
     """DataError, with the nearest name, unless ``name`` is one of ``names``."""
     if name not in names:
         hint = did_you_mean(name, names, most=1, show=repr)
-        if "/" in name or Path(name).exists():
+        if Path(name).exists() or name.count("/") > 1:
             hint = f"For your own images: --data.name=folder --data.root={name}"
+        elif "/" in name:
+            hint = f"For a data set of the Hugging Face Hub give {HUB + name!r}."
         raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}. {hint}".rstrip())
 
 
 def _check_arguments(name: str, image_size: int | None, channels: int | None, limit: int | None) -> None:
-    check_name(name, DATASET_NAMES)
+    if not name.startswith(HUB):
+        check_name(name, DATASET_NAMES)
     if image_size is not None and image_size < 1:
         raise DataError(f"--data.image_size={image_size}: give a positive number of pixels.")
     if channels not in (None, 1, 3):
@@ -147,12 +165,14 @@ def _preparation(name: str, image_size: int | None, channels: int | None) -> Pre
     match name:
         case "digits":
             return Preparation(channels or 1, image_size or 16)
-        case "cifar10" | "cifar100":
+        case "cifar10" | "cifar100" | "svhn":
             return Preparation(channels or 3, image_size or 32, stored_size=(32, 32))
-        case "fashion_mnist" if image_size in (None, 32):
+        case "mnist" | "fashion_mnist" if image_size in (None, 32):
             return Preparation(channels or 1, None, stored_size=(28, 28), border=2)
-        case "fashion_mnist":
+        case "mnist" | "fashion_mnist":
             return Preparation(channels or 1, image_size, stored_size=(28, 28))
+        case "stl10":
+            return Preparation(channels or 3, image_size or STL10_SIZE, stored_size=(STL10_SIZE, STL10_SIZE))
         case "celeba":
             size = image_size or CELEBA_SIZE
             return Preparation(channels or 3, size, CELEBA_CROP, CELEBA_STORED, other_sizes=OTHER_SIZES)
@@ -174,7 +194,17 @@ def _digits(root: Path | None, split: str) -> ImageSource:
 def _folder(root: Path | None, split: str) -> ImageSource:
     if root is None:
         raise DataError("--data.name=folder needs --data.root, a folder or zip of images.")
-    return tree_source(_tree(root), split)
+    return _read(root, split)
+
+
+def _read(root: Path, split: str, of_tree: Callable[[ImageTree, str], ImageSource] = tree_source) -> ImageSource:
+    """Packed data, or what ``of_tree`` makes of a folder or zip."""
+    if root.is_file() and (packed := packed_files([(root.name,)])):
+        return packed_source(root, packed, split)
+    tree = _tree(root)
+    if root.is_dir() and not tree.images and (packed := packed_files(beside_downloads(tree.others))):
+        return packed_source(root, packed, split)
+    return of_tree(tree, split)
 
 
 def _tree(root: Path) -> ImageTree:
@@ -204,16 +234,45 @@ def _cifar(name: str, dataset: type[CIFAR10], root: Path | None, split: str) -> 
     return _from_torchvision(name, root, split, ("train", "test"), present, load)
 
 
-def _fashion_mnist(root: Path | None, split: str) -> ImageSource:
-    found = find_idx(root or DOWNLOAD_ROOT)
-    if found is None and root is None:
+def _mnist(name: str, dataset: type[MNIST], root: Path | None, split: str) -> ImageSource:
+    found = find_idx(root or DOWNLOAD_ROOT, dataset.__name__)
+    if found is None and root is None and name == "fashion_mnist":
         found = find_idx(DEBIAN_FASHION_MNIST)
+    classes = list("0123456789") if name == "mnist" else dataset.classes
 
     def load(folder: Path, download: bool) -> ImageSource:
-        raw = Path(FashionMNIST(folder, download=True).raw_folder) if found is None else found
-        return idx_source(raw, name="fashion_mnist", split=split, classes=FashionMNIST.classes)
+        raw = Path(dataset(folder, download=True).raw_folder) if found is None else found
+        return idx_source(raw, name=name, split=split, classes=classes)
 
-    return _from_torchvision("fashion_mnist", root, split, ("train", "test"), found is not None, load)
+    return _from_torchvision(name, root, split, ("train", "test"), found is not None, load)
+
+
+def _svhn(root: Path | None, split: str) -> ImageSource:
+    files = {each: file for each, (_, file, _) in SVHN.split_list.items()}
+    there = {each for each, file in files.items() if ((root or DOWNLOAD_ROOT) / file).is_file()}
+
+    def load(folder: Path, download: bool) -> ImageSource:
+        data = SVHN(folder, split, download=download)
+        pixels = np.ascontiguousarray(data.data.transpose(0, 2, 3, 1))  # (n, 3, H, W) -> (n, H, W, 3)
+        return array_source(pixels, data.labels, name="svhn", split=split, classes=list("0123456789"))
+
+    if root is not None and there:  # each split is a file of its own, so the others may still be downloaded
+        return published("svhn", root, split, tuple(files), split in there, load)
+    return _from_torchvision("svhn", root, split, tuple(files), split in there, load)
+
+
+def _stl10(root: Path | None, split: str) -> ImageSource:
+    if root is not None and root.name == STL10.base_folder:
+        root = root.parent
+
+    def load(folder: Path, download: bool) -> ImageSource:
+        data = STL10(folder, split, download=download)
+        pixels = np.ascontiguousarray(data.data.transpose(0, 2, 3, 1))  # (n, 3, H, W) -> (n, H, W, 3)
+        source = array_source(pixels, data.labels, name="stl10", split=split, classes=data.classes)
+        return replace(source, labels=None, classes=()) if split == "unlabeled" else source
+
+    present = ((root or DOWNLOAD_ROOT) / STL10.base_folder).exists()
+    return _from_torchvision("stl10", root, split, ("train", "test", "unlabeled"), present, load)
 
 
 def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
@@ -224,12 +283,12 @@ def _tiny_imagenet(root: Path | None, split: str) -> ImageSource:
         may_download_to(root)  # for its error about a folder of zips
     if root is None:
         raise DataError("tiny_imagenet is in neither {} nor {}. ".format(*places) + BY_HAND["tiny_imagenet"])
-    return tiny_imagenet_source(_tree(root), split)
+    return _read(root, split, tiny_imagenet_source)
 
 
 def _celeba(root: Path | None, split: str) -> ImageSource:
     if root is not None and not may_download_to(root):
-        return celeba_source(_tree(celeba_root(root)), split)
+        return _read(celeba_root(root), split, celeba_source)
 
     def load(folder: Path, download: bool) -> ImageSource:
         if download:
@@ -263,7 +322,10 @@ _SOURCES: dict[str, Callable[[Path | None, str], ImageSource]] = {
     "digits": _digits,
     "cifar10": partial(_cifar, "cifar10", CIFAR10),
     "cifar100": partial(_cifar, "cifar100", CIFAR100),
-    "fashion_mnist": _fashion_mnist,
+    "mnist": partial(_mnist, "mnist", MNIST),
+    "fashion_mnist": partial(_mnist, "fashion_mnist", FashionMNIST),
+    "svhn": _svhn,
+    "stl10": _stl10,
     "tiny_imagenet": _tiny_imagenet,
     "celeba": _celeba,
     "folder": _folder,

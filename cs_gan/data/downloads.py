@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from cs_gan.data.foreign import beside_downloads, what_is_there
+from cs_gan.data.packed import packed_files
 from cs_gan.data.sources import ImageSource, folder_tree, has_images
 from cs_gan.errors import DataError
 
@@ -23,6 +24,11 @@ BY_HAND = {
     "cifar100": _CIFAR_BY_HAND.format(archive=CIFAR100.filename, folder=CIFAR100.base_folder),
     "fashion_mnist": "Install Debian's dataset-fashion-mnist, or get the four files from "
     "https://github.com/zalandoresearch/fashion-mnist and give their folder as --data.root.",
+    "mnist": "Get the four files train-images-idx3-ubyte.gz, train-labels-..., t10k-... from "
+    "https://ossci-datasets.s3.amazonaws.com/mnist/ and give their folder as --data.root.",
+    "svhn": "Get train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/ and put them into "
+    "{root}.",
+    "stl10": f"Get {STL10.url} and unpack it, so that {{root}}/{STL10.base_folder} exists.",
     "tiny_imagenet": "Get http://cs231n.stanford.edu/tiny-imagenet-200.zip and give its path as --data.root, or that "
     "of the unpacked folder.",
     "celeba": "Get img_align_celeba.zip from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its Google Drive "
@@ -54,11 +60,17 @@ def published(
 
 
 def may_download_to(root: Path) -> bool:
-    """An existing folder without data. A missing folder may be a typing error, and would download gigabytes."""
+    """An existing folder without data, or with other downloads alone.
+
+    A missing folder may be a typing error, and would download gigabytes.
+    """
     if not root.is_dir() or has_images(root):
         return False
     if zips := sorted(path.name for path in root.glob("*.zip")):
         raise DataError(f"--data.root={root} has no images, but zips. Give one of {', '.join(zips)} as root.")
-    if found := what_is_there(beside_downloads(folder_tree(root).others)):
+    others = beside_downloads(folder_tree(root).others)
+    if packed_files(others):
+        return False
+    if found := what_is_there(others):
         raise DataError(f"--data.root={root} has no images, but {found}")
     return True

@@ -1,4 +1,4 @@
-"""Data that isn't a folder or zip of pictures: what it is, and what to do with it."""
+"""Data that can't be read: what it is, and what to do with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cs_gan.data.names import IMAGE_EXTENSIONS, Parts, is_image
 from cs_gan.errors import DataError
 
 _SAVE = "Save its images as PNG files in class folders, such as <root>/train/<class>/0.png"
+_INSIDE = "Unpack the zip and give the folder"  # in a folder they are read; see packed.py
 _PYTHON_CIFAR = "Get the Python version, cifar-10-python.tar.gz or cifar-100-python.tar.gz, and unpack it"
 _KINDS = (  # (what to find in the lower-case name, what it is, the way out); the first that fits counts
     (r"cifar-100?-python\.tar\.gz$", "CIFAR's Python version, packed", "Unpack it with tar -xzf and give the folder"),
@@ -29,15 +30,22 @@ _KINDS = (  # (what to find in the lower-case name, what it is, the way out); th
     (
         r"-(images|labels)-idx[13]-ubyte(\.gz)?$",
         "IDX files, as MNIST's",
-        "Use --data.name=fashion_mnist if they are Fashion-MNIST's; otherwise save the images as PNG files",
+        "Use --data.name=mnist or fashion_mnist, whichever they are",
     ),
-    (r"\.parquet$", "Parquet, as the Hugging Face Hub stores data sets", _SAVE),
+    (r"(train|test|extra)_32x32\.mat$", "SVHN's cropped digits", "Use --data.name=svhn"),
+    (
+        r"stl10_binary(\.tar\.gz|/[\w.]+)$",
+        "STL-10's binary version",
+        "Use --data.name=stl10, and keep its folder's name",
+    ),
+    (r"\.parquet$", "Parquet, as the Hugging Face Hub stores data sets", _INSIDE),
     (r"\.arrow$", "Arrow, as Hugging Face's datasets saves them", _SAVE),
     (r"(^|/)(data|lock)\.mdb$|\.lmdb$", "an LMDB", _SAVE),
     (r"\.tfrecords?(-\d+-of-\d+)?$", "TFRecord", _SAVE),
-    (r"\.(tar|tgz|tbz2?|txz)$|\.tar\.\w+$", "a tar archive", "Unpack it with tar -xf and give the folder"),
+    (r"\.tar$", "a tar archive", _INSIDE),
+    (r"\.(tgz|tbz2?|txz)$|\.tar\.\w+$", "a packed tar archive", "Unpack it with tar -xf and give the folder"),
     (r"\.(7z|rar)$", "a 7z or rar archive", "Unpack it and give the folder"),
-    (r"\.npz$", "NumPy arrays (npz)", _SAVE),
+    (r"\.npz$", "NumPy arrays (npz)", _INSIDE),
     (r"\.npy$", "a NumPy array (npy)", _SAVE),
     (r"\.(h5|hdf5)$", "HDF5", _SAVE),
     (r"\.(pt|pth)$", "torch tensors", _SAVE),
@@ -49,8 +57,11 @@ _KINDS = (  # (what to find in the lower-case name, what it is, the way out); th
     (r"\.zip$", "a zip", "Give it as --data.root"),
 )
 # What torchvision itself puts beside each other into one folder of downloads.
-_TORCHVISION = ("cifar-10-batches-py", "cifar-100-python", "FashionMNIST", "MNIST", "celeba")
-_DOWNLOADS = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz")
+_TORCHVISION = ("cifar-10-batches-py", "cifar-100-python", "FashionMNIST", "MNIST", "celeba", "stl10_binary")
+_DOWNLOADS = (
+    *("cifar-10-python.tar.gz", "cifar-100-python.tar.gz", "stl10_binary.tar.gz"),
+    *("train_32x32.mat", "test_32x32.mat", "extra_32x32.mat"),
+)
 
 
 def images_only(entries: Iterable[Parts], root: Path, others: Sequence[Parts] = ()) -> list[Parts]:
@@ -86,8 +97,9 @@ def local_path(root: str | Path) -> Path:
     """The path on this machine. DataError for an address, such as ``https://...``."""
     # Two letters or more: on Windows one letter is a drive. A Path has already lost a slash.
     if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(root)):
+        hub = " The Hugging Face Hub's data sets have names: --data.name=hf:<owner>/<name>." if found[1] == "hf" else ""
         raise DataError(
             f"--data.root={root} is an address ({found[1]}), but images are read from this machine only. Download "
-            "them, and give the folder or zip."
+            f"them, and give the folder or zip.{hub}"
         )
     return Path(root).expanduser()

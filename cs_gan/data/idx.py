@@ -18,14 +18,16 @@ MAX_IDX_BYTES = 2**31
 """Files that announce more raise an error before unpacking. Fashion-MNIST's largest has 47 million."""
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_LAYOUTS = ("", "FashionMNIST/raw", "raw")  # the folder of the files, torchvision's root, torchvision's FashionMNIST
 
 
-def find_idx(root: Path) -> Path | None:
-    """The folder at or below ``root`` that contains an IDX file of images, packed or not; None if there is none."""
+def find_idx(root: Path, folder: str = "FashionMNIST") -> Path | None:
+    """The folder at or below ``root`` that contains an IDX file of images, packed or not; None if there is none.
+
+    ``folder`` is torchvision's for the data set. ``root`` has the files, or is torchvision's root or this folder.
+    """
     names = [f"{prefix}-images-idx3-ubyte{end}" for prefix in _PREFIX.values() for end in ("", ".gz")]
-    folders = (root / layout for layout in _LAYOUTS)
-    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+    folders = (root / layout for layout in ("", f"{folder}/raw", "raw"))
+    return next((each for each in folders if any((each / name).is_file() for name in names)), None)
 
 
 def idx_source(folder: Path, *, name: str, split: str, classes: Sequence[str]) -> ImageSource:

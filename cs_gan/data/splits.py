@@ -39,11 +39,11 @@ class Chosen:
     remark: str = ""
 
 
-def choose(entries: Sequence[Parts], split: str, root: Path) -> Chosen:
+def choose(entries: Sequence[Parts], split: str, root: Path, *, what: str = "images") -> Chosen:
     """The images of ``split``, if all top folders have names of splits; otherwise all images, as split ``"all"``.
 
     A single folder that contains everything is skipped. ``Train``, ``training`` and ``seg_train`` mean train. ``val``
-    stands for a ``test`` that isn't there, and the remark says so.
+    stands for a ``test`` that isn't there, and the remark says so. ``what`` is what the entries are, for the remark.
 
     Raises:
         DataError: if the source has only other splits, or two folders of the one, or train and test among others.
@@ -55,7 +55,7 @@ def choose(entries: Sequence[Parts], split: str, root: Path) -> Chosen:
             counts[parts[depth]] = counts.get(parts[depth], 0) + 1
     kinds = {top: split_of(top) for top in counts}
     if counts and all(kinds.values()):
-        return _of_splits(entries, split, root, depth, kinds, counts)
+        return _of_splits(entries, split, root, depth, kinds, counts, what)
     if split in counts and split not in _SPLITS:  # a name that only the caller knows
         rest = ", ".join(f"{top}/" for top in sorted(counts) if top != split)
         return _below(entries, split, split, depth, f", {rest} left out" if rest else "")
@@ -76,6 +76,17 @@ def split_of(name: str) -> str | None:
     return _SPLITS.get(found[1]) if found else None
 
 
+def split_within(parts: Parts) -> str | None:
+    """The split that a word in the name of a file says, or else in that of its folder: ``cifar-train-00000.parquet``.
+
+    None if no name has such a word, or the name has those of two splits.
+    """
+    for name in reversed(parts):
+        if found := {_SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLITS}:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
 def shared_depth(entries: Sequence[Parts], depth: int, stop: Callable[[str], bool] = lambda name: False) -> int:
     """The depth below the folders that contain everything, from ``depth`` on, up to a folder that ``stop`` names."""
     while len({parts[depth] if len(parts) > depth + 1 else None for parts in entries}) == 1:
@@ -92,6 +103,7 @@ def _of_splits(
     depth: int,
     kinds: Mapping[str, str | None],
     counts: Mapping[str, int],
+    what: str,
 ) -> Chosen:
     """The images of a source whose top folders are all splits."""
     stray = len(entries) - sum(counts.values())
@@ -108,12 +120,12 @@ def _of_splits(
     if len(found) > 1:
         raise DataError(f"{root} has {len(found)} folders for {split!r}: {', '.join(found)}. Keep one of them.")
     if not found:
-        beside = f" and {stray:,} images beside" if stray else ""
+        beside = f" and {stray:,} {what} beside" if stray else ""
         raise DataError(f"{root} has no split {split!r}. It has: {', '.join(sorted(counts))}{beside}.")
     # The other two of train, val and test can be asked for; what nobody asks for is said.
     rest = [f"{n:,} in {t}" for t, n in sorted(counts.items()) if t not in found and kinds[t] in (kind, *_EXTRAS)]
     rest += [f"{stray:,} beside the splits"] if stray else []
-    return _below(entries, found[0], name, depth, remark + (f", images left out: {', '.join(rest)}" if rest else ""))
+    return _below(entries, found[0], name, depth, remark + (f", {what} left out: {', '.join(rest)}" if rest else ""))
 
 
 def _below(entries: Sequence[Parts], top: str, split: str, depth: int, remark: str) -> Chosen:

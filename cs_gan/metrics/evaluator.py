@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Evaluator:
             there are not more samples than features, the covariance is rank-deficient and the provenance says so.
             Compare only scores of equal counts; published FIDs use 50,000.
         num_reference: how many real images to use, a fixed random subset; default: all.
+        notes: remarks for the provenance of every score, such as why the counts are what they are.
         batch_size: images per forward pass; it changes the score only by rounding, and by the noise that a generator
             draws itself.
         device: where the extractor runs.
@@ -76,6 +77,7 @@ class Evaluator:
         reference_about: Mapping[str, object],
         num_samples: int,
         num_reference: int | None = None,
+        notes: Sequence[str] = (),
         batch_size: int = 64,
         device: torch.device | str = "cpu",
         cache_dir: Path | None = None,
@@ -86,12 +88,16 @@ class Evaluator:
         _check_count("num_samples", num_samples)
         _check_count("num_reference", len(reference) if num_reference is None else num_reference, MIN_REAL)
         if num_reference is not None and num_reference > len(reference):
-            raise MetricError(f"num_reference = {num_reference}, but there are {len(reference)} reference images")
+            raise MetricError(
+                f"num_reference = {num_reference}, but there are {len(reference)} reference images. Give at most "
+                f"{len(reference)}, or None for all."
+            )
         if batch_size < 1:
             raise MetricError(f"batch_size = {batch_size}; it must be at least 1")
         self.num_samples = num_samples
         self.device = torch.device(device)
         self._about = _json_values("reference_about", reference_about)
+        self._notes = list(notes)
         folder = Path(cache_dir) if cache_dir else default_cache_dir()
         self._extractor = load_extractor(extractor, device=self.device, weights=weights, cache_dir=folder)
         self._reader = FeatureReader(self._extractor, self.device, tuple(reference.shape[2:]), batch_size, progress)
@@ -184,7 +190,7 @@ class Evaluator:
 
     def _provenance(self, count: int, kid_subsets: int) -> dict[str, Any]:
         reference, spec = self._reference, self._extractor.spec
-        notes = []
+        notes = list(self._notes)
         for name, number in (("samples", count), ("reference images", reference.count)):
             if number <= spec.num_features:
                 notes.append(f"biased: fewer {name} than features")

@@ -24,7 +24,7 @@ from cs_gan.report import save_grid, save_neighbours
 from cs_gan.training import parse_config
 from models import ClassDrawing
 from models.latents import slerp
-from tasks.gan.data import GanData, class_shares
+from tasks.gan.data import GanData, class_shares, counts
 from tasks.gan.recipe import GanConfig
 from tasks.job import OWN_GENERATOR, Command, Job
 from tasks.options import names, positive, seed, seeds
@@ -90,17 +90,18 @@ def score(job: Job) -> None:
     step, metrics = job.snapshot.step, config.metrics
     data = data_of(job, config)
     reference = fitting(job, data.reference())
-    evaluator, generator = data.evaluator(reference, job.device), job.generator
+    evaluator, count = data.evaluator(reference, job.device), counts(metrics, len(reference)).samples
+    generator = job.generator
     of_latents: nn.Module = generator
     if classes := generator.class_names:  # drawn as in training
         of_latents = ClassDrawing(generator, class_shares(reference, classes), generator.latent_dim)
     about = {"network": "EMA", **job.about}
-    scores = evaluator(of_latents, seed=config.seed, num_samples=metrics.num_samples, about=about)
+    scores = evaluator(of_latents, seed=config.seed, num_samples=count, about=about)
     if not job.state.is_main_process:
         return
-    name = f"score-step{step}-{metrics.extractor}-{metrics.num_samples}-seed{config.seed}.json"
+    name = f"score-step{step}-{metrics.extractor}-{count}-seed{config.seed}.json"
     result = {"scores": scores.values, "primary": scores.primary, "provenance": scores.provenance}
-    job.keep_scores(result, f": {metrics.num_samples} images from seed {config.seed}", name)
+    job.keep_scores(result, f": {count} images from seed {config.seed}", name)
 
 
 def nearest(job: Job) -> None:

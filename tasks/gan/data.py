@@ -15,7 +15,43 @@ from cs_gan.data import ImageStore, load_images
 from cs_gan.data.labelled import labelled
 from cs_gan.errors import ConfigError, DataError
 from cs_gan.metrics import Evaluator
-from tasks.gan.recipe import GanConfig
+from cs_gan.metrics.scores import MIN_SAMPLES
+from tasks.gan.recipe import GanConfig, MetricsConfig
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images a score is computed from.
+
+    Attributes:
+        samples: generated images per evaluation during training.
+        final_samples: generated images for the final and the best generator.
+        reference: real images; None is all.
+        note: what was lowered; empty if the recipe's counts hold.
+    """
+
+    samples: int
+    final_samples: int
+    reference: int | None
+    note: str = ""
+
+
+def counts(metrics: MetricsConfig, there: int) -> Counts:
+    """The recipe's counts. If ``num_reference`` is above the images that are there, the counts follow the data.
+
+    All real images are then used, and no more images are generated than that. A recipe that asks for all (null) keeps
+    its number of samples, because a score's bias depends on it.
+    """
+    samples, asked = metrics.num_samples, metrics.num_reference
+    final = metrics.final_samples or samples
+    if asked is None or asked <= there:
+        return Counts(samples, final, asked)
+    most = max(there, MIN_SAMPLES)  # too few real images are the evaluator's error
+    lowered = {"num_reference": (asked, there), "num_samples": (samples, min(samples, most))}
+    if metrics.final_samples:
+        lowered["final_samples"] = (final, min(final, most))
+    told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in lowered.items() if new < old)
+    return Counts(min(samples, most), min(final, most), there, f"scored against {there} images, so {told}")
 
 
 @dataclass(frozen=True)
@@ -81,14 +117,16 @@ class GanData:
     def evaluator(self, store: ImageStore, device: torch.device) -> Evaluator:
         """An evaluator with ``store`` as reference."""
         metrics = self.config.metrics
+        count = counts(metrics, len(store))
         about = {"data": store.name, "count": len(store)}
         about |= {name: getattr(store, name) for name in ("split", "preparation", "fingerprint")}
         return Evaluator(
             metrics.extractor,
             store.images,
             reference_about=about,
-            num_samples=metrics.num_samples,
-            num_reference=metrics.num_reference,
+            num_samples=count.samples,
+            num_reference=count.reference,
+            notes=[count.note] if count.note else [],
             batch_size=metrics.batch_size,
             device=device,
             weights=Path(metrics.weights) if metrics.weights else None,

@@ -201,7 +201,8 @@ class MetricsConfig:
         num_samples: generated images per evaluation during training, for the curve.
         final_samples: generated images for the final and the best generator at the end; null is num_samples.
         reference: the split of the real images to score against, always in full: data.limit doesn't cut it.
-        num_reference: how many of those, a fixed random choice; null is all of them.
+        num_reference: how many of those, a fixed random choice; null is all of them. If there are fewer, all are used,
+            num_samples and final_samples are lowered to their number, and a note says so.
         weights: file of the extractor's weights; null looks where torch-fidelity keeps them.
         batch_size: images per forward of the extractor.
     """

@@ -37,7 +37,7 @@ from cs_gan.report import save_grid
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate
 from models import ClassDrawing
 from tasks.gan.critic_gap import GAP_IMAGES, CriticGap, gap_seed
-from tasks.gan.data import GanData, class_shares, in_classes
+from tasks.gan.data import GanData, class_shares, counts, in_classes
 from tasks.gan.draws import GENERATOR_PURPOSES, PURPOSES, Draws, View
 from tasks.gan.looks import Looks
 from tasks.gan.networks import build_networks
@@ -91,6 +91,7 @@ class GanTask(ImageTask[GanConfig]):
         self.shares = (
             None if self.labels is None else class_shares(self.reference or self.store, self.store.class_names)
         )
+        self.counts = counts(config.metrics, len(self.reference)) if self.reference else None
         self.critic_gap, self.gap_line = self._critic_gap(data)
         random_nodes = "random nodes are drawn in every step" if config.coded.nodes == "random" else ""
         by_class = self.labels is not None and any(self.coded.values())
@@ -318,8 +319,8 @@ class GanTask(ImageTask[GanConfig]):
         if snapshot is not None:
             network = copy.deepcopy(network)
             network.load_state_dict(read_snapshot(snapshot).tensors)
-        metrics = self.config.metrics
-        count = metrics.final_samples if full and metrics.final_samples else metrics.num_samples
+        assert self.counts
+        count = self.counts.final_samples if full else self.counts.samples
         subsets = {} if full else {"kid_subsets": CURVE_KID_SUBSETS}
         about = about | {"network": "EMA", "trained_on": self._trained_on()}
         evaluation = self.evaluator(self._of_latents(network), self.config.seed, count, about, **subsets)
@@ -348,8 +349,9 @@ class GanTask(ImageTask[GanConfig]):
         """Measured on one batch of images. The final and the best generator are scored at the end."""
         if self.evaluator is None:
             return 0.0
-        metrics = self.config.metrics
-        images = evaluations * metrics.num_samples + 2 * (metrics.final_samples or metrics.num_samples)
+        assert self.counts
+        metrics, count = self.config.metrics, self.counts
+        images = evaluations * count.samples + 2 * count.final_samples
         start = time.perf_counter()
         with torch.no_grad():
             z = torch.randn(metrics.batch_size, self.latent_dim, device=self.session.device)
@@ -384,6 +386,7 @@ class GanTask(ImageTask[GanConfig]):
         lines += self.useless_blocks(generator, self._some_fakes)
         lines += self.useless_blocks(critic, self._some_scores)
         lines += [self.gap_line] if self.gap_line else []
+        lines += [f"note: {self.counts.note}"] if self.counts and self.counts.note else []
         return lines + self.notes(self.config.coded, critic or generator)
 
     def _some_fakes(self) -> Tensor:

@@ -15,19 +15,16 @@ MakeImages = Callable[..., Path]
 Zipped = Callable[[Path], Path]
 
 KINDS = [
-    ("data/train-00000-of-00002.parquet", "Parquet, as the Hugging Face Hub"),
     ("train/data-00000-of-00001.arrow", "Arrow, as Hugging Face"),
-    ("00000.tar", "a tar archive"),
-    ("images.tar.gz", "a tar archive"),
-    ("images.tgz", "a tar archive"),
+    ("images.tar.gz", "a packed tar archive"),
+    ("images.tgz", "a packed tar archive"),
     ("lsun/data.mdb", "an LMDB"),
     ("train.tfrecord-00000-of-00010", "TFRecord"),
     ("train.tfrecords", "TFRecord"),
-    ("train.npz", "NumPy arrays"),
     ("train.npy", "a NumPy array"),
     ("train.h5", "HDF5"),
     ("train.pt", "torch tensors"),
-    ("train_32x32.mat", "a MATLAB file"),
+    ("numbers.mat", "a MATLAB file"),
     ("cifar-10-binary.tar.gz", "CIFAR's binary version, packed"),
     ("cifar-10-batches-bin/data_batch_1.bin", "CIFAR's binary version"),
     ("cifar-100-binary/train.bin", "CIFAR's binary version"),
@@ -64,17 +61,35 @@ def test_in_a_zip_it_is_named_too(tmp_path: Path, zipped: Zipped) -> None:
 
 @pytest.mark.parametrize("name", ["folder", "cifar10", "celeba", "tiny_imagenet"])
 def test_a_file_that_is_the_root_is_named(name: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", x=np.zeros(3))  # a zip inside
-    torch.save(torch.zeros(3), tmp_path / "a.pt")  # too
+    torch.save(torch.zeros(3), tmp_path / "a.pt")  # a zip inside
+    np.save(tmp_path / "a.npy", np.zeros(3))
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
     told = {
-        "a.npz": "NumPy arrays",
+        "a.npy": "a NumPy array",
         "a.pt": "torch tensors",
         "cifar-10-python.tar.gz": "CIFAR's Python version",
     }
     for file, what in told.items():
         with pytest.raises(DataError, match=rf"{file} is neither a folder nor a zip: {file}, which is {what}"):
             load_images(name, tmp_path / file)
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10", "celeba", "tiny_imagenet"])
+@pytest.mark.parametrize("file", ["data/train-00000-of-00001.parquet", "00000.tar", "train.npz"])
+def test_broken_packed_data_is_refused_and_never_downloaded_over(name: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"x" * 100)
+    with pytest.raises(DataError, match=rf"{file} can't be read as .*\. It is .*Get it again"):
+        load_images(name, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
+
+
+def test_files_of_a_data_set_with_a_name_say_the_name(tmp_path: Path) -> None:
+    for file, name in (("train_32x32.mat", "svhn"), ("stl10_binary/train_X.bin", "stl10")):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).write_bytes(b"x")
+        with pytest.raises(DataError, match=rf"{file}, which is .* Use --data\.name={name}"):
+            load_images("folder", tmp_path / name)
 
 
 def test_a_part_of_cifars_archive_is_not_downloaded_over(tmp_path: Path) -> None:
@@ -105,7 +120,7 @@ def test_an_address_keeps_its_slashes(root: str) -> None:
     scheme = root.split(":")[0]
     with pytest.raises(DataError, match=rf"--data\.root={root} is an address \({scheme}\), but .* this machine"):
         load_images("folder", root)
-    with pytest.raises(DataError, match=rf"{root} is an address"):
+    with pytest.raises(DataError, match=rf"{root} is an address.*{'name=hf:<owner>/<name>' if scheme == 'hf' else ''}"):
         load_shifted("cifar10.1", root)
 
 

@@ -24,7 +24,7 @@ from cs_gan.nested import flatten
 from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require
-from cs_gan.training.recipes.sections import RunConfig
+from cs_gan.training.recipes.sections import DataConfig, RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)
 SAMPLES = "samples"
@@ -79,8 +79,18 @@ def parse_config(
     if config.output_dir is None:
         files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
         named = files and not files[-1].lstrip().startswith("{")
-        config.output_dir = os.path.join(SAMPLES, Path(files[-1]).stem if named else "run")
+        config.output_dir = os.path.join(SAMPLES, (Path(files[-1]).stem if named else "run") + _of_data(config.data))
     return config
+
+
+def _of_data(data: DataConfig) -> str:
+    """``-cats`` for one's own images in ``cats/`` or ``cats.zip``, so that two folders give two runs; else nothing."""
+    own = data.root if data.name == "folder" else data.name if ":" in data.name else None
+    if not own:
+        return ""
+    name = Path(own).expanduser().absolute().name
+    stem = re.sub(r"\.(zip|parquet|npz|tar)$", "", name, flags=re.IGNORECASE)
+    return "-" + (re.sub(r"[^\w.-]+", "_", stem).strip(".") or "images")
 
 
 @cache  # building one takes longer than a parse

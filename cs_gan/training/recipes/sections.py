@@ -15,8 +15,9 @@ class DataConfig:
     """Which images.
 
     Args:
-        name: digits, cifar10, cifar100, fashion_mnist, tiny_imagenet, celeba or folder (any folder or zip of images).
-        root: folder or zip of the images; null if the data set is downloaded or part of a package.
+        name: digits, cifar10, cifar100, mnist, fashion_mnist, svhn, stl10, tiny_imagenet, celeba, folder (any folder or
+            zip of images, Parquet, npz or WebDataset), or hf:<owner>/<name> of the Hugging Face Hub.
+        root: folder, zip or packed file of the images; null if the data set is downloaded or part of a package.
         image_size: width and height in pixels; null keeps the data set's.
         channels: 1 (grey) or 3 (RGB); null keeps the data set's.
         flip: mirror each image with probability 1/2.
@@ -208,7 +209,8 @@ class RunConfig:
 
     Args:
         seed: seed of all randomness, together with step and rank.
-        output_dir: the run's folder; null is samples/<name of the recipe>.
+        output_dir: the run's folder; null is samples/<name of the recipe>, or samples/<name of the recipe>-<name of the
+            folder> for a folder of images.
         resume: auto (resume if the folder has a checkpoint), never, or the path of a checkpoint or of another run. With
             changed keys and another output_dir, a new run starts with its weights.
         extend: train a run longer than planned: hold (``--extend`` for short) keeps schedules at their end, stretch
