@@ -113,3 +113,18 @@ def test_a_conditional_generator_gets_the_classes_of_the_grid(folder, generator)
     rows, queries = asked
     assert rows == [row for row in range(looks.ROWS) for _ in range(looks.STEPS)]  # a class a row
     assert queries == list(range(looks.QUERIES))
+
+
+def test_with_classes_each_column_of_the_real_images_is_one(folder, generator):
+    images = torch.arange(6, dtype=torch.uint8).repeat(4)[:, None, None, None].expand(-1, 1, 16, 16) * 20
+    store = ImageStore(images.contiguous(), torch.arange(6).repeat(4), "classes", "classes")
+
+    class Conditional(torch.nn.Module):
+        def forward(self, z, labels):
+            return generator(z)
+
+    Looks(store, folder, 3, False, 64).save(Conditional(), Z, torch.arange(5).repeat(8), CPU, 0, last=True)
+    with Image.open(folder.real) as picture:
+        assert picture.size == (5 * 67 - 3, 8 * 67 - 3)
+        middle = np.asarray(picture)[32::67, 32::67]
+    np.testing.assert_array_equal(middle, np.tile([0, 20, 40, 60, 80], (8, 1)))

@@ -333,7 +333,7 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_offered(tmp_path, caps
         ("--config=/nowhere/recipe.yaml", ["/nowhere/recipe.yaml"]),
         ("--model.name=dcgan17", ["dcgan17", "dcgan16"]),
         ("--model.name=dcgan32", ["--data.image_size=32", "dcgan32"]),
-        ("--data.name=mnist", ["mnist", "digits"]),
+        ("--data.name=mnits", ["mnits", "mnist"]),
         ("--coded.critic.blocks=blocks.7", ["blocks.7", "blocks.1"]),
         ("--metrics.extractor=inception_v9", ["inception_v9", "efficientnet_lite0"]),
     ],

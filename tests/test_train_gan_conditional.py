@@ -15,18 +15,10 @@ from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot
 from models import PretrainedGenerator
 from tasks.gan import task as gan_task
-from tests.scripts import (  # noqa: F401 (fixtures)
-    _drawn,
-    _plain_runs,
-    _recorder,
-    _signal_handlers_as_before,
-    assert_resumes,
-    last,
-    losses,
-    plain,
-    states_equal,
-)
+from tests.scripts import assert_resumes, last, losses, plain, states_equal
 from tests.test_train_gan import refused, run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 CONDITIONAL = ["--model.name=resnet", "--model.width=2", "--model.conditional=true"]
 CODED = ["--coded.critic.blocks=blocks.1,head", "--coded.generator.blocks=blocks.0"]
@@ -117,13 +109,13 @@ def test_folders_of_classes_are_trained_on_scored_with_a_critic_gap_and_sampled_
     for words in (["interpolate", "--steps=3"], ["nearest", "--count=2", "--neighbours=1"], ["sample", "--seeds=1,2"]):
         assert evaluate.main([words[0], str(tmp_path / "run"), *words[1:]]) == 0
     # a row a seed, a column a class
-    assert Image.open(tmp_path / "run" / "samples.png").size == (2 * 66 - 2, 2 * 66 - 2)
+    assert Image.open(tmp_path / "run" / "samples.png").size == (2 * 67 - 3, 2 * 67 - 3)
 
 
 def test_each_class_has_a_column_of_the_grid(tmp_path):
     assert run(tmp_path / "run", *CONDITIONAL, "--training.steps=1") == 0
     width, height = Image.open(tmp_path / "run" / "grid.png").size
-    assert (width, height) == (10 * 66 - 2, 2 * 66 - 2)  # digits, and two rows of the four samples of a test
+    assert (width, height) == (10 * 67 - 3, 2 * 67 - 3)  # digits, and two rows of the four samples of a test
 
 
 def test_a_class_of_a_generator_without_classes_is_refused(tmp_path, capsys):

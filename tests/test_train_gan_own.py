@@ -15,8 +15,10 @@ from cs_gan.training import as_plain, read_checkpoint, read_snapshot, save_snaps
 from models import PretrainedGenerator, build_gan
 from models.own import ForeignCode, own_class
 from tasks.gan.recipe import GanConfig
-from tests.scripts import _drawn, _plain_runs, _signal_handlers_as_before, assert_resumes, last  # noqa: F401 (fixtures)
+from tests.scripts import assert_resumes, last
 from tests.test_train_gan import refused, run
+
+pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 # view() and a score (B, 1), as most people's networks have them.
 NETWORKS = """
@@ -78,7 +80,7 @@ def _beside(tmp_path, monkeypatch):
     sys.modules.pop("someones_gan", None)
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("pictures")
 def test_own_networks_are_trained_coded_scored_and_reported(tmp_path):
     more = [*OWN, *CODED_BODY, *SCORED, "--model.options.hidden=5"]
     assert run(tmp_path / "run", *more) == 0

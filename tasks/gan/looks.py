@@ -60,7 +60,8 @@ class Looks:
             last: whether no more follow.
         """
         if not self.folder.real.exists():
-            save_grid(self.folder.real, self.store.images[self._some(self.samples)])
+            classes = 0 if labels is None else len(labels.unique())
+            save_grid(self.folder.real, self.store.images[self._some(classes)], classes or None)
         # no_grad, not inference_mode: values that the generator caches here must stay usable in training.
         with evaluation_mode(generator), isolated_rng(derive_seed(self.seed, "looks"), device), torch.no_grad():
             ends = torch.randn(ROWS + 1, z.shape[1], generator=stream(self.seed, "interpolation"))
@@ -75,9 +76,15 @@ class Looks:
         if last or self.store.images.nbytes <= CHEAP:
             self._save_nearest(made, about)
 
-    def _some(self, count: int) -> Tensor:  # -> (n,), a square number of at most ``count``
+    def _some(self, classes: int) -> Tensor:  # -> (n,)
+        """Positions of real images for a grid like that of the samples: a square of them, or a column per class."""
         rows = torch.randperm(len(self.store), generator=stream(self.seed, "real images"))
-        return rows[: isqrt(min(count, len(self.store))) ** 2].sort().values
+        if not classes or self.store.labels is None:
+            return rows[: isqrt(min(self.samples, len(self.store))) ** 2].sort().values
+        of_class = [rows[self.store.labels[rows] == number] for number in range(classes)]
+        # A class with few images shows them again; one without shows any.
+        high = torch.arange(isqrt(self.samples))
+        return torch.stack([(own if len(own) else rows)[high % max(1, len(own))] for own in of_class], 1).flatten()
 
     def _save_nearest(self, made: Tensor, about: dict[str, str]) -> None:
         k = min(NEIGHBOURS, len(self.store) - 1)
