@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.interpolate import CubicSpline
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -15,6 +16,39 @@ from cs_gan import SplineCode
 
 PICTURES = Path(__file__).parent / "pictures"
 DATA, CODED = "#1f4e9c", "#c8501e"
+
+
+def rough_and_smooth(code: SplineCode) -> Figure:
+    """What the penalty measures: a smooth and a rough block on the same batch, and both interpolated back."""
+
+    def smooth(x: Tensor) -> Tensor:
+        return torch.tanh(2 * x + 0.3)
+
+    def rough(x: Tensor) -> Tensor:
+        return smooth(x) + 0.45 * torch.sin(14 * x)
+
+    x = torch.from_numpy(code.alpha.copy())[:, None]  # (K, 1): a batch in order, so that the picture has one axis
+    coded, line = code.encode(x), torch.linspace(-1, 1, 400, dtype=torch.float64)[:, None]
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    for axes, block in zip(figure.subplots(1, 2, sharey=True), (smooth, rough), strict=True):
+        outputs, plain = block(coded), block(x)
+        decoded = code.decode(outputs)
+        back = CubicSpline(code.beta[::-1], outputs.flatten().numpy()[::-1], bc_type="natural")
+        axes.plot(line, block(line), color="0.7", lw=2, label="the block")
+        axes.plot(line, back(line.numpy()), "--", color=CODED, lw=1, label="interpolated back")
+        axes.vlines(x, plain, decoded, color="#b3001b", lw=2.5, label="difference")
+        axes.plot(coded, outputs, "s", color=CODED, ms=4, label="run on coded samples")
+        axes.plot(x, plain, "o", color=DATA, ms=6, label="run on the samples")
+        penalty = (decoded - plain).square().mean().item()
+        axes.set_title(f"a {block.__name__} block: penalty {penalty:.2g}", fontsize=11)
+        axes.set(xlabel="sample", xticks=[], yticks=[])
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(-1.75, 1.6)
+    figure.axes[0].set_ylabel("output")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles, labels = handles[-1:] + handles[:-1], labels[-1:] + labels[:-1]  # what is given comes first
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    return figure
 
 
 def nodes(code: SplineCode) -> Figure:
@@ -119,6 +153,7 @@ def main() -> None:
     """Draw all; a small palette keeps each file far below 100 KB."""
     PICTURES.mkdir(exist_ok=True)
     pictures = {
+        "rough_and_smooth": rough_and_smooth(SplineCode(8, 12)),
         "nodes": nodes(SplineCode(8, 12)),
         "matrices": matrices(SplineCode(16, 24)),
         "coded_digits": coded_digits(SplineCode(8, 12)),

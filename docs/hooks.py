@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import takewhile
+from html import escape, unescape
+from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples" / "README.md"
+README = ROOT / "README.md"
+SHARED = re.compile(r"<!-- start: .*? -->\n(.*?)<!-- end -->", re.DOTALL)
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -28,16 +33,55 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links to files outside docs/ become text, and ``{{ recipes: gan }}`` a table of configs/gan."""
+    """README's first part, links, formulas, and ``{{ recipes: gan }}`` as a table of configs/gan."""
     if page.file.src_uri != "examples.md":
         markdown = for_the_site(markdown, (DOCS / page.file.src_uri).parent)
+    markdown = with_formulas(markdown.replace("{{ readme }}", shared_with_readme()))
     return re.sub(r"\{\{ recipes: (\w+) \}\}", lambda found: recipe_table(found[1]), markdown)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """Docstrings are written for Python's help(): ``:class:`X``` and a paragraph that ends with ``::``."""
     html = re.sub(r":(?:class|meth|func|data|attr|mod|exc):<code>", "<code>", html)
-    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+    html = html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
+    return re.sub(r"<table>.*?</table>", lambda found: labelled(found[0]), html, flags=re.DOTALL)
+
+
+def labelled(table: str) -> str:
+    """A table whose cells name their columns: on a narrow screen style.css shows a row as a list of them.
+
+    Names of keys in its head may break after a dot or underscore.
+    """
+    heads = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table, re.DOTALL)
+    columns = cycle([escape(unescape(re.sub(r"<[^>]+>", "", head))) for head in heads] or [""])
+    table = re.sub(r"(?<=>)[\w.]+(?=</th>)", lambda found: re.sub(r"([._])", r"\1<wbr>", found[0]), table)
+    return re.sub(r"<td(?=[ >])", lambda _: f'<td data-column="{next(columns)}"', table)
+
+
+def shared_with_readme() -> str:
+    """What README and the first page have in common."""
+    found = SHARED.search(README.read_text())
+    if found is None:
+        raise ValueError(
+            "README.md has no <!-- start: ... --> and <!-- end -->: docs/index.md shows what is between them."
+        )
+    return for_the_site(found[1], ROOT)
+
+
+def with_formulas(markdown: str) -> str:
+    """``$...$`` and ``$$...$$`` outside code as MathML, which browsers typeset without a script."""
+    parts = CODE.split(markdown)
+    parts[::2] = [FORMULA.sub(lambda found: mathml(found[1] or found[2], bool(found[1])), part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def mathml(latex: str, on_its_own_line: bool) -> str:
+    """A formula; in a line of its own it may scroll."""
+    from latex2mathml.converter import convert  # of the extra [docs]
+
+    html: str = convert(latex.strip(), display="block" if on_its_own_line else "inline")
+    # In a span, because a line that begins with <math> would be a paragraph of its own.
+    return f'\n<div class="formula">{html}</div>\n' if on_its_own_line else f"<span>{html}</span>"
 
 
 def for_the_site(markdown: str, folder: Path) -> str:
@@ -48,6 +92,8 @@ def for_the_site(markdown: str, folder: Path) -> str:
         target = Path(os.path.normpath(folder / path))
         if not target.exists():
             return link[0]  # mkdocs names it
+        if target == EXAMPLES:
+            target = DOCS / "examples.md"
         if target.is_relative_to(DOCS):
             # Pages that come from elsewhere are put at the top of docs/.
             base = folder if folder.is_relative_to(DOCS) else DOCS

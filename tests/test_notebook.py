@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
@@ -30,10 +34,54 @@ def test_committed_notebook_was_run_from_top_to_bottom_and_is_small():
     assert not [word for word in ("/root", "/home", "/work", "/tmp") if word in NOTEBOOK.read_text()]
 
 
-def test_first_cell_installs_the_package_where_it_is_missing():
-    assert 'find_spec("cs_gan") is None' in source(CODE[0])
-    assert "%pip install" in source(CODE[0])
-    assert "cs-gan" in source(CODE[0])
+@pytest.fixture
+def first_cell(monkeypatch, tmp_path):
+    """Runs the first cell where the package is missing, or isn't; returns what it asks pip for."""
+    manager = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager()
+    monkeypatch.delenv("CS_GAN_REPOSITORY", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(missing: bool) -> list[str]:
+        asked: list[str] = []
+
+        class Shell:
+            def run_line_magic(self, name, line):
+                assert name == "pip"
+                asked.append(line)
+
+        if missing:
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        names = {"get_ipython": Shell}
+        exec(manager.transform_cell(source(CODE[0])), names)
+        return [line.format(**names) for line in asked]  # as IPython fills in names
+
+    return run
+
+
+def test_first_cell_does_nothing_where_the_package_is(first_cell):
+    assert first_cell(missing=False) == []
+
+
+def test_first_cell_installs_the_package_from_its_repository(first_cell, monkeypatch):
+    monkeypatch.setenv("CS_GAN_REPOSITORY", "git+https://example.org/someone/cs_gan")
+    (line,) = first_cell(missing=True)
+    options, required, *others = shlex.split(line.removeprefix("install"))
+    assert options == "--quiet"
+    requirement = Requirement(required)
+    assert (requirement.name, requirement.url) == ("cs-gan", "git+https://example.org/someone/cs_gan")
+    assert requirement.name == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert {"matplotlib", "torchvision"} <= set(others)
+
+
+def test_first_cell_installs_the_checkout_that_it_is_in(first_cell, monkeypatch):
+    monkeypatch.chdir(ROOT / "examples")
+    (line,) = first_cell(missing=True)
+    assert f'"cs-gan @ {ROOT.as_uri()}"' in line
+
+
+def test_first_cell_asks_for_the_address_where_it_knows_none(first_cell):
+    with pytest.raises(RuntimeError, match="set REPOSITORY to the address"):
+        first_cell(missing=True)
 
 
 def test_every_cell_runs_and_those_that_code_blocks_run_again(monkeypatch):

@@ -1,6 +1,6 @@
 """What faults do to a run: killed anywhere it goes on to the same bits; what it can't survive it refuses, by name.
 
-docs/reliability.md lists the faults, each with the test that shows what happens.
+docs/faults.md lists the faults, each with the test that shows what happens.
 """
 
 from __future__ import annotations
@@ -420,7 +420,7 @@ def test_torchrun_ends_within_a_minute_of_a_kill_and_the_run_resumes_to_the_bit(
 
 
 def test_every_test_that_the_fault_table_names_exists():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()))
     defined = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
     assert len(named) > 25
     assert named - defined == set()
