@@ -221,9 +221,10 @@ def _coded(coded: dict[str, Any]) -> str:
     descriptions = []
     for part in ("generator", "critic"):
         section = coded.get(part, {})
-        if section.get("blocks") and (section.get("weight") or section.get("weight_end")):
-            end = section.get("weight_end")
+        share, end = section.get("share"), section.get("weight_end")
+        if section.get("blocks") and (section.get("weight") or end or share):
             weight = f"weight {section['weight']}" + ("" if end is None else f" to {end}")
+            weight = f"held at {share} of the gradient" if share else weight
             blocks = ", ".join(f"`{block}`" if block else "the whole network" for block in section["blocks"])
             descriptions.append(f"{part}: {blocks}, {weight}")
     ratio = f"; N/K from {coded.get('ratio_start')} to {coded.get('ratio_end')}"

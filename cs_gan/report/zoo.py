@@ -126,9 +126,11 @@ def _coded(config: dict[str, Any]) -> str:
     for section in ("coded.generator", "coded.critic", "coded", "method.coded"):
         blocks, mu = config.get(f"{section}.blocks"), config.get(f"{section}.mu")
         weight, end = config.get(f"{section}.weight"), config.get(f"{section}.weight_end")
-        if not blocks or not (mu or weight or end):
+        share = config.get(f"{section}.share")
+        if not blocks or not (mu or weight or end or share):
             continue
         strength = f"weight {weight}" + ("" if end is None else f" to {end}") if mu is None else f"mu {mu}"
+        strength = f"held at {share} of the gradient" if share else strength
         against = config.get(f"{section}.against", "outputs")
         names = ", ".join(str(block) or "the whole network" for block in blocks)
         part = section.removeprefix("method.").removeprefix("coded").removeprefix(".")

@@ -150,6 +150,10 @@ class CodeConfig:
         return f"experiment: no gradient through the {self.stop_gradient} side of the coded penalty (stop_gradient)"
 
 
+WEIGHT = 0.1
+"""The default weight of the coded penalty, from which a weight that holds a share starts."""
+
+
 @dataclass
 class CodedBlocksConfig:
     """Coded blocks of one network.
@@ -159,19 +163,20 @@ class CodedBlocksConfig:
             is the whole network.
         weight: weight of the penalty.
         weight_end: change the weight linearly to this value over training; null keeps it.
-        share: hold the penalty at this share of the gradient (0.1 is 10 %); ``weight`` is then only where it starts.
-            null keeps the weight.
+        share: hold the penalty at this share of the gradient (0.03 is 3 %), so leave ``weight`` out. null keeps the
+            weight.
     """
 
     blocks: list[str] | str = field(default_factory=list)
-    weight: float = at_least(0, 0.1)
+    weight: float = at_least(0, WEIGHT)
     weight_end: float | None = at_least(0, None)
     share: float | None = above_0(None)
 
     def __post_init__(self) -> None:
         self.blocks = names_of(self.blocks)
-        once = self.share is None or self.weight_end is None
-        require(once, "coded: share", self.share, "null where weight_end is set: both would change the weight")
+        once = self.share is None or (self.weight_end is None and self.weight == WEIGHT)
+        expected = "null where weight or weight_end is given (--coded.<part>.share=null): a share sets the weight itself"
+        require(once, "coded: share", self.share, expected)
 
     @property
     def active_blocks(self) -> list[str] | str:
