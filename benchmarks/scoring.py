@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from benchmarks.timing import measure, parser, report, rows_of, synchronised
-from cs_gan.metrics import EXTRACTORS, Evaluator
+from cs_gan.metrics import EXTRACTORS, Evaluator, register_extractors
 from cs_gan.metrics.images import generated_images
 
 
@@ -98,6 +98,7 @@ def _fidelity(
 ) -> dict[str, float]:
     kid = provenance["kid"]
     assert isinstance(kid, dict)
+    register_extractors()
     scores: dict[str, float] = torch_fidelity.calculate_metrics(
         input1=Images(generated_uint8),
         input2=Images(real),
