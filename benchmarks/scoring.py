@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from benchmarks.random_inception import random_weights
 from benchmarks.timing import Clock, Timing, clock_for, measure, parser, report, rows_of, synchronised
-from cs_gan.metrics import EXTRACTORS, Evaluator, inception
+from cs_gan.metrics import EXTRACTORS, Evaluator, inception, register_extractors
 from cs_gan.metrics.images import generated_images
 
 THEIRS = {"inception": "inception-v3-compat"}
@@ -141,6 +141,7 @@ def _fidelity(
 ) -> dict[str, float]:
     kid = provenance["kid"]
     assert isinstance(kid, dict)
+    register_extractors()
     scores: dict[str, float] = torch_fidelity.calculate_metrics(
         input1=Images(generated_uint8),
         input2=Images(real),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity.fidelity import main
 
-from cs_gan.metrics import EXTRACTORS, Evaluator, digits
+from cs_gan.metrics import EXTRACTORS, Evaluator, digits, register_extractors
 from cs_gan.metrics.images import generated_images
 from tests.metrics.conftest import Replay
 
@@ -33,6 +33,7 @@ def _fidelity(
     options = ["--isc", "--fid", "--kid", "--prc", "--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram"]
     monkeypatch.setattr(sys, "argv", ["fidelity", *options, *words])
     capsys.readouterr()
+    register_extractors()
     main()
     scores: dict[str, float] = json.loads(capsys.readouterr().out)
     return scores

@@ -46,7 +46,7 @@ IMPORTS_LATE = """
 import sys
 print("wave" in sys.modules, "zipapp" in sys.modules)
 def main():
-    import wave
+    __import__("wave")  # the parent can't read this in the source
 main()
 if sys.argv[1] == "fails":
     raise ValueError("as asked")

@@ -175,7 +175,9 @@ class CodedBlocksConfig:
     def __post_init__(self) -> None:
         self.blocks = names_of(self.blocks)
         once = self.share is None or (self.weight_end is None and self.weight == WEIGHT)
-        expected = "null where weight or weight_end is given (--coded.<part>.share=null): a share sets the weight itself"
+        expected = (
+            "null where weight or weight_end is given (--coded.<part>.share=null): a share sets the weight itself"
+        )
         require(once, "coded: share", self.share, expected)
 
     @property
