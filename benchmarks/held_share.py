@@ -20,9 +20,8 @@ from matplotlib.figure import Figure
 from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.runs import RunFolder, read_lines
 
-Ratios = dict[
-    tuple[str, float], dict[int, list[float]]
-]  # (case, target) -> step -> measured / target, one for each run
+Ratios = dict[tuple[str, float], dict[int, list[float]]]
+"""(case, target) -> step -> measured / target, one for each run."""
 HIGHEST = 3.0  # on the axis
 
 
