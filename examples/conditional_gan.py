@@ -30,8 +30,7 @@ class Critic(nn.Module):
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:  # (B, 64), (B,) int64 -> (B, 1)
         """Features and embedding first, then the judge."""
-        scores: Tensor = self.judge(torch.cat([self.features(image), self.embed(label)], dim=1))
-        return scores
+        return self.judge(torch.cat([self.features(image), self.embed(label)], dim=1))
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:

@@ -39,8 +39,7 @@ def probe(encoder: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Accuracy of a linear classifier on frozen features: 300 labels to fit it, the others to score it."""
     with torch.no_grad():
         features = encoder(images).numpy()
-    probe = LogisticRegression(max_iter=2000).fit(features[:300], labels[:300])
-    return float(probe.score(features[300:], labels[300:]))
+    return LogisticRegression(max_iter=2000).fit(features[:300], labels[:300]).score(features[300:], labels[300:])
 
 
 def train(steps: int, seed: int, weight: float) -> nn.Module:

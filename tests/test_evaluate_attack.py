@@ -363,7 +363,8 @@ def test_page_says_that_nothing_is_claimed_and_why(tmp_path):
 def test_page_draws_means_worsts_and_majorities_with_their_bands(tmp_path):
     save_robustness(tmp_path / "page.html", planted())
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<polygon class="band') == 4  # of the networks side by side, and of a threat's three lines
+    intervals = page.count('<polygon class="band') + page.count('<path class="whisker')
+    assert intervals == 4  # of the networks side by side, and of a threat's three lines
     assert "50.0 % [50.0, 50.0]" in page
     assert "eps in 1/255 8: 50" in page
 

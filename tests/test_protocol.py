@@ -218,7 +218,7 @@ def test_the_gap_is_the_difference_of_mean_scores_and_leaves_the_critic_alone(im
     state = {key: value.clone() for key, value in critic.state_dict().items()}
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    gap = CriticGap(train, test, seed=0, device=torch.device("cpu"))
+    gap = CriticGap(train, test, 0, torch.device("cpu"), torch.channels_last)
     value = gap(critic)
     assert torch.equal(torch.get_rng_state(), before)
     assert critic.training

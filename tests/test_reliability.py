@@ -26,6 +26,7 @@ from benchmarks.killed_run import alive
 from benchmarks.same_runs import compare
 from cs_gan.runs import RunFolder, read_lines
 from cs_gan.training import list_checkpoints, read_checkpoint, read_snapshot
+from tasks.gan import task as gan_task
 from tests.reliability.child import Fault
 from tests.reliability.runs import STEPS, Started, arguments, assert_same, finish, kill, remount, small_disk
 
@@ -178,13 +179,11 @@ def test_network_of_an_abandoned_end_is_not_scored_as_the_best(tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "run")
     best = read_snapshot(folder / "best.safetensors")
     assert best.step == STEPS  # or the test shows nothing
-    with (folder / "metrics.jsonl").open() as file:
-        first = json.loads(file.readline())
-    # Continuing from step 8 without an evaluation at 9 better than the one at 0, the best network is nowhere any more.
+    # Continuing from step 8 without an evaluation at 9 better than the one at 4, the best network is nowhere any more.
     older = folder / "checkpoints" / "step-00000008"
     state = json.loads((older / "state.json").read_text())
-    primary = first["primary"]
-    state["metrics"][0]["scores"][primary] = 0.0
+    trained = state["metrics"][1]
+    trained["scores"][trained["primary"]] = 0.0
     (older / "state.json").write_text(json.dumps(state))
     manifest = json.loads((older / "manifest.json").read_text())
     manifest["state.json"] = hashlib.sha256((older / "state.json").read_bytes()).hexdigest()
@@ -332,9 +331,9 @@ def folder_of_images(path: Path, count: int) -> list[str]:
 def test_no_batch_is_short_where_images_do_not_divide_by_it_or_are_fewer(count, tmp_path, monkeypatch):
     """Batches cross the borders of epochs: 65 images in batches of 64 leave no batch of one."""
     sizes = []
-    critic_step = train_gan.critic_step
+    critic_step = gan_task.critic_step
     monkeypatch.setattr(
-        train_gan, "critic_step", lambda *a, **k: sizes.append((len(a[2]), len(a[3]))) or critic_step(*a, **k)
+        gan_task, "critic_step", lambda *a, **k: sizes.append((len(a[2]), len(a[3]))) or critic_step(*a, **k)
     )
     data = [*folder_of_images(tmp_path / "images", count), "--training.batch_size=64", "--training.steps=2"]
     assert train_gan.main(arguments(tmp_path / "run", *data)) == 0

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import evaluate
-import train_gan
 from cs_gan.runs import read_lines
 from cs_gan.training import read_snapshot
 from models import PretrainedGenerator
 from tasks.gan import task as gan_task
+from tasks.gan.task import GanTask
 from tests.scripts import assert_resumes, last, losses, plain, states_equal
 from tests.test_train_gan import refused, run
 
@@ -59,8 +59,8 @@ def test_fake_images_have_the_classes_of_the_real_ones_and_the_generators_are_dr
         seen.append(inputs["generator_labels"])
         return one_step(task, **inputs)
 
-    one_step = train_gan.GanTask.one_step
-    monkeypatch.setattr(train_gan.GanTask, "one_step", watched)
+    one_step = GanTask.one_step
+    monkeypatch.setattr(GanTask, "one_step", watched)
     assert run(tmp_path / "run", *CONDITIONAL) == 0
     assert len(seen) == 4
     assert not torch.equal(seen[0], seen[1])

@@ -215,7 +215,7 @@ def test_new_run_begins_with_the_weights_of_another(tmp_path, capsys, of):
     settings = read_checkpoint(end)[1]["optimizers"]["generator"][0]
     assert (settings["lr"], settings["betas"]) == (0.001, [0.5, 0.9])
 
-    note = f"began with the weights of {source} (step 4)"
+    note = f"began with the weights of old/{source.name} (step 4)"
     assert note in said.out
     assert config(tmp_path / "new")["history"] == [note]
     rows = read_lines(tmp_path / "new" / "metrics.jsonl")

@@ -37,7 +37,7 @@ KEYS = {
     "method.coded.mu": "weight of the coded penalty, below 1",
     "metrics.extractor": "features for the scores; none: no scores",
     "seed": "seed of all randomness",
-    "output_dir": "the run's folder; null is samples/RECIPE[-DIR]",
+    "output_dir": "run's folder; null is samples/RECIPE[-DIR]",
     "resume": "auto resumes the folder's run; or a path",
 }
 WORDS = {
