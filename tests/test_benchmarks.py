@@ -183,3 +183,33 @@ def test_a_run_that_has_ended_has_no_family_left_to_kill(tmp_path):
     run.finish()
     run.kill(run.family())
     assert run.family() == []
+
+
+def test_the_digits_folder_has_each_digit_once_and_test_images_of_every_class(tmp_path, capsys):
+    from benchmarks import digits_folder
+
+    root = tmp_path / "digits"
+    assert digits_folder.main([str(root)]) == 0
+    assert len(list(root.glob("train/*/*.png"))) == 1297
+    assert len(list(root.glob("test/*/*.png"))) == 500
+    names = [path.name for path in root.rglob("*.png")]
+    assert len(set(names)) == 1797
+    counts = [len(list(folder.iterdir())) for folder in (root / "test").iterdir()]
+    assert max(counts) - min(counts) <= 3  # the classes themselves differ by that much
+    assert digits_folder.main([str(root)]) == 2  # nothing is written over
+    assert "doesn't exist yet" in capsys.readouterr().err
+
+
+def test_held_share_reads_the_ratio_of_each_line_from_the_logs_of_a_study(tmp_path, capsys):
+    from benchmarks import held_share
+
+    run = tmp_path / "study" / "runs" / "inner_block,critic.share=0.1~ab12-seed0"
+    run.mkdir(parents=True)
+    rows = [{"step": 50, "critic_share": 0.2, "critic_loss": 1.0}, {"step": 100, "critic_share": 0.11}]
+    (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run.parent / "plain-seed0").mkdir()
+    output = tmp_path / "held.csv"
+    assert held_share.main([str(tmp_path / "study"), "--output", str(output)]) == 0
+    assert output.read_text().splitlines()[1:] == ["inner_block,0.1,50,1,2", "inner_block,0.1,100,1,1.1"]
+    assert output.with_suffix(".png").exists()
+    assert "50 % within 0.8 to 1.25" in capsys.readouterr().out
