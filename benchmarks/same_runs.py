@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.runs import RunFolder, read_lines
 from cs_gan.training import list_checkpoints, read_checkpoint
 from cs_gan.training.resume import FREE_ON_RESUME

@@ -104,7 +104,17 @@ class Job:
                 raise ConfigError(
                     f"{word!r}: you can only change {sections} and --seed=..., each written with an equals sign."
                 )
+        self._refuse_to_walk_all()
         return [f"--config={json.dumps(self.snapshot.config | changed)}", *self.overrides]
+
+    def _refuse_to_walk_all(self) -> None:
+        """Raise ConfigError if a file, and not the user, says to read a whole disk or home folder."""
+        root = (self.snapshot.config.get("data") or {}).get("root")
+        given = any(word.startswith("--data.root=") for word in self.overrides)
+        if isinstance(root, str) and not given:
+            place = Path(root).expanduser().resolve()
+            if place in {Path(place.anchor), Path.home(), Path.home().parent}:
+                raise ConfigError(f"{self.path} was trained on images in {root}: say where they are by --data.root=...")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = "digits errors files lazy names nested predictions randomness read_yaml restore runs second_derivative"
+NAMES = "digits errors files flat_keys lazy names predictions randomness read_yaml restore runs second_derivative"
 GROUND = {f"cs_gan.{name}" for name in NAMES.split()}
 SHARED = GROUND | {"cs_gan.core"}
 # A study's page is made as a run's is; what a run leaves behind is read and written by name.
 USES = {
     "cs_gan.study": {"cs_gan.report"},
-    "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.nested"},
+    "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.flat_keys"},
     "cs_gan.second_derivative": {"cs_gan.errors"},
     "cs_gan.read_yaml": {"cs_gan.errors"},
 }

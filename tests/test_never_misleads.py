@@ -317,6 +317,16 @@ class TestSnapshots:
         assert evaluate.main(["sample", str(path), "--device=cpu"]) == 2
         assert "its tensors don't fit its arguments" in error_of(capsys)
 
+    @pytest.mark.parametrize("root", ["/", "~", "/usr/.."])
+    def test_a_file_can_not_make_us_read_a_whole_disk(self, tmp_path, capsys, root):
+        generator, _ = build_gan("dcgan16", width=4, channels=1)
+        path = tmp_path / "snapshot.safetensors"
+        config = {"data": {"name": "folder", "root": root}, "metrics": {"extractor": "digits"}}
+        model = {"name": "dcgan16", "width": 4, "channels": 1}
+        save_snapshot(path, generator, kind="gan", model=model, config=config, step=1)
+        assert evaluate.main(["score", str(path), "--device=cpu"]) == 2
+        assert f"was trained on images in {root}: say where they are by --data.root" in error_of(capsys)
+
     def test_a_note_about_other_weights_holds_no_path_of_this_machine(self, tmp_path):
         assert gan(tmp_path / "one") == 0
         begun = [f"--resume={tmp_path / 'one'}", "--training.learning_rate=0.001"]

@@ -6,12 +6,12 @@ from cs_gan.data.datasets import DATASET_NAMES, load_images
 from cs_gan.data.formats import FORMATS
 from cs_gan.data.labelled import labelled, split, subset
 from cs_gan.data.names import IMAGE_EXTENSIONS
-from cs_gan.data.parts import train_and_test
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, MAX_PIXELS
 from cs_gan.data.sampling import batch_indices, drawn
 from cs_gan.data.shifted import SHIFTED_NAMES, load_shifted
 from cs_gan.data.store import ImageStore
 from cs_gan.data.stream import BatchStream
+from cs_gan.data.training_and_test import train_and_test
 
 __all__ = [
     "CELEBA_CROP",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cs_gan.errors import DataError
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.report.chart import Panel, Series
 from cs_gan.report.page import write_page
 from cs_gan.report.svg import layout

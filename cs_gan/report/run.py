@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from cs_gan.errors import DataError
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.runs import Evaluation, RunFolder, best, evaluation_of, read_evaluations, read_text, readable_lines
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.runs.lines import readable_lines
 
 

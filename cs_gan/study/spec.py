@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs_gan.errors import ConfigError
+from cs_gan.flat_keys import flatten
 from cs_gan.names import nearest_or_all
-from cs_gan.nested import flatten
 from cs_gan.read_yaml import read_yaml
 
 KEYS = (

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from cs_gan.errors import ConfigError
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.runs import RunFolder
 from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.environment import refuse_what_changes_a_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cs_gan.errors import DataError
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.report.run import read_run, score_names
 from cs_gan.runs import best, read_evaluations, readable_lines
 

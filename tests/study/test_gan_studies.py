@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cs_gan import CodedSmoothing
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.study import read_study
 from cs_gan.study.plan import plan
 from cs_gan.training import parse_config

@@ -14,7 +14,7 @@ import train_classifier
 import train_gan
 import train_ssl
 from cs_gan.errors import ConfigError
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.training import as_plain, parse_config
 from cs_gan.training.recipes.help import KEYS, recipe_list
 from tasks.classifier.recipe import ClassifierConfig

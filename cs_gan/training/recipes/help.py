@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill, shorten
 
 from cs_gan import __version__
-from cs_gan.nested import flatten
+from cs_gan.flat_keys import flatten
 from cs_gan.training.recipes.parse import as_plain
 from cs_gan.training.recipes.sections import RunConfig
 

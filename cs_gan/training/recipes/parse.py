@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from cs_gan.errors import ConfigError
+from cs_gan.flat_keys import flatten
 from cs_gan.names import nearest_or_all
-from cs_gan.nested import flatten
 from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import write_whole
 from cs_gan.training.recipes.keys import require

@@ -1,4 +1,4 @@
-"""Nested mappings, such as recipes."""
+"""The dotted keys of nested mappings, such as recipes."""
 
 from __future__ import annotations
 
