@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import cs_gan.training.session as session_module
 import evaluate
 import train_gan
 from cs_gan.randomness import normal
-from cs_gan.runs import RunFolder, read_lines, write_lines
+from cs_gan.runs import SIGNALS, RunFolder, read_lines, write_lines
 from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint, read_snapshot
 from tasks.gan.recipe import GanConfig
 from tasks.gan.task import GanTask
@@ -69,45 +70,77 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> str
 # -- what it writes --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("pictures")
-def test_run_writes_grids_curve_tables_snapshot_and_checkpoint(tmp_path, capsys):
-    scored = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
-    scored += ["--tracking.trackers=tensorboard", "--training.sample_every=2"]
-    assert run(tmp_path / "run", *scored, *CODED) == 0
-    folder = tmp_path / "run"
-    assert [row["step"] for row in read_lines(folder / "metrics.jsonl")] == [0, 2, 4]
-    assert [row["step"] for row in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4]
-    rows = read_lines(folder / "metrics.jsonl")
-    assert all(row["scores"][row["primary"]] > 0 for row in rows)
-    for row in rows:
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> tuple[RunFolder, str]:
+    """The folder of a scored and coded run of four steps with all its pictures, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("scored") / "run", io.StringIO()
+    words = ["--metrics.extractor=digits", "--metrics.num_samples=100", "--training.evaluate_every=2"]
+    words += ["--tracking.trackers=tensorboard", "--training.sample_every=2", *CODED]
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with redirect_stdout(printed):
+        assert run(folder, *words) == 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return RunFolder(folder), printed.getvalue()
+
+
+def test_a_run_has_a_line_for_each_step_and_each_evaluation(scored):
+    folder, _ = scored
+    assert [row["step"] for row in read_lines(folder.metrics)] == [0, 2, 4]
+    assert [row["step"] for row in read_lines(folder.log)] == [1, 2, 3, 4]
+
+
+def test_each_score_tells_what_it_was_measured_on(scored):
+    folder, _ = scored
+    for row in read_lines(folder.metrics):
         about = row["provenance"]
+        assert row["scores"][row["primary"]] > 0
         assert (about["step"], about["network"], about["num_samples"]) == (row["step"], "EMA", 100)
         assert (about["extractor"], about["reference"]["split"]) == ("digits", "train")
         assert {"weights_sha256", "seconds", "seed", "num_reference"} <= about.keys()
-    row = read_lines(folder / "log.jsonl")[-1]
+
+
+def test_the_log_has_both_penalties_and_the_ratio_of_its_step(scored):
+    row = read_lines(scored[0].log)[-1]
     assert float(row["critic_coded"]) > 0
     assert float(row["generator_coded"]) > 0
     assert float(row["ratio"]) == pytest.approx(1.0 + 0.5 * 3 / 4)  # linear from 1.0 to 1.5, at the fourth step of 4
-    for name in ("grid.png", "curve.png"):
-        with Image.open(folder / name) as picture:
+
+
+def test_grids_curve_strips_table_and_report_are_made(scored):
+    folder, _ = scored
+    for path in (folder.grid, folder.curve, folder.real, folder.interpolation, folder.nearest):
+        with Image.open(path) as picture:
             assert np.asarray(picture).std() > 0
-    assert len(list((folder / "grids").iterdir())) == 3
-    for name in ("real.png", "interpolation-strip.png", "nearest-strip.png"):
-        assert (folder / name).exists()
-    told = json.loads((folder / "training_data.json").read_text())
-    assert (told["name"], told["path"], told["count"]) == ("digits", None, 40)
-    best = min(rows, key=lambda row: row["scores"][row["primary"]])
-    snapshots = {name: read_snapshot(folder / f"{name}.safetensors") for name in ("snapshot", "best")}
-    assert {name: found.step for name, found in snapshots.items()} == {"snapshot": 4, "best": best["step"]}
+    assert [step for step, _ in folder.grid_steps()] == [0, 2, 4]
+    assert "<html" in folder.report.read_text()
+    assert folder.table.read_text().startswith("step,")
+
+
+def test_the_training_data_is_recorded(scored):
+    about = json.loads((scored[0].path / "training_data.json").read_text())
+    assert (about["name"], about["path"], about["count"]) == ("digits", None, 40)
+
+
+def test_snapshots_are_of_the_last_and_the_best_step(scored):
+    folder, _ = scored
+    trained = read_lines(folder.metrics)[1:]
+    best = min(trained, key=lambda row: row["scores"][row["primary"]])
+    snapshots = {name: read_snapshot(getattr(folder, name)) for name in ("snapshot", "best")}
+    assert {name: snapshot.step for name, snapshot in snapshots.items()} == {"snapshot": 4, "best": best["step"]}
     assert snapshots["best"].scores == best["scores"]
     assert snapshots["snapshot"].config["model"]["name"] == "dcgan16"
-    out = capsys.readouterr().out
+
+
+def test_the_end_of_a_run_says_where_things_are_and_never_calls_another_distance_fid(scored):
+    _, printed = scored
     for name in ("grid.png", "curve.png", "FD, digits classifier"):
-        assert name in out
-    assert "FID" not in out
-    assert "<html" in (folder / "report.html").read_text()
-    assert (folder / "metrics.csv").read_text().startswith("step,")
-    assert list((folder / "tracking").rglob("events.out.tfevents.*"))
+        assert name in printed
+    assert "FID" not in printed
+
+
+def test_tensorboard_gets_its_files(scored):
+    assert list(scored[0].tracking.rglob("events.out.tfevents.*"))
 
 
 def test_final_and_best_are_scored_in_full_at_the_end(tmp_path):
