@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from cs_gan.report.groups import score_conflicts
 from cs_gan.report.page import MOST_GRIDS, Frame, evenly, frame, number, with_spread, write_page
 from cs_gan.report.panels import log_panels, points_averaged, score_panels
-from cs_gan.report.run import Run, read_run, score_names, shown
+from cs_gan.report.run import Run, command_of, read_run, score_names, shown
 from cs_gan.report.svg import layout
 from cs_gan.runs import Evaluation, RunFolder, best, is_number
 
@@ -115,21 +116,16 @@ def _provenance(evaluations: Sequence[Evaluation]) -> dict[str, list[Any]]:
 
 
 def _commands(run: Run) -> dict[str, str]:
-    """The commands to resume and to repeat the run; empty if the recipe doesn't show its script."""
+    """The commands to resume and to repeat the run; empty if it doesn't say which script started it."""
     folder = run.config.get("output_dir")
-    scripts = {
-        "training.n_critic": "train_gan.py",
-        "method.coded.mu": "train_classifier.py",
-        "method.temperature": "train_ssl.py",
-    }
-    script = next((name for key, name in scripts.items() if key in run.config), None)
+    script = re.search(r"[\w-]+\.py\b", command_of(run))
     if not folder or script is None:
         return {}
     recipe = shlex.quote(f"{folder}/config.yaml")
     # A resume needs the same number of processes. accelerate launch would allow only one thread.
     processes = run.last.provenance.get("processes", 1) if run.last else 1
     start = "python" if processes == 1 else f"torchrun --nproc_per_node {processes}"
-    launch = f"{start} {script}{NEXT_LINE}--config {recipe}{NEXT_LINE}"
+    launch = f"{start} {script[0]}{NEXT_LINE}--config {recipe}{NEXT_LINE}"
     commands = {"Do it again": f"{launch}--resume=never{NEXT_LINE}--output_dir={shlex.quote(f'{folder}_again')}"}
     total = _total_steps(run)
     if total and run.steps_done < total:

@@ -51,13 +51,15 @@ def test_says_what_the_run_is_and_how_it_stands(make_run, report):
 
 def test_says_how_to_go_on_and_how_to_do_it_again(make_run, report):
     folder = make_run("a run", recipe={"training": {"steps": 2000, "n_critic": 5}})
+    config = folder / "config.yaml"
+    config.write_text("# python train_gan.py --config configs/gan/x.yaml\n" + config.read_text())
     text = report(folder).replace("&#39;", "'")
     launch = f"python train_gan.py \\\n  --config '{folder}/config.yaml' \\\n  "
     assert f"{launch}--resume=auto<" in text
     assert f"{launch}--resume=never \\\n  --output_dir='{folder}_again'<" in text
 
 
-def test_a_run_of_another_kind_has_no_command(make_run, report):
+def test_a_run_that_does_not_say_its_script_has_no_command(make_run, report):
     assert "--config" not in report(make_run(recipe={"training": {"steps": 10}}))
 
 
