@@ -109,7 +109,8 @@ class Job:
 
     def _refuse_to_walk_all(self) -> None:
         """Raise ConfigError if a file, and not the user, says to read a whole disk or home folder."""
-        root = (self.snapshot.config.get("data") or {}).get("root")
+        data = self.snapshot.config.get("data")
+        root = data.get("root") if isinstance(data, dict) else None
         given = any(word.startswith("--data.root=") for word in self.overrides)
         if isinstance(root, str) and not given:
             place = Path(root).expanduser().resolve()
