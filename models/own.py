@@ -19,7 +19,7 @@ class ForeignCode(ValueError):
     """A file names a class of someone's own, and the user hasn't given it."""
 
 
-def own_class(given: str, key: str) -> type[nn.Module]:
+def own_class(name: str, key: str) -> type[nn.Module]:
     """The class that ``package.module:Class`` names. The current folder can be imported from.
 
     Args:
@@ -28,9 +28,9 @@ def own_class(given: str, key: str) -> type[nn.Module]:
 
     Errors: ValueError for a name of another form, a module that can't be imported, or anything but an nn.Module class.
     """
-    module_name, _, class_name = given.partition(":")
+    module_name, _, class_name = name.partition(":")
     if not module_name or not class_name.isidentifier():
-        raise ValueError(f"{key} = {given!r} must be package.module:Class, such as my_gan:Generator")
+        raise ValueError(f"{key} = {name!r} must be package.module:Class, such as my_gan:Generator")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # last, so that no file here takes the place of an installed package
@@ -39,14 +39,14 @@ def own_class(given: str, key: str) -> type[nn.Module]:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the module does when it is imported
         raise ValueError(
-            f"{key} = {given!r}: importing {module_name} failed ({_line(error)}). Start where {module_name} can be "
+            f"{key} = {name!r}: importing {module_name} failed ({_line(error)}). Start where {module_name} can be "
             f"imported; the current folder is {here}"
         ) from error
-    found = getattr(module, class_name, None)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
+    loaded = getattr(module, class_name, None)
+    if not isinstance(loaded, type) or not issubclass(loaded, nn.Module):
         place = getattr(module, "__file__", None) or module_name
-        raise ValueError(f"{key} = {given!r}: {place} has no class {class_name} that is a torch.nn.Module")
-    return found
+        raise ValueError(f"{key} = {name!r}: {place} has no class {class_name} that is a torch.nn.Module")
+    return loaded
 
 
 def own_options(options: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -62,11 +62,11 @@ def own_options(options: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def build_own(make: type[nn.Module], options: Mapping[str, Any], part: str) -> nn.Module:
     """A network of a class with its options. Errors: ValueError if the class doesn't take them."""
-    given = own_options(options, part)
+    arguments = own_options(options, part)
     try:
-        return make(**given)
+        return make(**arguments)
     except Exception as error:
-        call = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise ValueError(
             f"options: {make.__module__}:{make.__name__}({call}) failed ({_line(error)}). Give the arguments of both "
             f"networks, or of this one alone as options.{part}.<name>"

@@ -111,8 +111,8 @@ class Job:
         """Raise ConfigError if a file, and not the user, says to read a whole disk or home folder."""
         data = self.snapshot.config.get("data")
         root = data.get("root") if isinstance(data, dict) else None
-        given = any(word.startswith("--data.root=") for word in self.overrides)
-        if isinstance(root, str) and not given:
+        confirmed = any(word.startswith("--data.root=") for word in self.overrides)
+        if isinstance(root, str) and not confirmed:
             place = Path(root).expanduser().resolve()
             if place in {Path(place.anchor), Path.home(), Path.home().parent}:
                 raise ConfigError(f"{self.path} was trained on images in {root}: say where they are by --data.root=...")
@@ -136,7 +136,7 @@ class Command:
 
 
 def with_provenance(
-    found: dict[str, float],
+    scores: dict[str, float],
     primary: str,
     test: ImageStore,
     seconds: float,
@@ -148,7 +148,7 @@ def with_provenance(
     reference = {"data": test.name}
     reference |= {key: getattr(test, key) for key in ("split", "preparation", "fingerprint")}
     provenance = {"reference": reference, "num_images": len(test), **more, "processes": processes, "seconds": seconds}
-    return {"scores": found, "primary": primary, "better": "higher", "provenance": {**provenance, **about}}
+    return {"scores": scores, "primary": primary, "better": "higher", "provenance": {**provenance, **about}}
 
 
 def load_network(

@@ -20,14 +20,14 @@ class Parser(argparse.ArgumentParser):
 
 def seeds(text: str) -> list[int]:
     """``0,3,8-10`` -> [0, 3, 8, 9, 10]."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part.strip())
         run = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
         if not 0 < len(run) <= 1_000_000:
             raise argparse.ArgumentTypeError(f"{text!r}: give seeds such as 0,3,8-10")
-        found += run
-    return found
+        numbers += run
+    return numbers
 
 
 def seed(text: str) -> int:
@@ -49,7 +49,7 @@ def names(text: str) -> list[str]:
 
 def epsilons(text: str) -> dict[str, float]:
     """``0,8/255`` -> {"0": 0.0, "8/255": 0.0314}, in order of size, each once."""
-    found: dict[Fraction, str] = {}
+    radii: dict[Fraction, str] = {}
     for part in names(text):
         try:
             value = Fraction(part.replace(" ", ""))
@@ -58,7 +58,7 @@ def epsilons(text: str) -> dict[str, float]:
             raise argparse.ArgumentTypeError(f"{part!r}: give an eps such as 0, 8/255 or 0.03") from None
         if value < 0:
             raise argparse.ArgumentTypeError(f"{part!r} is below 0: an eps is a radius, 0 or more")
-        found.setdefault(value, part)
-    if not found:
+        radii.setdefault(value, part)
+    if not radii:
         raise argparse.ArgumentTypeError(f"{text!r}: give eps such as 0,4/255,8/255")
-    return {found[value]: float(value) for value in sorted(found)}
+    return {radii[value]: float(value) for value in sorted(radii)}

@@ -29,11 +29,11 @@ def positions(indices: Sequence[int]) -> Tensor:  # (B,) -> (B,) int64
     augmentations.
     """
     seen: Counter[int] = Counter()
-    found = []
+    places = []
     for index in indices:
-        found.append(index + (seen[index] << OCCURRENCE))
+        places.append(index + (seen[index] << OCCURRENCE))
         seen[index] += 1
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(places, dtype=torch.int64)
 
 
 def image_words(key: Tensor | int, where: Tensor, first: int, count: int) -> Tensor:  # (B,) -> (B, count) int64

@@ -41,18 +41,18 @@ def celeba_source(tree: ImageTree, split: str) -> ImageSource:
         DataError: naming what the list lacks, or that two images have one name.
     """
     try:
-        found = _partition(tree)
-        if found is None:
+        partition = _partition(tree)
+        if partition is None:
             return tree_source(tree, split)
-        name, numbers = found
+        name, numbers = partition
         split = _NAMES.get(split, split)
         if split not in (*_SPLITS, "all"):
             raise DataError(f"celeba has no split {split!r}; it has {', '.join(_SPLITS)}, all.")
         images = _aligned(images_only(tree.images, tree.root, tree.others))
-        kept = _of_split(tree, images, numbers, name, split)
+        members = _of_split(tree, images, numbers, name, split)
         missing = len(numbers) - len(images)
         remark = f" by {name.rpartition('/')[2]}" + (f", which lists {missing:,} more images" if missing > 0 else "")
-        return tree.source(Layout(kept, None, split, remark=remark + left_out(tree.others)))
+        return tree.source(Layout(members, None, split, remark=remark + left_out(tree.others)))
     except BaseException:
         tree.close()
         raise
@@ -125,7 +125,7 @@ def _of_split(
                 f"{tree.name(parts)} and {tree.name(stems[stem])} have one name in {name}. Give the folder of one."
             )
         stems[stem] = parts
-    kept = [parts for stem, parts in stems.items() if split == "all" or numbers[stem] == _SPLITS.index(split)]
-    if not kept:
+    members = [parts for stem, parts in stems.items() if split == "all" or numbers[stem] == _SPLITS.index(split)]
+    if not members:
         raise DataError(f"{tree.root} has no images of the split {split!r} in {name}. Give one that it has, or all.")
-    return kept
+    return members

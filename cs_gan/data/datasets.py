@@ -212,10 +212,10 @@ def _tree(root: Path) -> ImageTree:
         raise DataError(f"--data.root={root} doesn't exist; the nearest folder that does is {there}.")
     if root.is_dir():
         return folder_tree(root)
-    named_zip, found = root.suffix.lower() == ".zip", what_is_there([(root.name,)])
-    if named_zip or (not found and zipfile.is_zipfile(root)):  # .npz and .pt are zips too, but not of images
+    named_zip, foreign = root.suffix.lower() == ".zip", what_is_there([(root.name,)])
+    if named_zip or (not foreign and zipfile.is_zipfile(root)):  # .npz and .pt are zips too, but not of images
         return zip_tree(root)
-    raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {found}" if found else "."))
+    raise DataError(f"--data.root={root} is neither a folder nor a zip" + (f": {foreign}" if foreign else "."))
 
 
 def _cifar(name: str, root: Path | None, split: str) -> ImageSource:
@@ -239,20 +239,20 @@ def _cifar(name: str, root: Path | None, split: str) -> ImageSource:
 
 def _mnist(name: str, root: Path | None, split: str) -> ImageSource:
     folder_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]  # torchvision's, and of its class
-    found = find_idx(root or DOWNLOAD_ROOT, folder_name)
-    if found is None and root is None and name == "fashion_mnist":
-        found = find_idx(DEBIAN_FASHION_MNIST)
+    idx_folder = find_idx(root or DOWNLOAD_ROOT, folder_name)
+    if idx_folder is None and root is None and name == "fashion_mnist":
+        idx_folder = find_idx(DEBIAN_FASHION_MNIST)
     classes = list("0123456789") if name == "mnist" else list(FASHION)
 
     def load(folder: Path, download: bool) -> ImageSource:
-        raw = found
+        raw = idx_folder
         if raw is None:
             from torchvision import datasets
 
             raw = Path(getattr(datasets, folder_name)(folder, download=True).raw_folder)
         return idx_source(raw, name=name, split=split, classes=classes)
 
-    return _from_torchvision(name, root, split, ("train", "test"), found is not None, load)
+    return _from_torchvision(name, root, split, ("train", "test"), idx_folder is not None, load)
 
 
 def _svhn(root: Path | None, split: str) -> ImageSource:

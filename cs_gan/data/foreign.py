@@ -66,11 +66,11 @@ _DOWNLOADS = (
 
 def images_only(entries: Iterable[Parts], root: Path, others: Sequence[Parts] = ()) -> list[Parts]:
     """The entries that are images. DataError if there are none; it names what there is instead."""
-    kept = [parts for parts in entries if is_image(parts)]
-    if kept:
-        return kept
-    if found := what_is_there(others):
-        raise DataError(f"{root} holds no images, but {found}")
+    images = [parts for parts in entries if is_image(parts)]
+    if images:
+        return images
+    if foreign := what_is_there(others):
+        raise DataError(f"{root} holds no images, but {foreign}")
     unnamed = [parts for parts in others if "." not in parts[-1]]
     hint = ""
     if unnamed:
@@ -96,10 +96,12 @@ def beside_downloads(others: Iterable[Parts]) -> list[Parts]:
 def local_path(root: str | Path) -> Path:
     """The path on this machine. DataError for an address, such as ``https://...``."""
     # Two letters or more: on Windows one letter is a drive. A Path has already lost a slash.
-    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(root)):
-        hub = " The Hugging Face Hub's data sets have names: --data.name=hf:<owner>/<name>." if found[1] == "hf" else ""
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(root)):
+        hub = (
+            " The Hugging Face Hub's data sets have names: --data.name=hf:<owner>/<name>." if scheme[1] == "hf" else ""
+        )
         raise DataError(
-            f"--data.root={root} is an address ({found[1]}), but images are read from this machine only. Download "
+            f"--data.root={root} is an address ({scheme[1]}), but images are read from this machine only. Download "
             f"them, and give the folder or zip.{hub}"
         )
     return Path(root).expanduser()

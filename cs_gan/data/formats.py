@@ -53,10 +53,10 @@ def open_picture(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        found = next((what for start, first, what in _FOREIGN if content.startswith(first, start)), None)
-        if found is None:
+        name = next((what for start, first, what in _FOREIGN if content.startswith(first, start)), None)
+        if name is None:
             raise
         raise DataError(
-            f"the file's content is {found}, whatever its name says. BMP, JPEG, PGM, PNG, PPM, TIFF and WebP are read: "
+            f"the file's content is {name}, whatever its name says. BMP, JPEG, PGM, PNG, PPM, TIFF and WebP are read: "
             "convert it to one of them, or remove it."
         ) from error

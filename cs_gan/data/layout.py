@@ -43,11 +43,11 @@ def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root
     """
     chosen = choose(natural_order(entries), split, root)
     entries, depth, remark = chosen.entries, chosen.depth, chosen.remark
-    found = {parts[depth] for parts in entries if len(parts) > depth + 1}
-    if len(found) < 2 or any(len(parts) <= depth + 1 for parts in entries):
+    names = {parts[depth] for parts in entries if len(parts) > depth + 1}
+    if len(names) < 2 or any(len(parts) <= depth + 1 for parts in entries):
         empty = _empty_classes(entries, folders, range(chosen.start, depth + 1))
         return Layout(entries, None, chosen.split, empty=empty, remark=remark)
-    classes = sorted(found, key=natural_key)
+    classes = sorted(names, key=natural_key)
     if _are_shards(entries, depth, classes):
         remark += f", numbered folders ({classes[0]} ... {classes[-1]}) are no classes: rename them if they are"
         return Layout(entries, None, chosen.split, remark=remark)

@@ -88,13 +88,13 @@ def npz_source(path: Path, keys: Keys) -> ImageSource:
 
 def _by_split(names: list[str], known: tuple[str, ...]) -> dict[str | None, str]:
     """The name that counts for each split. ``x_train`` and ``train_x`` are ``x`` of train."""
-    found: dict[str | None, tuple[int, str]] = {}
+    arrays: dict[str | None, tuple[int, str]] = {}
     for name in names:
         split = split_within((name,))
         rest = "_".join(word for word in re.split("[_-]", name.lower()) if not (split and split_within((word,))))
         if rest in known:
-            found[split] = min(found.get(split, (len(known), "")), (known.index(rest), name))
-    return {split: name for split, (_, name) in found.items()}
+            arrays[split] = min(arrays.get(split, (len(known), "")), (known.index(rest), name))
+    return {split: name for split, (_, name) in arrays.items()}
 
 
 def _array(path: Path, key: str) -> Array:

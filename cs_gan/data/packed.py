@@ -63,24 +63,24 @@ def packed_source(root: Path, files: Sequence[Parts], split: str) -> ImageSource
     folder = root.parent if root.is_file() else root
     kinds = sorted({_ending(parts) for parts in files})
     if len(kinds) > 1:
-        told = " and ".join(PACKED[kind] for kind in kinds)
+        kinds_of_file = " and ".join(PACKED[kind] for kind in kinds)
         raise DataError(
-            f"--data.root={root} holds {told} files, so it is unclear which to read. Give one file or folder."
+            f"--data.root={root} holds {kinds_of_file} files, so it is unclear which to read. Give one file or folder."
         )
     pieces = [piece for parts in files for piece in _pieces(folder, parts)]
     # The rules for folders of splits, with the split that a name says in the place of the top folder.
     entries = [(*([piece.split] if piece.split else []), str(number)) for number, piece in enumerate(pieces)]
     chosen = choose(entries, split, root, what="files")
-    kept = [pieces[int(entry[-1])] for entry in chosen.entries]
-    _check_one_set(root, kept)
-    remark = chosen.remark + _check_parts(root, kept)
+    members = [pieces[int(entry[-1])] for entry in chosen.entries]
+    _check_one_set(root, members)
+    remark = chosen.remark + _check_parts(root, members)
     with ExitStack() as opened:
         sources = []
-        for piece in kept:
+        for piece in members:
             sources.append(piece.read())
             opened.callback(sources[-1].close)
         kind = PACKED[kinds[0]]
-        remark = f", {len(kept):,} {kind} files{remark}" if len(kept) > 1 else remark
+        remark = f", {len(members):,} {kind} files{remark}" if len(members) > 1 else remark
         return _joined(sources, chosen.split, remark, opened.pop_all().close)
 
 
@@ -111,12 +111,12 @@ def _check_one_set(root: Path, pieces: Sequence[_Piece]) -> None:
 
 def _check_parts(root: Path, pieces: Sequence[_Piece]) -> str:
     """DataError if of ``train-00000-of-00002`` a part is missing; a remark if only one file was asked for."""
-    found: dict[tuple[str, str], set[int]] = {}
+    numbers_of: dict[tuple[str, str], set[int]] = {}
     for piece in pieces:
         name = "/".join(piece.file)
         if part := re.search(r"(\d+)-of-(\d+)", name):
-            found.setdefault((name[: part.start()], part[2]), set()).add(int(part[1]))
-    for (name, count), numbers in found.items():
+            numbers_of.setdefault((name[: part.start()], part[2]), set()).add(int(part[1]))
+    for (name, count), numbers in numbers_of.items():
         # Counted from 0 (the Hub) or from 1.
         first = 1 if int(count) in numbers else 0
         missing = [number for number in range(first, first + int(count)) if number not in numbers]

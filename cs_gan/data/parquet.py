@@ -95,10 +95,12 @@ def _content(value: object) -> bytes:
 def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
     """The features by column that Hugging Face's datasets writes into the schema; none in other files."""
     try:
-        found = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
-    return {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
+    return (
+        {name: each for name, each in features.items() if isinstance(each, dict)} if isinstance(features, dict) else {}
+    )
 
 
 def _image_column(path: Path, schema: Any, features: Mapping[str, Mapping[str, Any]]) -> str:
@@ -109,21 +111,21 @@ def _image_column(path: Path, schema: Any, features: Mapping[str, Mapping[str, A
 
     def holds_images(field: Any) -> bool:
         struct = types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-        told = features.get(field.name, {}).get("_type", "Image" if struct else "Value")
-        return told in ("Image", "Value") and (
+        type_name = features.get(field.name, {}).get("_type", "Image" if struct else "Value")
+        return type_name in ("Image", "Value") and (
             is_bytes(field.type) or (struct and is_bytes(field.type.field("bytes").type))
         )
 
-    found = [field.name for field in schema if holds_images(field)]
-    named = [name for name in IMAGE_COLUMNS if name in found]
-    if len(found) == 1 or named:
-        return str((named or found)[0])
-    if not found:
+    columns = [field.name for field in schema if holds_images(field)]
+    named = [name for name in IMAGE_COLUMNS if name in columns]
+    if len(columns) == 1 or named:
+        return str((named or columns)[0])
+    if not columns:
         raise DataError(
             f"{path} has no column of images. It has: {', '.join(schema.names)}. Images are read that are stored as "
             "files (PNG, JPEG) in a struct {bytes, path} or as bytes."
         )
-    raise DataError(f"{path} has several columns of images: {', '.join(found)}. Name the one to read 'image'.")
+    raise DataError(f"{path} has several columns of images: {', '.join(columns)}. Name the one to read 'image'.")
 
 
 def _label_column(schema: Any, features: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, str]:  # -> it, a remark
@@ -133,12 +135,12 @@ def _label_column(schema: Any, features: Mapping[str, Mapping[str, Any]]) -> tup
         return bool(types.is_integer(field.type) or types.is_string(field.type) or types.is_large_string(field.type))
 
     there = [field.name for field in schema if is_label(field)]
-    told = [name for name in there if features.get(name, {}).get("_type") == "ClassLabel"]
-    named = [name for name in LABEL_COLUMNS if name in (told or there)]
-    found = named[0] if named else told[0] if len(told) == 1 else None
-    if found is None:
-        return None, f", no labels: {', '.join(told)} all hold classes" if told else ""
-    return found, f", labels of {found}" if len(told) > 1 else ""
+    class_columns = [name for name in there if features.get(name, {}).get("_type") == "ClassLabel"]
+    named = [name for name in LABEL_COLUMNS if name in (class_columns or there)]
+    column = named[0] if named else class_columns[0] if len(class_columns) == 1 else None
+    if column is None:
+        return None, f", no labels: {', '.join(class_columns)} all hold classes" if class_columns else ""
+    return column, f", labels of {column}" if len(class_columns) > 1 else ""
 
 
 def _names(feature: Mapping[str, Any]) -> Sequence[str]:

@@ -109,10 +109,10 @@ def _cifar10_c(folder: Path, corruption: str | None, severity: int | None) -> tu
 
 def _file(name: str, folder: Path, file: str) -> Path:
     """The file in the folder, or at its place in the authors' archive."""
-    found = next((path for below in _SUBFOLDERS if (path := folder / below / file).is_file()), None)
-    if found is None:
+    place = next((path for below in _SUBFOLDERS if (path := folder / below / file).is_file()), None)
+    if place is None:
         raise DataError(f"load_shifted({name!r}): {folder / file} is missing. Get it from {_SOURCES[name]}.")
-    return found
+    return place
 
 
 def _npy(path: Path) -> Array:

@@ -72,8 +72,8 @@ def choose(entries: Sequence[Parts], split: str, root: Path, *, what: str = "ima
 
 def split_of(name: str) -> str | None:
     """``train`` for train, Training, seg_train, training_set, train2017; None if the name isn't that of a split."""
-    found = re.fullmatch(r"(?:seg[_-])?([a-z]+?)(?:[_-]?(?:set|images?|data|\d{4}))?", name.lower())
-    return _SPLITS.get(found[1]) if found else None
+    match = re.fullmatch(r"(?:seg[_-])?([a-z]+?)(?:[_-]?(?:set|images?|data|\d{4}))?", name.lower())
+    return _SPLITS.get(match[1]) if match else None
 
 
 def split_within(parts: Parts) -> str | None:
@@ -82,8 +82,8 @@ def split_within(parts: Parts) -> str | None:
     None if no name has such a word, or the name has those of two splits.
     """
     for name in reversed(parts):
-        if found := {_SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLITS}:
-            return found.pop() if len(found) == 1 else None
+        if splits := {_SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLITS}:
+            return splits.pop() if len(splits) == 1 else None
     return None
 
 
@@ -113,24 +113,24 @@ def _of_splits(
         start = depth if stray else depth + 1 + nested
         return Chosen(entries, "all", 0 if stray else start, start)
     kind = _SPLITS.get(split, split)
-    found = [split] if split in counts else sorted(top for top in counts if kinds[top] == kind)
+    folders = [split] if split in counts else sorted(top for top in counts if kinds[top] == kind)
     name, remark = split, ""
-    if not found and kind == "test" and (found := sorted(top for top in counts if kinds[top] == "val")):
+    if not folders and kind == "test" and (folders := sorted(top for top in counts if kinds[top] == "val")):
         name, remark = "val", f", which stands for {split}: there is none"
-    if len(found) > 1:
-        raise DataError(f"{root} has {len(found)} folders for {split!r}: {', '.join(found)}. Keep one of them.")
-    if not found:
+    if len(folders) > 1:
+        raise DataError(f"{root} has {len(folders)} folders for {split!r}: {', '.join(folders)}. Keep one of them.")
+    if not folders:
         beside = f" and {stray:,} {what} beside" if stray else ""
         raise DataError(f"{root} has no split {split!r}. It has: {', '.join(sorted(counts))}{beside}.")
     # The other two of train, val and test can be asked for; what nobody asks for is said.
-    rest = [f"{n:,} in {t}" for t, n in sorted(counts.items()) if t not in found and kinds[t] in (kind, *_EXTRAS)]
+    rest = [f"{n:,} in {t}" for t, n in sorted(counts.items()) if t not in folders and kinds[t] in (kind, *_EXTRAS)]
     rest += [f"{stray:,} beside the splits"] if stray else []
-    return _below(entries, found[0], name, depth, remark + (f", {what} left out: {', '.join(rest)}" if rest else ""))
+    return _below(entries, folders[0], name, depth, remark + (f", {what} left out: {', '.join(rest)}" if rest else ""))
 
 
 def _below(entries: Sequence[Parts], top: str, split: str, depth: int, remark: str) -> Chosen:
-    kept = [parts for parts in entries if len(parts) > depth + 1 and parts[depth] == top]
-    return Chosen(kept, split, depth + 1, shared_depth(kept, depth + 1), remark)
+    members = [parts for parts in entries if len(parts) > depth + 1 and parts[depth] == top]
+    return Chosen(members, split, depth + 1, shared_depth(members, depth + 1), remark)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -160,9 +160,9 @@ def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str,
 def describe(name: str, what: str, images: Tensor, mapped: bool, classes: Sequence[str] = ()) -> str:
     """A store's description: name, split, count, shape, where the images are, and their classes."""
     few = ", ".join(f"{each[:28]}..." if len(each) > 31 else each for each in classes[:3])
-    told = f", {len(classes):,} classes ({few}{', ...' if len(classes) > 3 else ''})" if classes else ""
+    class_text = f", {len(classes):,} classes ({few}{', ...' if len(classes) > 3 else ''})" if classes else ""
     mebibytes = images.numel() / 2**20
     return (
         f"{name} ({what}): {len(images):,} images, {'x'.join(map(str, images.shape[1:]))}, "
-        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}{told}"
+        f"{mebibytes:,.{0 if mebibytes >= 10 else 1}f} MiB {'in a mapped file' if mapped else 'in memory'}{class_text}"
     )

@@ -63,11 +63,11 @@ def tar_source(path: Path) -> ImageSource:
 
 
 def _samples(path: Path) -> dict[str, _Sample]:  # by name up to the first dot
-    found: dict[str, _Sample] = {}
+    samples: dict[str, _Sample] = {}
     try:
         with tarfile.open(path, "r:") as archive:  # r: is a tar that isn't packed; a packed one can't be read in place
             for member in archive:
-                _add(path, member, found)
+                _add(path, member, samples)
             end = archive.offset  # of the block after the last file
     except DataError:
         raise
@@ -79,17 +79,17 @@ def _samples(path: Path) -> dict[str, _Sample]:  # by name up to the first dot
     # tarfile stops without a word at a broken header, and where a file was cut.
     if _bytes(path, end, _BLOCK) != bytes(_BLOCK):
         raise DataError(f"{path} is damaged after byte {end:,}: files may be missing. Get it again.")
-    return found
+    return samples
 
 
-def _add(path: Path, member: tarfile.TarInfo, found: dict[str, _Sample]) -> None:
+def _add(path: Path, member: tarfile.TarInfo, samples: dict[str, _Sample]) -> None:
     folder, _, name = member.name.rpartition("/")
     if member.isdir() or any(map(is_hidden, member.name.removeprefix("./").split("/"))):
         return
     if not member.isreg() or member.issparse():
         raise DataError(f"{path}: {member.name} is a link, a device or sparse. Pack only plain files.")
     stem, _, ending = name.partition(".")
-    sample = found.setdefault(f"{folder}/{stem}", _Sample())
+    sample = samples.setdefault(f"{folder}/{stem}", _Sample())
     where = (member.offset_data, member.size)
     last = ending.lower().rpartition(".")[2]
     if is_image((name,)):

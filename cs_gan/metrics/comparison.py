@@ -172,24 +172,24 @@ class Comparer:
         return self._reader(loaded, images).read(batches_of(images, self.batch_size), len(images), "Features")
 
     def _provenance(self, sets: tuple[SampleSet, SampleSet], loaded: LoadedExtractor | None) -> dict[str, Any]:
-        found: dict[str, Any] = {"extractor": self._features(sets[0])[0], "torch_fidelity": version("torch-fidelity")}
+        about: dict[str, Any] = {"extractor": self._features(sets[0])[0], "torch_fidelity": version("torch-fidelity")}
         if loaded:
-            found |= {"weights": str(loaded.weights), "weights_sha256": loaded.weights_sha256}
+            about |= {"weights": str(loaded.weights), "weights_sha256": loaded.weights_sha256}
         for name, each in zip(("generated", "reference"), sets, strict=True):
-            found[name] = {"name": each.name, "count": _count(each), **each.about}
+            about[name] = {"name": each.name, "count": _count(each), **each.about}
             if each.statistics is not None:
-                found[name]["statistics"] = dict(each.statistics_about) or "mu and sigma of others"
+                about[name]["statistics"] = dict(each.statistics_about) or "mu and sigma of others"
         counts = [len(each.images) for each in sets if each.images is not None]
         if sets[0].images is not None and loaded and loaded.spec.logit_layer:
-            found["is_splits"] = num_splits(counts[0])
+            about["is_splits"] = num_splits(counts[0])
         if len(counts) == 2:
-            found["kid"] = {"subsets": KID_SUBSETS, "subset_size": kid_subset_size(*counts)}
-            found["precision_recall"] = {
+            about["kid"] = {"subsets": KID_SUBSETS, "subset_size": kid_subset_size(*counts)}
+            about["precision_recall"] = {
                 "most_of_each": MANIFOLD_LIMIT,
                 "neighbours": NEIGHBOURS,
                 "density_neighbours": DENSITY_NEIGHBOURS,
             }
-        return found
+        return about
 
 
 def _count(samples: SampleSet) -> int | None:
@@ -200,16 +200,16 @@ def _count(samples: SampleSet) -> int | None:
 
 
 def _notes(sets: tuple[SampleSet, SampleSet]) -> list[str]:
-    found = []
+    notes = []
     for each in sets:
         if each.statistics is not None and not each.statistics_about:
-            found.append(
+            notes.append(
                 f"{each.name} doesn't tell its extractor, resize, image size or count; they are taken as ours because "
                 "its features are as many"
             )
         if each.statistics is not None and each.images is not None:
-            found.append(f"the Fréchet distance uses mu and sigma in {each.name}, the other scores its images")
-    return found
+            notes.append(f"the Fréchet distance uses mu and sigma in {each.name}, the other scores its images")
+    return notes
 
 
 def _check_same(key: str, sets: tuple[SampleSet, SampleSet], loaded: str | None) -> None:

@@ -80,8 +80,8 @@ def _line(panel: Panel, index: int, x: Scale, y: Scale) -> Line:
         ]
         dots = [(float(px), float(py), text) for px, py, text in zip(xs, ys, texts, strict=True)]
     band, whiskers = "", []
-    if found := panel.whiskers(series):
-        places, below, above = found
+    if ranges := panel.whiskers(series):
+        places, below, above = ranges
         whiskers = [(float(a), float(b), float(c)) for a, b, c in zip(x(places), y(below), y(above), strict=True)]
     elif series.band:
         below, above = series.band

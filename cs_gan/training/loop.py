@@ -117,16 +117,16 @@ def _record(task: Task[Any], state: State, stop: StopRequest, progress: Progress
     logging = state.step % session.config.training.log_every == 0
     if session.waits_to_read and not (logging or now or (session.processes == 1 and stop)):
         return False, False
-    asked, told = bool(stop), bool(stop.signal)
-    votes = torch.tensor([float(told), float(asked or told)], device=session.device)
+    asks_to_stop, has_signal = bool(stop), bool(stop.signal)
+    votes = torch.tensor([float(has_signal), float(asks_to_stop or has_signal)], device=session.device)
     *values, signalled, stopping = session.averages(torch.cat([state.losses.unread(), votes]))
     bad = state.losses.accept(values)
     if bad:
         first, names = bad[0][0], list(dict.fromkeys(name for step, name in bad if step == bad[0][0]))
-        kept = list_checkpoints(session.folder.checkpoints)
+        checkpoints = list_checkpoints(session.folder.checkpoints)
         raise DivergedError(
             f"step {first}: {', '.join(names)} is not finite. "
-            + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was written yet. ")
+            + (f"The last good checkpoint is {checkpoints[-1]}. " if checkpoints else "No checkpoint was written yet. ")
             + "Try a smaller training.learning_rate or coded weight, in another --output_dir."
         )
     if logging:
@@ -245,13 +245,15 @@ def _closing(task: Task[Any], state: State, ended: str) -> str:
     folder, config = task.session.folder, task.session.config
     auto = "" if config.resume == "auto" else " with --resume=auto"
     auto += " without --overwrite" if task.session.overwrote else ""
-    kept = list_checkpoints(folder.checkpoints)
-    where = f"continues from step {state.step}" if kept else "starts again at step 0: no checkpoint was written yet"
+    checkpoints = list_checkpoints(folder.checkpoints)
+    where = (
+        f"continues from step {state.step}" if checkpoints else "starts again at step 0: no checkpoint was written yet"
+    )
     lines = [f"Ended early: {ended}. The same command{auto} {where}." if ended else "Done."]
     places = [("report", folder.report), ("samples", folder.grid), ("curve", folder.curve)]
     places += [("losses", folder.log), ("network", folder.snapshot), ("best", folder.best)]
     lines += [f"  {name:<10} {path}" for name, path in places if path.exists()]
-    lines += [f"  checkpoint {path}" for path in kept[-1:]]
+    lines += [f"  checkpoint {path}" for path in checkpoints[-1:]]
     if state.metrics and state.best:
         first, last, name = state.metrics[0], state.metrics[-1], state.metrics[-1]["primary"]
         shown = [f"{row['scores'][name]:.4g} at step {row['step']}" for row in (first, last)]

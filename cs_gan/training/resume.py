@@ -45,9 +45,9 @@ def checkpoint(task: Task[Any], state: State) -> None:
         CheckpointError: if it can't be written.
     """
     session = task.session
-    kept: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
-    kept += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
-    if not all(bool(torch.isfinite(value).all()) for value in kept if isinstance(value, torch.Tensor)):
+    tensors: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
+    tensors += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
+    if not all(bool(torch.isfinite(value).all()) for value in tensors if isinstance(value, torch.Tensor)):
         raise DivergedError(
             f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
         )
@@ -79,23 +79,23 @@ def resume(task: Task[Any]) -> State:
     """
     session = task.session
     config, folder = session.config, session.folder
-    kept = list_checkpoints(folder.checkpoints)
-    if config.resume == "never" and kept:
+    checkpoints = list_checkpoints(folder.checkpoints)
+    if config.resume == "never" and checkpoints:
         raise ConfigError(
             f"{folder.path} holds a run: give another --output_dir, --resume=auto to continue it, or --overwrite to "
             "lose it."
         )
-    if not kept and (results := _results(task)):
+    if not checkpoints and (results := _results(task)):
         raise ConfigError(
             f"{folder.path} holds {results} of a run whose checkpoints are gone, and a new run would write over it: "
             "give another --output_dir, or --overwrite to lose it."
         )
-    if config.resume == "never" or (config.resume == "auto" and not kept):
+    if config.resume == "never" or (config.resume == "auto" and not checkpoints):
         if config.extend != "never":
             raise ConfigError(f"--extend continues a run, and {folder.path} holds no checkpoint. Leave it out.")
         config.history = []
         return State()
-    path = kept[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
+    path = checkpoints[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
     tensors, stored = read_checkpoint(path)
     _require_state(path, stored)
     extending = config.extend != "never"
@@ -129,7 +129,7 @@ def _require_state(path: Path, stored: dict[str, Any]) -> None:
     """Raise CheckpointError for a state.json that another version or program wrote."""
     keys = {"config": dict, "circumstances": dict, "machine": dict, "losses": dict, "metrics": list}
     problem = lacking(stored, keys)
-    problem = problem or next((found for row in stored["metrics"] if (found := lacking(row, METRICS_LINE))), "")
+    problem = problem or next((lack for row in stored["metrics"] if (lack := lacking(row, METRICS_LINE))), "")
     problem = problem or lacking(stored["config"].get("training"), {"steps": int})
     if not problem and not all(isinstance(values, list) for values in stored["losses"].values()):
         problem = "has losses that are no lists"
@@ -168,15 +168,16 @@ def _same_recipe(task: Task[Any]) -> bool:
     return all(line.split(":")[0] in FREE_ON_RESUME | LENGTH for line in differences(stored, task.session.config))
 
 
-def _asked(given: Path, own: Path) -> Path:
+def _asked(requested: Path, own: Path) -> Path:
     """The checkpoint for ``--resume=<given>``. For the folder of another run, this is its newest."""
-    kept = list_checkpoints(given / "checkpoints")
-    if kept and given.resolve() == own.resolve():
+    checkpoints = list_checkpoints(requested / "checkpoints")
+    if checkpoints and requested.resolve() == own.resolve():
         raise ConfigError(
-            f"--resume={given} is the output_dir itself, and is no checkpoint: --resume=auto continues the run, "
-            f"--resume={kept[-1]} from that checkpoint. To begin a new run with its weights, give another --output_dir."
+            f"--resume={requested} is the output_dir itself, and is no checkpoint: --resume=auto continues the run, "
+            f"--resume={checkpoints[-1]} from that checkpoint. To begin a new run with its weights, give another "
+            "--output_dir."
         )
-    return kept[-1] if kept else given
+    return checkpoints[-1] if checkpoints else requested
 
 
 def _changes(task: Task[Any], stored: dict[str, Any], extending: bool) -> list[str]:
@@ -216,8 +217,8 @@ def _begin(
 ) -> State:
     """Start a new run with the weights of another one."""
     session = task.session
-    kept = list_checkpoints(session.folder.checkpoints)
-    if kept:
+    checkpoints = list_checkpoints(session.folder.checkpoints)
+    if checkpoints:
         raise ConfigError(
             f"{session.folder.path} holds a run, and {path} can't begin another one there: give another --output_dir, "
             "or --resume=auto to continue the run that is there."

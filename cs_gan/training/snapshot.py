@@ -106,8 +106,8 @@ def find_snapshot(given: Path, best: bool) -> Path:
     if path.is_file():
         return path
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
-    found = sorted(there.glob("*.safetensors")) or sorted(there.glob("*/*.safetensors"))
-    nearby = ", ".join(str(file.relative_to(there)) for file in found[:6]) or "no snapshot"
+    snapshots = sorted(there.glob("*.safetensors")) or sorted(there.glob("*/*.safetensors"))
+    nearby = ", ".join(str(file.relative_to(there)) for file in snapshots[:6]) or "no snapshot"
     raise CheckpointError(f"{path} doesn't exist. {there} contains {nearby}.")
 
 

@@ -45,6 +45,6 @@ class UnreadLosses:
 
     def take(self) -> dict[str, float]:
         """The mean of each loss since the last call."""
-        means = {name: sum(kept) / len(kept) for name, kept in self.values.items()}
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
         self.values = {}
         return means

@@ -31,9 +31,9 @@ def score_accuracy(job: Job) -> None:
     config = parse_config(ClassifierConfig, job.recipe_words({}, "data|metrics"), prog="evaluate.py")
     network = classifier_of(job.snapshot, job.path, job.device)
     train, test = data_of(job, config, network)
-    found = accuracies(network, config, train, stores_to_score(config, test, full=True), device=job.device)
+    scores = accuracies(network, config, train, stores_to_score(config, test, full=True), device=job.device)
     about = {**job.about, "metrics": {"severity": config.metrics.severity}}
-    result = scored(config, test, found, time.perf_counter() - start, 1, about)
+    result = scored(config, test, scores, time.perf_counter() - start, 1, about)
     job.keep_scores(result, f", on {test.description}", "accuracy.json")
 
 
@@ -154,11 +154,11 @@ def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator
 def scored(
     config: ClassifierConfig,
     test: ImageStore,
-    found: dict[str, float],
+    scores: dict[str, float],
     seconds: float,
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """The accuracies, in the form of a line of metrics.jsonl."""
     rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
-    return with_provenance(found, "accuracy (%)", test, seconds, processes, about, rci=rci)
+    return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci)

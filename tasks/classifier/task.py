@@ -75,10 +75,10 @@ class ClassifierTask(OneNetworkTask[ClassifierConfig]):
         classes = self.store.num_classes
         drawn = draw_step(generator, self.bare, shape, classes, self.mix, config.method.jacobian)
         self._block = drawn.mix.block if drawn.mix else None  # not a tensor, so each block is a variant of the step
-        given = {"projections": drawn.projections}
+        tensors = {"projections": drawn.projections}
         if drawn.mix:
-            given |= {"share": drawn.mix.share, "box": drawn.mix.box}
-        return inputs | {k: v for k, v in given.items() if v is not None}, (drawn.mix is not None, self._block)
+            tensors |= {"share": drawn.mix.share, "box": drawn.mix.box}
+        return inputs | {k: v for k, v in tensors.items() if v is not None}, (drawn.mix is not None, self._block)
 
     def one_step(
         self,
@@ -135,8 +135,8 @@ class ClassifierTask(OneNetworkTask[ClassifierConfig]):
         network, session = self.to_score(snapshot), self.session
         parts: dict[str, Any] = {"rank": session.rank, "processes": session.processes, "device": session.device}
         stores = stores_to_score(self.config, self.test_store, full=full)
-        found = accuracies(network, self.config, self.store, stores, full=full, **parts)
-        return scored(self.config, self.test_store, found, time.perf_counter() - start, session.processes, about)
+        scores = accuracies(network, self.config, self.store, stores, full=full, **parts)
+        return scored(self.config, self.test_store, scores, time.perf_counter() - start, session.processes, about)
 
     @property
     def rescores(self) -> bool:
@@ -160,9 +160,9 @@ class ClassifierTask(OneNetworkTask[ClassifierConfig]):
 
 def _mix(config: ClassifierConfig) -> Mix | None:
     method = config.method
-    for given, kind in ((method.mixup, MixUp), (method.cutmix, CutMix)):
-        if given.alpha:
-            return kind(given.alpha, probability=given.probability)
+    for section, kind in ((method.mixup, MixUp), (method.cutmix, CutMix)):
+        if section.alpha:
+            return kind(section.alpha, probability=section.probability)
     manifold = method.manifold_mixup
     if manifold.alpha:
         return ManifoldMixUp(manifold.alpha, tuple(manifold.blocks), probability=manifold.probability)

@@ -32,8 +32,8 @@ def score_features(job: Job) -> None:
             "data it was trained on by --data.<key>=."
         )
     bank = labelled_bank(config, train)
-    found = feature_scores(network.encoder, config, bank, test, job.device)
-    result = scored(config, bank, test, found, time.perf_counter() - start, 1, job.about)
+    scores = feature_scores(network.encoder, config, bank, test, job.device)
+    result = scored(config, bank, test, scores, time.perf_counter() - start, 1, job.about)
     job.keep_scores(result, f", on {test.description}, with {len(bank):,} labels", "accuracy.json")
 
 
@@ -65,22 +65,22 @@ def _features(
 ) -> tuple[Tensor, Tensor]:  # -> (n, F), (n,)
     """Features in float32 and labels of all images, without augmentation."""
     encoder.eval()
-    found = []
+    features = []
     for rows in torch.arange(len(store)).split(batch_size):
         images = store.batch(rows).to(device, memory_format=torch.channels_last)
-        found.append(encoder(images).float())
-    return torch.cat(found), labels_of(store).to(device)
+        features.append(encoder(images).float())
+    return torch.cat(features), labels_of(store).to(device)
 
 
 def scored(
     config: SslConfig,
     bank: ImageStore,
     test: ImageStore,
-    found: dict[str, float],
+    scores: dict[str, float],
     seconds: float,
     processes: int,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """The accuracies, in the form of a line of metrics.jsonl."""
     more = {"num_labels": len(bank), "k": min(config.metrics.k, len(bank))}
-    return with_provenance(found, PROBE, test, seconds, processes, about, **more)
+    return with_provenance(scores, PROBE, test, seconds, processes, about, **more)

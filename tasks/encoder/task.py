@@ -63,9 +63,9 @@ class EncoderTask(OneNetworkTask[SslConfig]):
         """
         code, seed, rank = self.begin(step), self.config.seed, self.session.rank
         keys = torch.tensor([derive_seed(seed, view, step, rank) for view in ("first view", "second view")])
-        given = {"images": self.batches[step]} if self.images is None else {"rows": self.rows(step)}
+        source = {"images": self.batches[step]} if self.images is None else {"rows": self.rows(step)}
         return self.update(
-            (code and code.N, self.measured), {"keys": keys, **given}, code and code.placed(self.session.device)
+            (code and code.N, self.measured), {"keys": keys, **source}, code and code.placed(self.session.device)
         )
 
     def one_step(self, keys: Tensor, images: Tensor | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
@@ -98,9 +98,9 @@ class EncoderTask(OneNetworkTask[SslConfig]):
         """A linear probe and nearest neighbours on frozen features of held-out images; the same in all processes."""
         start, session = time.perf_counter(), self.session
         network = self.to_score(snapshot)
-        found = feature_scores(network.encoder, self.config, self.bank, self.test_store, session.device)
+        scores = feature_scores(network.encoder, self.config, self.bank, self.test_store, session.device)
         seconds = time.perf_counter() - start
-        return scored(self.config, self.bank, self.test_store, found, seconds, session.processes, about)
+        return scored(self.config, self.bank, self.test_store, scores, seconds, session.processes, about)
 
     @property
     def rescores(self) -> bool:

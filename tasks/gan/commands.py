@@ -47,23 +47,23 @@ def sample(job: Job) -> None:
         print(f"{len(z)} images: {npz}")
         if not (folder or grid):
             return
-    kept, made = [], 0
+    batches, count = [], 0
     for images in batches_of_images(job, z, labels):
         if folder:
-            for number, image in enumerate(images, made):
+            for number, image in enumerate(images, count):
                 pixels = image.permute(1, 2, 0).squeeze(-1)  # (H, W, 3), or (H, W) if it is grey
                 Image.fromarray(pixels.numpy()).save(folder / f"{number:06d}.png")
         if grid or not folder:
-            kept.append(images)
-        made += len(images)
+            batches.append(images)
+        count += len(images)
     if folder:
-        print(f"{made} images: {folder}")
-    if kept:
+        print(f"{count} images: {folder}")
+    if batches:
         classes = len(asked_classes(job))
-        columns = classes if 1 < classes <= MOST_COLUMNS else math.ceil(math.sqrt(made))
-        grey = kept[0].new_full((-made % columns, *kept[0].shape[1:]), 128)  # fills up the last row
+        columns = classes if 1 < classes <= MOST_COLUMNS else math.ceil(math.sqrt(count))
+        grey = batches[0].new_full((-count % columns, *batches[0].shape[1:]), 128)  # fills up the last row
         path = job.beside("samples.png", grid)
-        save_grid(path, torch.cat([*kept, grey]), columns)
+        save_grid(path, torch.cat([*batches, grey]), columns)
         print(f"samples: {path}")
 
 
@@ -152,16 +152,16 @@ def asked(job: Job) -> tuple[Tensor, Tensor | None]:  # -> (n, latent_dim), (n,)
 
 def asked_classes(job: Job) -> list[int]:
     """The numbers of the classes in ``--class``, by default all; empty if the generator has no classes."""
-    known, given = job.generator.class_names, vars(job.arguments)["class"]
-    if given and not known:
+    known, asked = job.generator.class_names, vars(job.arguments)["class"]
+    if asked and not known:
         raise ConfigError(f"{job.path} holds a generator without classes: leave --class out.")
-    found = []
-    for name in given or known:
+    classes = []
+    for name in asked or known:
         if name not in known and not (name.isdecimal() and int(name) < len(known)):
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             raise ConfigError(f"--class={name} is none of {job.path}: give one of {shown}, or a number from 0.")
-        found.append(known.index(name) if name in known else int(name))
-    return found
+        classes.append(known.index(name) if name in known else int(name))
+    return classes
 
 
 @torch.no_grad()

@@ -86,33 +86,33 @@ class GanData:
         if which == "train" and limit is None:
             return self.training() if training is None else training
         try:
-            found = self._load(which)
+            store = self._load(which)
         except DataError as error:
             raise DataError(f"metrics.reference = {which}: {error}") from error
         beside = self._load("train", limit=1) if training is None else training
-        if which == "test" and found.split == beside.split:
+        if which == "test" and store.split == beside.split:
             raise ConfigError(
                 f"metrics.reference = test, but {beside.description} has no test images of its own, and those it is "
                 "trained on would be scored against: give train/ and test/ folders, or --metrics.reference=train."
             )
-        if found.image_shape != beside.image_shape:
+        if store.image_shape != beside.image_shape:
             raise ConfigError(
-                f"metrics.reference = {which}: {found.description}, but the images to train on are of "
+                f"metrics.reference = {which}: {store.description}, but the images to train on are of "
                 f"{beside.image_shape}. Give --data.image_size, which resizes both."
             )
-        return found
+        return store
 
     def held_out(self, training: ImageStore, count: int, seed: int) -> tuple[ImageStore | None, str]:
         """``count`` test images drawn by ``seed``, or None and the reason."""
         try:
-            found = self._load("test", limit=count, limit_seed=seed)
+            store = self._load("test", limit=count, limit_seed=seed)
         except DataError as error:
             return None, str(error)
-        if found.split == training.split:
+        if store.split == training.split:
             return None, f"{training.name} has no test images of its own"
-        if found.image_shape != training.image_shape:
-            return None, f"test images are of {found.image_shape}, those of training of {training.image_shape}"
-        return found, ""
+        if store.image_shape != training.image_shape:
+            return None, f"test images are of {store.image_shape}, those of training of {training.image_shape}"
+        return store, ""
 
     def evaluator(self, store: ImageStore, device: torch.device) -> Evaluator:
         """An evaluator with ``store`` as reference."""
@@ -163,7 +163,7 @@ def in_classes(store: ImageStore, names: Sequence[str]) -> tuple[ImageStore | No
 
 def class_shares(store: ImageStore, names: Sequence[str]) -> Tensor:  # -> (classes,) float64
     """How many images of each class there are; the same of all if the images don't have these classes."""
-    found, _ = in_classes(store, names)
-    if found is None or found.labels is None:
+    fitting, _ = in_classes(store, names)
+    if fitting is None or fitting.labels is None:
         return torch.ones(len(names), dtype=torch.float64)
-    return found.labels.bincount(minlength=len(names)).double()
+    return fitting.labels.bincount(minlength=len(names)).double()

@@ -125,8 +125,8 @@ def nearest_pixels(
         rows = torch.cat([rows, torch.arange(start, start + len(part)).expand(len(images), -1)], 1)
         best, order = best.topk(min(2 * k, best.shape[1]), largest=False)
         rows = rows.gather(1, order)
-    found = among[rows].flatten(2).double()  # (n, 2 k, d)
-    exact = torch.stack([(found - view[:, None].double()).square().mean(-1) for view in views]).amin(0).sqrt()
+    candidates = among[rows].flatten(2).double()  # (n, 2 k, d)
+    exact = torch.stack([(candidates - view[:, None].double()).square().mean(-1) for view in views]).amin(0).sqrt()
     distances, order = exact.topk(min(k, exact.shape[1]), largest=False)
     return distances, rows.gather(1, order)
 

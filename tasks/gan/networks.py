@@ -143,20 +143,20 @@ def _try(
 ) -> None:
     """One small batch through both networks; ConfigError that names the key if it doesn't come out as it must."""
     rows = torch.arange(TRIED) % len(store)
-    given = () if labels is None else (labels[rows],)
-    and_classes = " and their classes" if given else ""
+    classes = () if labels is None else (labels[rows],)
+    and_classes = " and their classes" if classes else ""
     real = store.batch(rows)
     maker, judge = (f"model.{part} = {getattr(config.model, part)!r}" for part in ("generator", "critic"))
     with evaluation_mode(generator, critic), isolated_rng(0, real.device), torch.no_grad():
         latents = torch.randn(TRIED, latent_dim)
-        fake = _called(maker, f"latents of shape ({TRIED}, {latent_dim}){and_classes}", generator, latents, *given)
+        fake = _called(maker, f"latents of shape ({TRIED}, {latent_dim}){and_classes}", generator, latents, *classes)
         if not isinstance(fake, Tensor) or not fake.is_floating_point() or fake.shape != real.shape:
             raise ConfigError(
                 f"{maker} gave {outputs.described(fake)} for {TRIED} latents, but those of {store.description} are "
                 f"float tensors of shape {tuple(real.shape)}. Set model.options, or --data.image_size and "
                 "--data.channels."
             )
-        scores = _called(judge, f"images of shape {tuple(real.shape)}{and_classes}", critic, real, *given)
+        scores = _called(judge, f"images of shape {tuple(real.shape)}{and_classes}", critic, real, *classes)
         scores = outputs.scores(judge, scores, real, per_image=True)
         if len(scores) != TRIED:
             raise ConfigError(f"{judge} gave {outputs.described(scores)} for {TRIED} images: give one score for each.")

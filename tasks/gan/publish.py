@@ -20,8 +20,8 @@ def publish(job: Job) -> None:
             f"{job.path} holds a network of the class {job.snapshot.model['name']}, and publish is for those that come "
             "with cs_gan: others could not load yours. Publish your code together with the snapshot instead."
         )
-    given, generator = job.arguments, job.generator
-    if (given.repo is None) == (given.folder is None):
+    options, generator = job.arguments, job.generator
+    if (options.repo is None) == (options.folder is None):
         raise ConfigError(
             "publish takes --repo user/name to push, or --folder to write the same files without pushing."
         )
@@ -30,11 +30,11 @@ def publish(job: Job) -> None:
             f"{job.path} at step {job.snapshot.step} has no scores, and the model card needs them: run "
             f"`python evaluate.py score {job.path}` first."
         )
-    if given.folder:
-        generator.save_pretrained(empty_folder(given.folder))
-        print(f"publish: {given.folder}, not pushed")
+    if options.folder:
+        generator.save_pretrained(empty_folder(options.folder))
+        print(f"publish: {options.folder}, not pushed")
     else:
-        print(f"publish: {_push(job, given.repo, given.private)}")
+        print(f"publish: {_push(job, options.repo, options.private)}")
 
 
 def _push(job: Job, repo: str, private: bool) -> str:

@@ -54,8 +54,8 @@ def require(holds: bool, key: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{key} = {value!r} must be {expected}.")
 
 
-def names_of(given: list[str] | str) -> list[str]:
+def names_of(names: list[str] | str) -> list[str]:
     """A list from a list, or from names separated by commas."""
-    if isinstance(given, str):
-        return [name for part in given.split(",") if (name := part.strip())]
-    return given
+    if isinstance(names, str):
+        return [name for part in names.split(",") if (name := part.strip())]
+    return names

@@ -140,21 +140,21 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
 
 def _files_first(arguments: Sequence[str], kind: type[RunConfig]) -> list[str]:
     """Sort: recipes, whole sections (``--training=<file>``), keys. In jsonargparse the later argument wins."""
-    given: list[list[str]] = []
+    groups: list[list[str]] = []
     for word in arguments:
-        if word.startswith("--") or not given:
-            given.append([word])
+        if word.startswith("--") or not groups:
+            groups.append([word])
         else:
-            given[-1].append(word)  # the value of ``--key value``
+            groups[-1].append(word)  # the value of ``--key value``
     sections = _sections(kind)
 
     def rank(words: list[str]) -> int:
         name = words[0].partition("=")[0]
         return 0 if name == "--config" else 1 if name.removeprefix("--") in sections else 2
 
-    given = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in given]
-    given = [["=".join(words)] if words[0] == "--config" and len(words) == 2 else words for words in given]
-    return [word for words in sorted(given, key=rank) for word in words]
+    groups = [[ALONE.get(words[0], words[0])] if len(words) == 1 else words for words in groups]
+    groups = [["=".join(words)] if words[0] == "--config" and len(words) == 2 else words for words in groups]
+    return [word for words in sorted(groups, key=rank) for word in words]
 
 
 def _sections(kind: type[RunConfig]) -> set[str]:

@@ -52,8 +52,8 @@ class ModelConfig:
 
     def arguments(self, **shape: int) -> dict[str, Any]:
         """The keyword arguments that build it for images of this shape."""
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        return {"name": self.name, **shape, **given}
+        settings = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"name": self.name, **shape, **settings}
 
 
 @dataclass
