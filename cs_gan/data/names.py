@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 
@@ -66,3 +66,8 @@ def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     # zeros the longer is the larger. The name itself settles 1 and 01.
     runs = re.split(r"([0-9]+)", name)
     return [(len(n := run.lstrip("0")), n) if i % 2 else run for i, run in enumerate(runs)], name
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names, for a message, and how many there are if there are more."""
+    return ", ".join(names[:most]) + (f", ... ({len(names):,} in all)" if len(names) > most else "")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cs_gan.data.names import Parts, natural_key, natural_order
+from cs_gan.data.names import Parts, natural_key, natural_order, some_of
 from cs_gan.data.npz import npz_keys, npz_source
 from cs_gan.data.parquet import parquet_source
 from cs_gan.data.sources import ImageSource
@@ -23,7 +23,6 @@ from cs_gan.errors import DataError
 
 PACKED = {".parquet": "Parquet", ".npz": "npz", ".tar": "tar"}
 """The endings of packed files that are read, and what they are called."""
-_NAMED = 5  # files or folders that a message names
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _check_one_set(root: Path, pieces: Sequence[_Piece]) -> None:
     if len(parents) > 1:
         names = sorted("/".join(parent) or "." for parent in parents)
         raise DataError(
-            f"{root} holds files in several folders: {_some(names)}. They may be several data sets, or versions of "
+            f"{root} holds files in several folders: {some_of(names)}. They may be several data sets, or versions of "
             "one. Give one of them as --data.root, or of the Hub as --data.name=hf:<owner>/<name>/<folder>."
         )
 
@@ -124,7 +123,7 @@ def _check_parts(root: Path, pieces: Sequence[_Piece]) -> str:
             return f", part {min(numbers)} of {int(count)} alone"
         if missing:
             absent = [f"{name}{number:0{len(count)}}-of-{count}" for number in missing]
-            raise DataError(f"{root} lacks {_some(absent)}. Get the missing files, or give one file as --data.root.")
+            raise DataError(f"{root} lacks {some_of(absent)}. Get the missing files, or give one file as --data.root.")
     return ""
 
 
@@ -164,7 +163,3 @@ def _labels(sources: Sequence[ImageSource]) -> tuple[list[int] | None, Sequence[
         # A number without a name stays, for the store's error about it.
         joined += [own[label] if 0 <= label < count else label for label in source.labels or ()]
     return joined, names, ""
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f", ... ({len(names):,} in all)" if len(names) > _NAMED else "")

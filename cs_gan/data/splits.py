@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cs_gan.data.names import Parts
+from cs_gan.data.names import Parts, some_of
 from cs_gan.errors import DataError
 
 _SYNONYMS = {
@@ -63,7 +63,7 @@ def choose(entries: Sequence[Parts], split: str, root: Path, *, what: str = "ima
     if split != "all" and len({kinds[top] for top in among}) > 1:
         others = sorted(top for top, kind in kinds.items() if not kind)
         raise DataError(
-            f"{root} has the splits {', '.join(among)} beside {_some(others)}, so it is unclear what is a split and "
+            f"{root} has the splits {', '.join(among)} beside {some_of(others)}, so it is unclear what is a split and "
             "what a class. Move the one or the other out, or rename them."
         )
     remark = "".join(f", {top}/ taken for a class like the folders beside it" for top in among)
@@ -131,7 +131,3 @@ def _of_splits(
 def _below(entries: Sequence[Parts], top: str, split: str, depth: int, remark: str) -> Chosen:
     members = [parts for parts in entries if len(parts) > depth + 1 and parts[depth] == top]
     return Chosen(members, split, depth + 1, shared_depth(members, depth + 1), remark)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -338,12 +338,8 @@ class GanTask(ImageTask[GanConfig]):
         """The description of the training images, for provenance."""
         data, store = self.config.data, self.store
         limit_seed = None if data.limit is None else data.limit_seed
-        return {
-            "split": store.split,
-            "fingerprint": store.fingerprint,
-            "count": len(store),
-            "limit_seed": limit_seed,
-        }
+        about = {"split": store.split, "fingerprint": store.fingerprint, "count": len(store)}
+        return about | {"limit_seed": limit_seed}
 
     def scoring_seconds(self, evaluations: int) -> float:
         """Measured on one batch of images. The final and the best generator are scored at the end."""
@@ -374,11 +370,8 @@ class GanTask(ImageTask[GanConfig]):
         def count(network: nn.Module) -> str:
             return f"{sum(p.numel() for p in network.parameters()):,}"
 
-        lines = [self.store.description]
-        lines.append(
-            f"{self.config.model.name}: generator {count(self.bare_generator)}, critic {count(self.bare_critic)} "
-            "parameters"
-        )
+        sizes = f"generator {count(self.bare_generator)}, critic {count(self.bare_critic)} parameters"
+        lines = [self.store.description, f"{self.config.model.name}: {sizes}"]
         for part, coded in self.coded.items():
             if coded:
                 lines.append(f"{part} {self.coded_line(coded)}, {getattr(self.config.coded, part).strength}")
