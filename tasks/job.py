@@ -18,6 +18,7 @@ from torch import nn
 from cs_gan.data import ImageStore
 from cs_gan.errors import CheckpointError, ConfigError
 from cs_gan.files import file_sha256
+from cs_gan.runs import RunFolder
 from cs_gan.training import Snapshot
 from models import own_class
 from models.base import require_fit
@@ -104,18 +105,25 @@ class Job:
                 raise ConfigError(
                     f"{word!r}: you can only change {sections} and --seed=..., each written with an equals sign."
                 )
-        self._refuse_to_walk_all()
+        self._refuse_unasked_folder()
         return [f"--config={json.dumps(self.snapshot.config | changed)}", *self.overrides]
 
-    def _refuse_to_walk_all(self) -> None:
-        """Raise ConfigError if a file, and not the user, says to read a whole disk or home folder."""
+    def _refuse_unasked_folder(self) -> None:
+        """Raise ConfigError if a file, and not the user, says which folder to read.
+
+        A snapshot beside the config.yaml of its run may say it, but not a whole disk or home folder.
+        """
         data = self.snapshot.config.get("data")
         root = data.get("root") if isinstance(data, dict) else None
-        confirmed = any(word.startswith("--data.root=") for word in self.overrides)
-        if isinstance(root, str) and not confirmed:
-            place = Path(root).expanduser().resolve()
-            if place in {Path(place.anchor), Path.home(), Path.home().parent}:
-                raise ConfigError(f"{self.path} was trained on images in {root}: say where they are by --data.root=...")
+        if not isinstance(root, str) or any(word.startswith("--data.root=") for word in self.overrides):
+            return
+        place = Path(root).expanduser().resolve()
+        everything = place in {Path(place.anchor), Path.home(), Path.home().parent}
+        if everything or not RunFolder(self.path.parent).config.exists():
+            outside = "" if everything else ", and lies outside the folder of its run"
+            raise ConfigError(
+                f"{self.path} was trained on images in {root}{outside}: say where they are by --data.root=..."
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import evaluate
 import train_classifier
 from cs_gan.data import load_images, shifted
 from cs_gan.data.shifted import CIFAR10_CLASSES
+from cs_gan.randomness import stream
 from cs_gan.runs import read_lines
 from cs_gan.supervised.accuracy import Accuracy
 from cs_gan.training import read_snapshot, save_snapshot
@@ -114,6 +115,22 @@ def test_fgsm_is_that_of_the_sign_of_the_gradient(folders, tmp_path):
     assert scores["accuracy, FGSM 0.1 (%)"] == pytest.approx(100 * right)
 
 
+def test_attacks_take_as_many_test_images_as_asked(folders, tmp_path):
+    """At radius 0 an attack's accuracy is the plain one of the images that it drew: of 4 images, a multiple of 25 %."""
+    words = ["--metrics.fgsm=[0]", "--metrics.pgd=[0]", "--metrics.attack_images=4"]
+    assert run(folders / "run", *words, "--json", tmp_path / "found.json") == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
+    network = build_classifier(**snapshot.model).eval()
+    network.load_state_dict(snapshot.tensors)
+    test = load_images("cifar10", folders / "images", split="test")
+    drawn = torch.randperm(20, generator=stream(snapshot.config["seed"], "attacked images"))[:4]
+    right = (network(test.batch(drawn)).argmax(1) == test.labels[drawn]).double().mean().item()
+    assert found["scores"]["accuracy, FGSM 0 (%)"] == found["scores"]["accuracy, PGD-20 0 (%)"] == 100 * right
+    assert found["provenance"]["attack_images"] == 4
+    assert found["provenance"]["num_images"] == 20
+
+
 def test_a_run_whose_cross_entropy_is_nan_goes_on_to_its_end(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tasks.classifier.scores.accuracy", lambda *_args, **_options: Accuracy(10.0, math.nan, math.nan)
@@ -134,7 +151,10 @@ def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
     about = {"kind": snapshot.kind, "model": snapshot.model, "config": snapshot.config}
     save_snapshot(tmp_path / "snapshot.safetensors", network, step=3, **about)
     with pytest.warns(UserWarning, match=r"FGSM 0.1: group 0 counts as wrong: the gradient of"):
-        code = run(tmp_path / "snapshot.safetensors", "--metrics.fgsm=[0.1]", "--json", tmp_path / "found.json")
+        code = run(
+            *(tmp_path / "snapshot.safetensors", f"--data.root={snapshot.config['data']['root']}"),
+            *("--metrics.fgsm=[0.1]", "--json", tmp_path / "found.json"),
+        )
     assert code == 0
     found = json.loads((tmp_path / "found.json").read_text())["scores"]
     assert {found[name] for name in found if name.startswith("accuracy")} == {0.0}
@@ -146,6 +166,7 @@ def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
     ("words", "said"),
     [
         (["--metrics.fgsm=[-0.1]"], "metrics.fgsm"),
+        (["--metrics.attack_images=0"], "metrics.attack_images"),
         (["--metrics.shifted={}".format('{"cifar10.1": "nowhere"}')], "nowhere"),
         (["--metrics.rci_ratio=0.001"], "rci_ratio"),
         (["--training.steps=3"], "--metrics.<key>"),

@@ -325,7 +325,26 @@ class TestSnapshots:
         model = {"name": "dcgan16", "width": 4, "channels": 1}
         save_snapshot(path, generator, kind="gan", model=model, config=config, step=1)
         assert evaluate.main(["score", str(path), "--device=cpu"]) == 2
-        assert f"was trained on images in {root}: say where they are by --data.root" in error_of(capsys)
+        said = error_of(capsys)
+        assert f"was trained on images in {root}" in said
+        assert "say where they are by --data.root" in said
+
+    def test_a_snapshot_without_its_run_does_not_say_which_folder_is_read(self, tmp_path, class_folders, capsys):
+        """Someone else's file names a folder of someone else's machine; the same path may be anything here."""
+        run = tmp_path / "run"
+        data = ["--data.name=folder", f"--data.root={class_folders}", "--data.image_size=16", "--data.channels=1"]
+        assert gan(run, *data, "--training.steps=1", recipe=SCORED) == 0
+        alone = tmp_path / "downloaded" / "snapshot.safetensors"
+        alone.parent.mkdir()
+        shutil.copy(run / "snapshot.safetensors", alone)
+        words = ["--device=cpu", "--metrics.num_samples=20"]
+        capsys.readouterr()
+        assert evaluate.main(["score", str(alone), *words]) == 2
+        assert f"was trained on images in {class_folders}, and lies outside the folder of its run" in error_of(capsys)
+        assert evaluate.main(["score", str(alone), *words, f"--data.root={class_folders}"]) == 0
+        moved = tmp_path / "moved"
+        shutil.move(run, moved)
+        assert evaluate.main(["score", str(moved), *words]) == 0
 
     def test_a_note_about_other_weights_holds_no_path_of_this_machine(self, tmp_path):
         assert gan(tmp_path / "one") == 0

@@ -101,6 +101,7 @@ class AccuracyConfig:
         rci_group: number of images that are coded together, K.
         fgsm: radii for pixels in [0, 1]. At the end, the plain network's accuracy under FGSM is measured for each.
         pgd: radii for pixels in [0, 1]. The same under PGD of 20 steps.
+        attack_images: number of test images that FGSM and PGD attack, drawn by the seed; null attacks all.
         corruptions: names of ``cs_gan.data.CORRUPTIONS``. At the end, accuracy on test images is measured for each.
         severity: severity of the corruptions, 1 to 5.
         shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder. At the end, accuracy is measured on each. With
@@ -114,6 +115,7 @@ class AccuracyConfig:
     rci_group: int = at_least(2, 128)
     fgsm: list[float] = field(default_factory=list)
     pgd: list[float] = field(default_factory=list)
+    attack_images: int | None = None
     corruptions: list[str] | str = field(default_factory=list)
     severity: int = checked(3, lambda severity: 1 <= severity <= 5, "1 to 5")
     shifted: dict[str, str] = field(default_factory=dict)
@@ -130,6 +132,8 @@ class AccuracyConfig:
         for attack in ("fgsm", "pgd"):
             radii = getattr(self, attack)
             require(all(0 <= eps <= 1 for eps in radii), f"metrics.{attack}", radii, "radii from 0 to 1")
+        count = self.attack_images
+        require(count is None or count > 0, "metrics.attack_images", count, "1 or more; null is all")
 
 
 @dataclass

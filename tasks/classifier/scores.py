@@ -111,12 +111,21 @@ def accuracies(
                 scores[f"cross-entropy{how}"] = score.cross_entropy
                 scores[f"calibration error{how} (%)"] = score.calibration_error
         if full and not name:
+            store = _drawn(store, metrics.attack_images, config.seed)
             for attack, radii in (("FGSM", metrics.fgsm), ("PGD-20", metrics.pgd)):
                 for eps in radii:
                     groups = _groups(store, metrics.rci_group, rank, processes)
                     attacked = _attacked(network, groups, attack, eps, config.seed, device)
                     scores[f"accuracy, {attack} {eps:g} (%)"] = accuracy(network, attacked, device=device).percent
     return scores
+
+
+def _drawn(store: ImageStore, count: int | None, seed: int) -> ImageStore:
+    """That many of the images, the same in every process; all of them for None."""
+    if count is None or count >= len(store):
+        return store
+    chosen = torch.randperm(len(store), generator=stream(seed, "attacked images"))[:count]
+    return replace(store, images=store.images[chosen], labels=labels_of(store)[chosen])
 
 
 def _attacked(
@@ -161,4 +170,6 @@ def scored(
 ) -> dict[str, Any]:
     """The accuracies, in the form of a line of metrics.jsonl."""
     rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
-    return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci)
+    attacked = len(test) if config.metrics.attack_images is None else min(config.metrics.attack_images, len(test))
+    more = {"attack_images": attacked} if config.metrics.fgsm or config.metrics.pgd else {}
+    return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci, **more)
