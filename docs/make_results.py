@@ -1,4 +1,4 @@
-"""Make the pages of docs/results/ from the raw rows beside them: ``make results``.
+"""Make the pages of docs/results/ from the raw rows beside them, and the tables of docs/results.md: ``make results``.
 
 ``python docs/make_results.py samples/studies/<name>`` first copies a finished study's rows there. A study's file is
 ``configs/studies/<name>.yaml``.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,36 +15,73 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cs_gan.report.chart import save_figure  # noqa: E402
-from cs_gan.study.plan import plan  # noqa: E402
+from cs_gan.report.page import markdown_row  # noqa: E402
+from cs_gan.study.pairs import differences  # noqa: E402
+from cs_gan.study.plan import plan, text  # noqa: E402
 from cs_gan.study.plots import against_strength  # noqa: E402
+from cs_gan.study.results import Results, average  # noqa: E402
 from cs_gan.study.rows import read_rows  # noqa: E402
 from cs_gan.study.spec import read_study  # noqa: E402
-from cs_gan.study.tables import markdown  # noqa: E402
+from cs_gan.study.tables import markdown, strengths  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
 
 
-def page(rows: Path) -> str:
-    """The page of one study; paths in its file are relative to the repository.
-
-    A study that varies a strength gets a picture of the scores against it.
-    """
+def read(rows: Path) -> Results:
+    """The results of one study; paths in its file are relative to the repository."""
     study = read_study(Path("configs") / "studies" / f"{rows.stem}.yaml")
-    results = read_rows(study, plan(study, Path("samples") / "studies" / rows.stem), rows.read_text())
-    text = markdown(results)
+    return read_rows(study, plan(study, Path("samples") / "studies" / rows.stem), rows.read_text())
+
+
+def page(rows: Path, results: Results) -> str:
+    """The page of one study. One that varies a strength gets a picture of the scores against it."""
+    content = markdown(results)
     if figure := against_strength(results):
         save_figure(figure, rows.with_suffix(".png"), dpi=100)
-        text += f"\n![{results.score} against strength]({rows.stem}.png)\n"
-    return f"{text}\nRaw rows, one per run: `docs/results/{rows.name}`.\n"
+        content += f"\n![{results.score} against strength]({rows.stem}.png)\n"
+    return f"{content}\nRaw rows, one per run: `docs/results/{rows.name}`.\n"
+
+
+def summary(results: Results) -> list[str]:
+    """A line per point that was run: each score, and the main score's difference to the baseline, seed by seed."""
+    baseline, better = results.study.baseline, results.better
+    header = ["", *results.scores, f"minus {baseline}", f"{better} on"]
+    lines = [header, ["---"] * len(header)]
+    for entry in results.entries:
+        count = len(entry.values(results.score))
+        if not count:
+            continue
+        varied = "".join(f", {text(value)}" for value in entry.point.varied.values())
+        line = [f"{entry.point.case}{varied} ({count})", *(str(average([entry], score)) for score in results.scores)]
+        if (by_score := differences(results, entry)) and (pairs := by_score[results.score].by_seed):
+            wins = sum(value > 0 if better == "higher" else value < 0 for value in pairs.values())
+            line += [by_score[results.score].cell.signed, f"{wins} of {len(pairs)} seeds"]
+        lines.append(line + [""] * (len(header) - len(line)))
+    return [f"In brackets the number of seeds; the difference is of {results.score}:", "", *map(markdown_row, lines)]
+
+
+def filled(page: str, of_study: dict[str, Results]) -> str:
+    """The page with its tables made anew, each between ``<!-- strengths NAME -->`` or summary, and ``<!-- end -->``."""
+
+    def table(found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        lines = {"strengths": strengths, "summary": summary}[kind](of_study[name])
+        return "\n".join([f"<!-- {kind} {name} -->", *lines, "<!-- end -->"])
+
+    return re.sub(r"<!-- (strengths|summary) (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
 def main(arguments: list[str]) -> None:
     """Copy what is given, then make every page."""
     for folder in map(Path, arguments):
         shutil.copy(folder / "rows.csv", RESULTS / f"{folder.name}.csv")
-    for rows in sorted(RESULTS.glob("*.csv")):
-        rows.with_suffix(".md").write_text(page(rows))
+    of_study = {rows.stem: read(rows) for rows in sorted(RESULTS.glob("*.csv"))}
+    for name, results in of_study.items():
+        rows = RESULTS / f"{name}.csv"
+        rows.with_suffix(".md").write_text(page(rows, results))
         print(rows.with_suffix(".md"))
+    prose = RESULTS.with_suffix(".md")
+    prose.write_text(filled(prose.read_text(), of_study))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, ScalarFor
 
 from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.study.plan import UNSAFE, short_names, text
-from cs_gan.study.results import Entry, Results, average
+from cs_gan.study.results import Entry, Results, average, by_strength
 
 DPI = 110
 WIDE = 20.0  # ratio of the largest value to the smallest above which an axis is logarithmic
@@ -135,31 +135,24 @@ def side_by_side(results: Results) -> Figure:
 def against_strength(results: Results) -> Figure | None:
     """The score of each case against the one number that it varies, with the baseline as a band.
 
-    None unless two cases or more vary one number above 0, under keys with the same last part.
+    None unless :func:`by_strength` finds such cases.
     """
-    curves: dict[str, list[Entry]] = {}
-    for entry in results.entries:
-        if len(entry.point.varied) == 1:
-            curves.setdefault(entry.point.case, []).append(entry)
-    names = {key.rpartition(".")[2] for entries in curves.values() for key in entries[0].point.varied}
-    numbers = [value for entries in curves.values() for entry in entries for value in entry.point.varied.values()]
-    numeric = all(isinstance(number, int | float) and not isinstance(number, bool) and number > 0 for number in numbers)
-    if len(curves) < 2 or len(names) != 1 or not numeric:
+    strength, curves = by_strength(results)
+    if not curves:
         return None
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for number, (case, entries) in enumerate(curves.items()):
-        entries = sorted(entries, key=lambda entry: next(iter(entry.point.varied.values())))
         # Moved apart by some percent, so that bars of the same value can be told apart.
-        places = [1.02 ** (number - len(curves) / 2) * next(iter(entry.point.varied.values())) for entry in entries]
-        cells = [average([entry], results.score) for entry in entries]
+        places = [1.02 ** (number - len(curves) / 2) * value for value in entries]
+        cells = [average([entry], results.score) for entry in entries.values()]
         _markers(axes, places, cells, "o-", PALETTE[number % len(PALETTE)], case)
     baseline = [entry for entry in results.entries if entry.point.case == results.study.baseline]
     if baseline and (cell := average(baseline, results.score)).mean is not None:
         axes.axhspan(cell.mean - (cell.error or 0), cell.mean + (cell.error or 0), color=INK, alpha=0.15, linewidth=0)
         axes.axhline(cell.mean, color=INK, linewidth=1, linestyle="--", label=literal(results.study.baseline))
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(set(numbers))))
+    axes.xaxis.set_major_locator(FixedLocator(sorted({value for entries in curves.values() for value in entries})))
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.xaxis.set_minor_formatter(NullFormatter())
     shown = [value for entry in results.entries for value in entry.values(results.score).values()]
@@ -168,7 +161,7 @@ def against_strength(results: Results) -> Figure | None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(literal(names.pop()), color=INK)
+    axes.set_xlabel(literal(strength), color=INK)
     better = f" ({results.better} is better)" if results.better else ""
     axes.set_ylabel(literal(f"{results.score}{better}"), color=INK)
     axes.set_title("mean and standard error over seeds", fontsize=9, loc="left")

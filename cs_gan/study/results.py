@@ -132,6 +132,22 @@ class Cell:
         return f"{self.mean:.{decimals}f} ± {self.error:.{decimals}f}"
 
 
+def by_strength(results: Results) -> tuple[str, dict[str, dict[float, Entry]]]:
+    """The last part of the one key that cases vary, and case -> value -> entry, by rising values.
+
+    Empty unless two cases or more vary one number above 0 each, under keys with the same last part.
+    """
+    found = [(*next(iter(e.point.varied.items())), e) for e in results.entries if len(e.point.varied) == 1]
+    names = {key.rpartition(".")[2] for key, _, _ in found}
+    numeric = all(type(value) in (int, float) and value > 0 for _, value, _ in found)
+    if len(names) != 1 or not numeric or len({entry.point.case for _, _, entry in found}) < 2:
+        return "", {}
+    curves: dict[str, dict[float, Entry]] = {entry.point.case: {} for _, _, entry in found}
+    for _, value, entry in sorted(found, key=lambda one: one[1]):
+        curves[entry.point.case][value] = entry
+    return names.pop(), curves
+
+
 def average(entries: Sequence[Entry], score: str) -> Cell:
     """Each seed's mean over the entries is one value; their spread gives the standard error."""
     by_seed: dict[int, list[float]] = {}

@@ -13,7 +13,7 @@ from cs_gan.report.page import markdown_row
 from cs_gan.study.outcome import BEST, RECORD
 from cs_gan.study.pairs import compared, differences
 from cs_gan.study.plan import short_names, text
-from cs_gan.study.results import Best, Entry, Results, average, best_of
+from cs_gan.study.results import Best, Entry, Results, average, best_of, by_strength
 from cs_gan.study.spec import CASE
 
 PAIRED = ("paired difference", "standard error of the paired difference", "sign test p", "pairs")
@@ -70,6 +70,8 @@ def markdown(results: Results) -> str:
     parts += ["", *_table(results, results.entries)]
     if study.baseline:
         parts += ["", *_differences(results)]
+    if by_case := strengths(results):
+        parts += ["", "## By strength", "", *by_case]
     if study.best_of:
         parts += ["", *_best(results)]
     missing = [(entry, problem) for entry in results.entries for problem in entry.problems]
@@ -122,6 +124,31 @@ def _differences(results: Results) -> list[str]:
     note += f"have. p is from a two-sided sign test; with {seeds} seed{'s' * (seeds > 1)} it can't be below "
     note += f"{min(1.0, 2.0 ** (1 - seeds)):.2g}."
     return [f"## Paired differences to {baseline}", "", note, "", *map(markdown_row, lines)]
+
+
+def strengths(results: Results) -> list[str]:
+    """The differences of the main score to the baseline, with a line per case and a column per strength.
+
+    Empty without a baseline, or unless :func:`by_strength` finds such cases.
+    """
+    strength, curves = by_strength(results)
+    if not curves or not results.study.baseline:
+        return []
+    values = sorted({value for entries in curves.values() for value in entries})
+    percent = strength == "share"
+    lines = [[CASE, *(f"{100 * value:g} %" if percent else f"{strength} {value:g}" for value in values)]]
+    lines.append(["---"] * len(lines[0]))
+    for case, entries in curves.items():
+        line = [case]
+        for value in values:
+            difference = value in entries and (differences(results, entries[value]) or {}).get(results.score)
+            line.append(f"{difference.cell.signed} ({len(difference.by_seed)})" if difference else "")
+        lines.append(line)
+    [baseline] = [entry for entry in results.entries if entry.point.case == results.study.baseline]
+    count = len(baseline.values(results.score))
+    note = f"{results.score} minus that of {results.study.baseline} ({average([baseline], results.score)}, "
+    note += f"{count} seeds), seed by seed; the number of pairs is in brackets:"
+    return [note, "", *map(markdown_row, lines)]
 
 
 def _best(results: Results) -> list[str]:

@@ -55,7 +55,15 @@ def test_a_run_without_a_row_has_not_run(bench):
 @pytest.mark.parametrize("rows", ROWS, ids=lambda path: path.stem)
 def test_committed_pages_are_made_of_the_committed_rows(rows, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert rows.with_suffix(".md").read_text() == make_results.page(rows), "run `make results`"
+    assert rows.with_suffix(".md").read_text() == make_results.page(rows, make_results.read(rows)), "run `make results`"
+
+
+def test_tables_of_the_prose_are_made_of_the_committed_rows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    prose = (ROOT / "docs" / "results.md").read_text()
+    filled = make_results.filled(prose, {rows.stem: make_results.read(rows) for rows in ROWS})
+    assert prose.count("<!-- end -->") > 3
+    assert prose == filled, "run `make results`"
 
 
 def test_there_are_committed_rows():

@@ -175,9 +175,13 @@ def test_plots_can_be_chosen_and_gaps_do_not_stop_them(bench):
 
 
 def test_cases_that_vary_the_same_number_share_one_picture(bench):
-    cases = {"plain": {"mu": 0.5}, "one": {"mu": [0.1, 1]}, "other": {"mu": [0.2, 2]}}
+    cases = {"plain": {"mu": 0.5}, "one": {"mu": [0.25, 1]}, "other": {"mu": [0.125, 2]}}
     assert bench.study(cases=cases, baseline="plain", better="lower", plots=None) == 0
     assert (bench.folder / "plots" / "strength.png").exists()
+    lines = bench.markdown.partition("## By strength\n")[2].splitlines()
+    assert lines[3] == "| case | mu 0.125 | mu 0.25 | mu 1 | mu 2 |"
+    assert lines[5] == "| one |  | -0.25 ± 0.00 (2) | +0.50 ± 0.00 (2) |  |"
+    assert lines[6] == "| other | -0.38 ± 0.00 (2) |  |  | +1.50 ± 0.00 (2) |"
 
 
 def test_cases_that_vary_no_number_above_0_have_no_common_axis(bench):
