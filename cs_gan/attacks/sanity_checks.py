@@ -19,11 +19,12 @@ ZERO = 0.005
 
 
 class SanityCheck(NamedTuple):
-    """The name of a check, whether it passed, and the numbers that decided."""
+    """The name of a check, whether it passed, the numbers that decided, and whether there were any."""
 
     name: str
     passed: bool
     evidence: str
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -216,4 +217,4 @@ def _where(row: ResultRow) -> str:
 
 
 def _not_judged(name: str, reason: str) -> SanityCheck:
-    return SanityCheck(name, False, f"could not be judged: {reason}")
+    return SanityCheck(name, False, f"could not be judged: {reason}", judged=False)

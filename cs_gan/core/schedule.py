@@ -163,7 +163,7 @@ class Schedules:
         :meth:`set_step` writes. A :class:`HeldShare` has such a tensor itself.
         """
         if isinstance(self._weight, HeldShare):
-            return self._weight.weight * self._every
+            return self._weight.of_penalty() * self._every
         if not callable(self._weight):
             return self._weight * self._every
         where = total.device, total.dtype

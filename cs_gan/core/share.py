@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from cs_gan.core.smoothing import CodedSmoothing
 
 
+UNMEASURED = 100
+"""So many penalties in a row may do without a measurement before the first one."""
+
+
 def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # (), () -> (2,)
     """The norms of the gradients of penalty and loss, on the parameters that both touch; float32.
 
@@ -105,10 +109,13 @@ class HeldShare(nn.Module):
     ``1 - decay``, and by at most a factor of ``change``. So a gradient of the loss that vanishes for a step can't blow
     the weight up. It applies from the next penalty on. The first call jumps to the measured weight.
 
+    With several blocks it is the share of their sum, on all parameters. One of them can be far above it on the few
+    parameters before it: ``diagnose`` shows each.
+
     The state is in buffers: save the module in your checkpoints. With several processes the norms are averaged.
 
     Args:
-        share: the share to hold, above 0; 0.1 is 10 %.
+        share: the share to hold, in (0, 1]; 0.1 is 10 %.
         start: the weight before the first measurement.
         decay: how slowly the weight follows, in [0, 1).
         change: the largest factor of one change.
@@ -135,8 +142,8 @@ class HeldShare(nn.Module):
         numbers = (share, start, decay, change, *bounds)
         if len(bounds) != 2 or not all(isinstance(number, Real) for number in numbers):
             raise CodeError(f"HeldShare({', '.join(map(repr, numbers))}): give numbers, and two bounds.")
-        if not 0 < share < math.inf:
-            raise CodeError(f"HeldShare({share}): give a share of the gradient above 0, such as 0.1 for 10 %.")
+        if not 0 < share <= 1:
+            raise CodeError(f"HeldShare({share}): give a share of the gradient in (0, 1], such as 0.1 for 10 %.")
         if not (0 <= decay < 1 and change > 1 and 0 < bounds[0] <= start <= bounds[1] < math.inf):
             raise CodeError(
                 f"HeldShare(start={start}, decay={decay}, change={change}, bounds={bounds}): decay must be in [0, 1), "
@@ -146,6 +153,7 @@ class HeldShare(nn.Module):
         self.register_buffer("weight", torch.tensor(float(start)))
         self.register_buffer("measured", torch.tensor(0.0))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self._penalties = 0  # since the last measurement
 
     @torch.no_grad()
     def follow(self, penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # -> ()
@@ -161,6 +169,7 @@ class HeldShare(nn.Module):
     @torch.no_grad()
     def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()
         """The same from norms that were measured already."""
+        self._penalties = 0
         norms = norms.detach().to(self.weight)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)
@@ -174,6 +183,23 @@ class HeldShare(nn.Module):
         self.weight.copy_(torch.where(usable, new_weight, self.weight))
         self.count += usable
         return self.measured.clone()
+
+    def of_penalty(self) -> Tensor:  # ()
+        """The weight for a penalty.
+
+        Raises:
+            CodeError: if the gradient was never measured while many penalties were asked for.
+        """
+        if torch.compiler.is_compiling():  # a count would compile every step anew
+            return self.weight
+        self._penalties += 1
+        if self._penalties % UNMEASURED == 0 and not self.count:
+            raise CodeError(
+                f"HeldShare({self.share}) gave {self._penalties} penalties its first weight, {self.weight.item():.3g}, "
+                "and never saw the gradient: call held.follow(penalty, loss, network.parameters()) before the backward "
+                "of every tenth step or so."
+            )
+        return self.weight
 
     def extra_repr(self) -> str:
         """Share and weight."""

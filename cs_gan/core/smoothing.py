@@ -307,7 +307,7 @@ class CodedSmoothing:
 
         Args:
             call: a function that runs the model once on a training batch, as in training. It is called twice. If
-                ``task_loss`` is a function, it is called once more, and twice for each block.
+                ``task_loss`` is a function, it is called a few times more, and twice for each block.
             task_loss: a function from the result of ``call`` to the loss; or the loss, a tensor with its graph, such as
                 a critic's with its gradient penalty. A number shows no share of the gradient.
             mu: the objective is (1 - mu) task loss + mu weight penalty; without mu, task loss + weight penalty.

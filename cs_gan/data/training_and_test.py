@@ -9,7 +9,7 @@ from pathlib import Path
 from cs_gan.data.datasets import load_images
 from cs_gan.data.labelled import labelled, split, subset
 from cs_gan.data.store import ImageStore
-from cs_gan.errors import ConfigError
+from cs_gan.errors import ConfigError, DataError
 
 
 def train_and_test(
@@ -46,7 +46,10 @@ def train_and_test(
     training = labelled(load("train"))
     source = training.split
     if holdout:
-        training, held = split(training, holdout, seed=0)
+        try:
+            training, held = split(training, holdout, seed=0)
+        except DataError as error:
+            raise DataError(f"data.holdout={holdout}: {error}") from error
     elif name == "digits":
         raise ConfigError("digits have no test images of their own: hold some out, such as --data.holdout=500.")
     if limit is not None:
@@ -57,6 +60,7 @@ def train_and_test(
     if test.split == source:
         raise ConfigError(
             f"{training.description} has no test images of its own, so training images would be scored. Give "
-            "train/ and test/ folders, or hold some out with --data.holdout=1000 --data.evaluate_on=validation."
+            f"train/ and test/ folders, or hold some out, such as --data.holdout={max(1, len(training) // 10)} "
+            "--data.evaluate_on=validation."
         )
     return training, test

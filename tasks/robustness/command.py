@@ -63,7 +63,8 @@ def attack(job: Job) -> None:
     write_whole(folder / "robustness.csv", as_csv(rows))
     save_robustness(folder / "robustness.html", result)
     for check in checks:
-        print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.evidence}")
+        outcome = "passed" if check.passed else "FAILED" if check.judged else "open  "
+        print(f"  {outcome}  {check.name}: {check.evidence}")
     failed = ", ".join(check.name for check in checks if not check.passed)
     print(f"no robustness claim: failed {failed}" if failed else conclusion.sentence)
     print(f"robustness: {folder / 'robustness.html'}")

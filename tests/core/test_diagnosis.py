@@ -121,6 +121,30 @@ class TestFigures:
         # (1/2 - 1)^2, (1 - 1)^2 and (0 - 1)^2 times the mean square of x.
         assert report.blocks[""].headroom == pytest.approx(0.25)
 
+    @pytest.mark.parametrize(
+        ("loss", "bounded"),
+        [
+            (lambda scores: 5 - scores.mean(), False),
+            (lambda scores: 5 - scores.mean() + torch.rand(()), False),  # a gradient penalty at random points
+            (lambda scores: (1 - scores).relu().mean(), True),
+            (lambda scores: (5 - scores).square().mean(), True),
+            (lambda scores: nn.functional.binary_cross_entropy(scores.sigmoid(), torch.ones_like(scores)), True),
+        ],
+        ids=["wgan", "wgan with noise", "hinge", "squares", "bce"],
+    )
+    def test_a_loss_without_lower_bound_has_no_headroom(self, loss, bounded):
+        """5 - mean has a headroom between 0 and 1 that only says where its zero is."""
+        block, x = mlp(), torch.randn(16, 3)
+        found = CodedSmoothing(block, [""]).diagnose(lambda: block(x), loss).blocks[""]
+        assert (found.headroom is not None) == bounded
+
+    def test_a_report_without_a_loss_says_that_strength_was_not_measured(self):
+        block, x = mlp(), torch.randn(16, 3)
+        coded = CodedSmoothing(block, [""])
+        assert "strength not measured" in str(coded.diagnose(lambda: block(x)))
+        assert "strength not measured" in str(coded.diagnose(lambda: block(x), 2.0))
+        assert "strength not measured" not in str(coded.diagnose(lambda: block(x), lambda y: y.square().mean()))
+
     def test_figures_follow_the_batch_wherever_the_block_has_it(self):
         front, back = mlp().double(), Function(lambda x: front(x.movedim(1, 0)).movedim(0, 1))
         back.front = front  # its parameters are the model's

@@ -113,9 +113,23 @@ class TestHeldShare:
         assert torch.equal(whole.weight, second.weight)
         assert whole.count == second.count == 6
 
+    def test_one_that_never_sees_the_gradient_is_an_error(self):
+        """Otherwise its first weight stays, and coding does nothing for the whole training."""
+        model, x, held = mlp(16), torch.randn(8, 3), HeldShare(0.03)
+        coded = CodedSmoothing(model, [""], weight=held)
+        with coded.observe():
+            loss = model(x).square().mean()
+        for _ in range(99):
+            coded.penalty()
+        with pytest.raises(CodeError, match="100 penalties its first weight, 0.001, and never saw the gradient: call"):
+            coded.penalty()
+        held.follow(coded.penalty(), loss, model.parameters())
+        for _ in range(300):  # later it may rest, as in an evaluation
+            coded.penalty()
+
     @pytest.mark.parametrize(
         "given",
-        [{"share": 0}, {"share": -1}, {"share": float("nan")}, {"decay": 1.0}, {"change": 1.0}, {"start": 0.0},
+        [{"share": 0}, {"share": 3}, {"share": -1}, {"share": float("nan")}, {"decay": 1.0}, {"change": 1.0}, {"start": 0.0},
          {"bounds": (0.0, 1.0)}, {"bounds": (1e-2, 1e-4)}, {"bounds": (1e-3,)}, {"share": "0.1"}, {"share": None}],
     )  # fmt: skip
     def test_values_that_can_not_be_used_are_refused(self, given):

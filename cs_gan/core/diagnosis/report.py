@@ -62,7 +62,8 @@ class BlockDiagnosis:
         condition: conditioning of the code of the call with the smallest batch.
         headroom: how much the task loss would fall if the block's outputs were spread twice as far around their mean
             over the batch, divided by the task loss if all outputs equal that mean. Negative if the loss would rise.
-            None if the task loss is no function or not above 0.
+            None if the task loss is no function, not above 0, or affine in the outputs, as a WGAN critic's is: that
+            one has no lower bound.
         earlier_variance: ``parts.variance`` of the same block in the earlier report, or None.
         strength: norms of the unweighted gradients; None where no gradients can be computed.
         gradient_share: the weighted penalty's gradient over the weighted task loss's, on the parameters that both
@@ -177,10 +178,14 @@ class Diagnosis:
                 f"bias {condition.bias:.2g}"
             )
         lines += [f"{finding.signature}, block {finding.block!r}: {finding.message}" for finding in self.findings]
-        return "\n".join(lines if self.findings else [*lines, "no failure signature seen"])
+        if not self.findings:
+            lines.append("no failure signature seen")
+        if all(block.gradient_share is None for block in self.blocks.values()):
+            lines.append("strength not measured: give the task loss as a function, or as a tensor with its graph")
+        return "\n".join(lines)
 
 
-_HEADER = "  penalty   of grad    share    error   affine   curved    cross   spread  headroom"
+_HEADER = "  penalty   of grad  of loss    error   affine   curved    cross   spread  headroom"
 
 
 def _percent(value: float | None) -> str:

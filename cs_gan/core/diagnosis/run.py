@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +16,7 @@ from cs_gan.core.diagnosis.measure import Diagnosing, code_condition, ratio, str
 from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, findings
 from cs_gan.core.diagnosis.strength import ALL, strengths
 from cs_gan.core.hooks import Observing
+from cs_gan.core.nestings import map_leaves
 from cs_gan.core.schedule import checked_weight
 from cs_gan.core.selection import nothing_ran
 from cs_gan.errors import CodeError
@@ -42,6 +44,7 @@ def diagnose(
         raise nothing_ran(model, blocks, "the call that diagnose() was given")
     observing = Observing(hooks.coding, hooks.of_training, hooks.share_dropout, {})
     loss, found_strengths = _loss(model, call, task_loss), strengths(model, blocks, observing, call, task_loss)
+    bounded = task_loss if callable(task_loss) and not _is_affine(model, call, task_loss) else None
     diagnosed: dict[str, BlockDiagnosis] = {}
     for name, parts in hooks.parts.items():
         penalty = hooks.penalties[name].item()
@@ -54,7 +57,7 @@ def diagnose(
             None if loss is None else penalty_share(loss, penalty, weights),
             parts,
             code_condition(min(hooks.codes[name], key=lambda code: code.K)),
-            _headroom(model, widened, call, task_loss, loss) if callable(task_loss) else None,
+            None if bounded is None else _headroom(model, widened, call, bounded, loss),
             before.parts.variance if before else None,
             found_strengths.get(name),
             None if name not in found_strengths else found_strengths[name].share(weights),
@@ -97,6 +100,27 @@ def _loss(model: nn.Module, call: Callable[[], Any], task_loss: TaskLoss | None)
             f"diagnose: task_loss is a {type(value).__name__}; give a number, or a function from what the model call "
             "gives to a number."
         ) from None
+
+
+def _is_affine(model: nn.Module, call: Callable[[], Any], task_loss: Callable[[Any], Any]) -> bool:
+    """Whether the loss is affine in the tensors that ``call`` gives, as a WGAN critic's: it has no lower bound then."""
+
+    def at(factor: float) -> float:
+        def scale(leaf: Any) -> Any:
+            return factor * leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() else leaf
+
+        with untouched(model, grad=not torch.is_inference_mode_enabled()):  # the same draws in each
+            value = task_loss(map_leaves(scale, call()))
+            return float(value.detach() if isinstance(value, Tensor) else value)
+
+    # Factors below 1 keep probabilities valid. A hinge loss is affine near its outputs, but not far away.
+    half, three_quarters, one = at(0.5), at(0.75), at(1.0)
+    slope = (one - half) / 0.5
+    return (
+        slope != 0
+        and math.isclose(one - three_quarters, 0.25 * slope, rel_tol=1e-3)
+        and math.isclose(at(1e4) - one, (1e4 - 1) * slope, rel_tol=1e-3)
+    )
 
 
 def _headroom(
