@@ -126,6 +126,12 @@ def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Name
     results = summarise(study, runs, folder)
     failed, waiting = results.total("failed"), results.total("not run")
     print(folder / "table.md")
+    if waiting and stop.failure:
+        print(
+            f"error: the first runs that ended all failed with this, so {waiting} others were not run. {stop.failure}",
+            file=sys.stderr,
+        )
+        return 2
     if waiting and stop.reason:
         print(f"stopped with {waiting} runs left. The same command continues from here.", file=sys.stderr)
         return 128 + stop.signal if stop.signal else TIME_OVER
@@ -160,6 +166,7 @@ def _execute(
 
     def ended(run: Run) -> None:
         outcome = judged(read_outcome(run), study)
+        stop.count(outcome.reason if outcome.status == "failed" and outcome.reason.startswith("error:") else "")
         if outcome.status == "done":
             bar.update()
             score = (study.scores or [outcome.primary])[0]

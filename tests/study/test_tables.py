@@ -103,6 +103,18 @@ def test_a_run_that_was_killed_or_refused_is_told_in_its_own_words(bench, grid, 
     assert bench.table[0]["score"] == ""
 
 
+def test_first_runs_that_fail_alike_stop_the_study(bench, capsys):
+    """A missing folder of images would otherwise fail every run, one by one."""
+    assert bench.study("--jobs", "1", grid={"nu": [0.1]}, seeds=6) == 2
+    said = capsys.readouterr().err
+    assert "so 3 others were not run. error: unknown configuration key 'nu'." in said
+    (line,) = bench.table
+    assert (line["failed"], line["not run"]) == ("3", "3")
+    # Another error, or a run that is done, stops nothing.
+    assert bench.study("--jobs", "1", cases={"good": {"mu": 0.1}, "bad": {"nu": 0.1}}, seeds=4) == 2
+    assert [line["failed"] for line in bench.table] == ["0", "4"]
+
+
 def test_a_score_that_no_run_has_is_told_with_the_nearest(bench):
     assert bench.study(grid={"mu": [0.1]}, score="acuracy (%)") == 2
     assert "'acuracy (%)' is not among its scores. Did you mean 'accuracy (%)'" in bench.table[0]["problems"]
