@@ -126,7 +126,8 @@ def side_by_side(results: Results) -> Figure:
         _markers(axes, [place + shift for shift in spread], [average([entry], results.score) for entry in entries], "o")
     axes.set_xticks(range(len(names)), [literal(name) for name in names], rotation=30, ha="right")
     axes.set_ylabel(literal(results.score), color=INK)
-    seeds = len(results.study.seeds)
+    done = sorted({len(entry.values(results.score)) for entry in results.entries})
+    seeds = " to ".join(map(str, dict.fromkeys((done[0], done[-1]))))
     axes.set_title(f"every point: mean and standard error, {seeds} seeds", fontsize=9, loc="left")
     plain_axes(axes)
     return figure

@@ -30,9 +30,8 @@ def dry_run(task: Task[Any]) -> int:
     evaluations = 1 + math.ceil(training.steps / (training.evaluate_every or training.steps))
     scoring = task.scoring_seconds(evaluations)
     if session.is_main:
-        sizes = ", ".join(
-            f"{name} {sum(p.numel() for p in module.parameters()):,}" for name, module in task.modules.items()
-        )
+        counts = {name: sum(p.numel() for p in module.parameters()) for name, module in task.modules.items()}
+        sizes = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
         flops = counter.get_total_flops()
         lines = [
             *task.describe(),
