@@ -101,7 +101,8 @@ class AccuracyConfig:
         rci_group: number of images that are coded together, K.
         fgsm: radii for pixels in [0, 1]. At the end, the plain network's accuracy under FGSM is measured for each.
         pgd: radii for pixels in [0, 1]. The same under PGD of 20 steps.
-        attack_images: number of test images that FGSM and PGD attack, drawn by the seed; null attacks all.
+        attack_images: number of test images that FGSM and PGD attack, drawn by the seed, which the scores' names
+            then say; null attacks all.
         corruptions: names of ``cs_gan.data.CORRUPTIONS``. At the end, accuracy on test images is measured for each.
         severity: severity of the corruptions, 1 to 5.
         shifted: name of ``cs_gan.data.SHIFTED_NAMES`` -> its folder. At the end, accuracy is measured on each. With

@@ -111,12 +111,13 @@ def accuracies(
                 scores[f"cross-entropy{how}"] = score.cross_entropy
                 scores[f"calibration error{how} (%)"] = score.calibration_error
         if full and not name:
-            store = _drawn(store, metrics.attack_images, config.seed)
+            whole, store = len(store), _drawn(store, metrics.attack_images, config.seed)
+            on = "" if len(store) == whole else f" on {len(store)}"
             for attack, radii in (("FGSM", metrics.fgsm), ("PGD-20", metrics.pgd)):
                 for eps in radii:
                     groups = _groups(store, metrics.rci_group, rank, processes)
                     attacked = _attacked(network, groups, attack, eps, config.seed, device)
-                    scores[f"accuracy, {attack} {eps:g} (%)"] = accuracy(network, attacked, device=device).percent
+                    scores[f"accuracy, {attack} {eps:g}{on} (%)"] = accuracy(network, attacked, device=device).percent
     return scores
 
 
@@ -170,6 +171,4 @@ def scored(
 ) -> dict[str, Any]:
     """The accuracies, in the form of a line of metrics.jsonl."""
     rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
-    attacked = len(test) if config.metrics.attack_images is None else min(config.metrics.attack_images, len(test))
-    more = {"attack_images": attacked} if config.metrics.fgsm or config.metrics.pgd else {}
-    return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci, **more)
+    return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci)
