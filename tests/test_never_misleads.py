@@ -11,7 +11,9 @@ import yaml
 import evaluate
 import train_classifier
 import train_gan
-from cs_gan.errors import ConfigError
+from cs_gan.data import load_images
+from cs_gan.errors import ConfigError, DataError
+from cs_gan.read_yaml import read_yaml
 from cs_gan.runs import read_lines
 from cs_gan.training import list_checkpoints, read_snapshot, save_snapshot
 from models import build_gan
@@ -143,6 +145,40 @@ class TestResume:
         text = error_of(capsys)
         assert "training.steps: 4 -> 2" in text
         assert "--extend" not in text
+
+    def test_a_longer_run_is_not_recorded_as_shorter(self, tmp_path, capsys):
+        assert gan(tmp_path / "run") == 0
+        recipe = (tmp_path / "run" / "config.yaml").read_text()
+        assert gan(tmp_path / "run", "--training.steps=3") == 2
+        assert "has more steps than training.steps=3" in error_of(capsys)
+        assert (tmp_path / "run" / "config.yaml").read_text() == recipe
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["--coded.critic.blocks=nope", "--coded.critic.weight=1"],
+            ["--data.name=folder", "--data.root=/nonexistent"],
+            ["--extend=hold", "--training.steps=6"],
+            ["--resume={run}/checkpoints/step-00000004"],
+        ],
+        ids=["block", "data", "extend", "resume"],
+    )
+    def test_overwrite_deletes_nothing_before_all_is_checked(self, tmp_path, capsys, wrong):
+        run = tmp_path / "run"
+        assert gan(run) == 0
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert gan(run, "--overwrite", *(word.format(run=run) for word in wrong)) == 2
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    def test_overwrite_also_deletes_what_evaluate_made_of_the_lost_network(self, tmp_path):
+        run = tmp_path / "run"
+        assert gan(run, recipe=SCORED) == 0
+        made = [run / name for name in ("samples.png", "nearest-best.png", "score-step4-digits-20-seed0.json")]
+        for path in [*made, run / "notes.txt"]:
+            path.touch()
+        assert gan(run, "--overwrite", "--seed=1", recipe=SCORED) == 0
+        assert not any(path.exists() for path in made)
+        assert (run / "notes.txt").exists()
 
 
 def change_state(path, change):
@@ -298,6 +334,22 @@ class TestRecipes:
         assert gan(tmp_path / "run", f"--data.name={tmp_path}") == 2
         assert f"--data.name=folder --data.root={tmp_path}" in error_of(capsys)
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("? [a, b]\n: 3", "a key must be a word"),
+            ("training: &t {steps: 3, x: *t}", "Circular reference"),
+        ],
+    )
+    def test_odd_yaml_is_one_error(self, tmp_path, capsys, text, said):
+        (tmp_path / "r.yaml").write_text(text)
+        assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}", recipe={}) == 2
+        assert said in error_of(capsys)
+
+    def test_a_number_with_a_zero_in_front_is_decimal(self, tmp_path):
+        (tmp_path / "r.yaml").write_text("training: {steps: 010}")
+        assert read_yaml(tmp_path / "r.yaml", "recipe") == {"training": {"steps": 10}}
+
     def test_a_recipe_nested_thousands_deep_is_one_error(self, tmp_path, capsys):
         (tmp_path / "r.yaml").write_text("[" * 5000)
         assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2
@@ -306,6 +358,24 @@ class TestRecipes:
     def test_a_batch_above_the_number_of_images_is_said(self, tmp_path, capsys):
         assert gan(tmp_path / "run", "--data.limit=5", "--training.steps=1") == 0
         assert "note: training.batch_size = 8 is above the 5 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["faces/train/a", "faces/test/a", "."], "has the splits test, train inside of faces/"),
+        (["a/train", "a/test", "b/train", "b/test"], "has the splits test, train inside of a/"),
+        (["trainA", "trainB", "testA", "testB"], "has 2 folders for 'train': trainA, trainB"),
+    ],
+)
+def test_splits_that_are_not_on_top_are_not_read_as_one(tmp_path, places, said):
+    from PIL import Image
+
+    for number, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(tmp_path / place / f"{number}.png")
+    with pytest.raises(DataError, match=said):
+        load_images("folder", tmp_path)
 
 
 class TestSnapshots:

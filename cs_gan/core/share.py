@@ -9,7 +9,7 @@ such a ratio of norms, on one layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 UNMEASURED = 100
-"""So many penalties in a row may do without a measurement before the first one."""
+"""So many penalties may do without a measurement at the start."""
 
 
 def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # (), () -> (2,)
@@ -139,21 +139,22 @@ class HeldShare(nn.Module):
         bounds: tuple[float, float] = (1e-8, 1e8),
     ) -> None:
         super().__init__()
-        numbers = (share, start, decay, change, *bounds)
-        if len(bounds) != 2 or not all(isinstance(number, Real) for number in numbers):
+        pair = tuple(bounds) if isinstance(bounds, Sequence) else ()
+        numbers = (share, start, decay, change, *pair)
+        if len(pair) != 2 or not all(isinstance(number, Real) for number in numbers):
             raise CodeError(f"HeldShare({', '.join(map(repr, numbers))}): give numbers, and two bounds.")
         if not 0 < share <= 1:
             raise CodeError(f"HeldShare({share}): give a share of the gradient in (0, 1], such as 0.1 for 10 %.")
-        if not (0 <= decay < 1 and change > 1 and 0 < bounds[0] <= start <= bounds[1] < math.inf):
+        if not (0 <= decay < 1 and change > 1 and torch.finfo().tiny <= bounds[0] <= start <= bounds[1] < math.inf):
             raise CodeError(
                 f"HeldShare(start={start}, decay={decay}, change={change}, bounds={bounds}): decay must be in [0, 1), "
-                "change above 1, and start within bounds, which are above 0."
+                "change above 1, and start within bounds, which are above 1e-38."
             )
         self.share, self.decay, self.change, self.bounds = share, decay, change, bounds
         self.register_buffer("weight", torch.tensor(float(start)))
         self.register_buffer("measured", torch.tensor(0.0))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self._penalties = 0  # since the last measurement
+        self._penalties = 0
 
     @torch.no_grad()
     def follow(self, penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # -> ()
@@ -162,14 +163,19 @@ class HeldShare(nn.Module):
         Args:
             penalty, loss, parameters: as in :func:`gradient_norms`; ``penalty`` already has this weight.
         """
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not trained:
+            raise CodeError(
+                "HeldShare.follow(): no parameters to train. Give network.parameters() anew in each call: kept in a "
+                "variable it is used up by the first."
+            )
         with torch.enable_grad():
-            norms = gradient_norms(penalty, loss, parameters)
+            norms = gradient_norms(penalty, loss, trained)
         return self.adjust(norms)
 
     @torch.no_grad()
     def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()
         """The same from norms that were measured already."""
-        self._penalties = 0
         norms = norms.detach().to(self.weight)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)
@@ -196,8 +202,9 @@ class HeldShare(nn.Module):
         if self._penalties % UNMEASURED == 0 and not self.count:
             raise CodeError(
                 f"HeldShare({self.share}) gave {self._penalties} penalties its first weight, {self.weight.item():.3g}, "
-                "and never saw the gradient: call held.follow(penalty, loss, network.parameters()) before the backward "
-                "of every tenth step or so."
+                "and never saw a gradient of both penalty and loss: call held.follow(penalty, loss, "
+                "network.parameters()) before the backward of every tenth step or so, with the parameters of the coded "
+                "network."
             )
         return self.weight
 

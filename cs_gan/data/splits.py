@@ -66,12 +66,31 @@ def choose(entries: Sequence[Parts], split: str, root: Path, *, what: str = "ima
             f"{root} has the splits {', '.join(among)} beside {some_of(others)}, so it is unclear what is a split and "
             "what a class. Move the one or the other out, or rename them."
         )
+    if split != "all":
+        _refuse_splits_below(entries, root, depth)
     remark = "".join(f", {top}/ taken for a class like the folders beside it" for top in among)
     return Chosen(entries, "all", 0, depth, remark)
 
 
+def _refuse_splits_below(entries: Sequence[Parts], root: Path, depth: int) -> None:
+    """Raise DataError if a folder holds train and test, and something lies beside it: both would be read as one."""
+    below: dict[str, set[str]] = {}
+    for parts in entries:
+        if len(parts) > depth + 2:
+            below.setdefault(parts[depth], set()).add(parts[depth + 1])
+    for top, names in sorted(below.items()):
+        kinds = {split_of(name) for name in names}
+        if kinds <= set(_SYNONYMS) and len(kinds) > 1:
+            raise DataError(
+                f"{root} has the splits {', '.join(sorted(names))} inside of {top}/, and other images beside {top}/: "
+                f"train and test would be read as one. Give that folder as data.root, or put the splits on top."
+            )
+
+
 def split_of(name: str) -> str | None:
-    """``train`` for train, Training, seg_train, training_set, train2017; None if the name isn't that of a split."""
+    """``train`` for train, Training, seg_train, training_set, train2017, trainA; None if it isn't that of a split."""
+    if re.fullmatch(r"(?:train|test|val)[AB]", name):  # as CycleGAN's data
+        name = name[:-1]
     match = re.fullmatch(r"(?:seg[_-])?([a-z]+?)(?:[_-]?(?:set|images?|data|\d{4}))?", name.lower())
     return _SPLITS.get(match[1]) if match else None
 

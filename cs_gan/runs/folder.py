@@ -17,6 +17,21 @@ WRITER = ".lock"
 """Held by the process that writes to a folder, until it ends or is killed."""
 
 
+EVALUATED = (
+    *(
+        "samples.png",
+        "samples-*.png",
+        "samples.npz",
+        "interpolation.png",
+        "interpolation-*.png",
+        "nearest.png",
+        "nearest-*.png",
+    ),
+    *("score-*.json", "accuracy.json", "accuracy-*.json", "probe.json", "probe-*.json"),
+)
+"""What evaluate.py writes beside a network unless it is told another place."""
+
+
 class RunFolder:
     """The files of one run.
 
@@ -59,11 +74,8 @@ class RunFolder:
         self.tracking = path / "tracking"
 
     @contextmanager
-    def occupied(self, overwrite: bool = False) -> Iterator[None]:
+    def occupied(self) -> Iterator[None]:
         """Create the folder and lock it against a second run. A kill releases the lock.
-
-        Args:
-            overwrite: first delete what a run wrote here.
 
         Raises:
             ConfigError: if it can't be written, another process has locked it, or it holds files of these names that
@@ -86,8 +98,6 @@ class RunFolder:
                     f"another process is still writing to {self.path}. Wait for it to end, or give another "
                     "--output_dir."
                 )
-            if overwrite:
-                self._clear()
             yield
 
     def checkpointed_steps(self) -> list[int]:
@@ -108,9 +118,10 @@ class RunFolder:
             return ""
         return next((str(path.relative_to(self.path)) for path in self._written()), "")
 
-    def _clear(self) -> None:
-        """Delete what a run wrote here, and nothing else."""
-        for path in self._written():
+    def clear(self) -> None:
+        """Delete what a run, and evaluate.py for its networks, wrote here, and nothing else."""
+        made = [path for pattern in EVALUATED for path in self.path.glob(pattern)]
+        for path in {*self._written(), *made}:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

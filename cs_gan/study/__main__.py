@@ -26,7 +26,7 @@ from cs_gan.study.process import Request
 from cs_gan.study.results import judged
 from cs_gan.study.rows import adopt_rows
 from cs_gan.study.spec import Study, read_study
-from cs_gan.study.stop import Stop
+from cs_gan.study.stop import ALIKE, Stop
 from cs_gan.study.summary import summarise
 
 TIME_OVER = 124  # as in timeout(1)
@@ -117,6 +117,7 @@ def _done(run: Run) -> bool:
 def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
     """Run what isn't done, and report all runs."""
     missing = [run for run in runs if not _done(run)]
+    missing.sort(key=lambda run: read_outcome(run).status == "failed")  # those that failed before come last
     stop, request = Stop(options.minutes), Request(folder)
     if missing:
         executor_options = read_options(options.executor_options)
@@ -128,7 +129,8 @@ def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Name
     print(folder / "table.md")
     if waiting and stop.failure:
         print(
-            f"error: the first runs that ended all failed with this, so {waiting} others were not run. {stop.failure}",
+            f"{stop.failure}\nerror: the first {ALIKE} runs all failed with the error above, and {waiting} more were "
+            "not run. Repeat the command when it is mended; runs that failed come last then.",
             file=sys.stderr,
         )
         return 2

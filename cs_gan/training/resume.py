@@ -78,6 +78,7 @@ def resume(task: Task[Any]) -> State:
         CheckpointError: if the checkpoint is damaged. Nothing is changed then.
     """
     session = task.session
+    session.overwrite()
     config, folder = session.config, session.folder
     checkpoints = list_checkpoints(folder.checkpoints)
     if config.resume == "never" and checkpoints:
@@ -110,6 +111,11 @@ def resume(task: Task[Any]) -> State:
             raise ConfigError(_refusal(path, changed, extending, same, longer))
         return _begin(task, path, tensors, stored, changed)
     step = int(stored["step"])
+    if step > config.training.steps:
+        raise ConfigError(
+            f"{path} has more steps than training.steps={config.training.steps}, and its run would be recorded as "
+            f"shorter than it is. Ask for {step} or more, or give another --output_dir."
+        )
     read_lines(folder.log, LOG_LINE)  # raises an error now, before anything is loaded or moved
     metrics = _history(stored["metrics"], read_lines(folder.metrics, METRICS_LINE), step)
     restore(tensors, stored, task.modules, task.optimizers)

@@ -121,16 +121,21 @@ class TestHeldShare:
             loss = model(x).square().mean()
         for _ in range(99):
             coded.penalty()
-        with pytest.raises(CodeError, match=r"gave 100 penalties its first weight, .* never saw the gradient: call"):
+        with pytest.raises(CodeError, match=r"gave 100 penalties its first weight, .* never saw a gradient of both"):
             coded.penalty()
         held.follow(coded.penalty(), loss, model.parameters())
         for _ in range(300):  # later it may rest, as in an evaluation
             coded.penalty()
+        kept = model.parameters()
+        held.follow(coded.penalty(), loss, kept)
+        with pytest.raises(CodeError, match="used up by the first"):
+            held.follow(coded.penalty(), loss, kept)
 
     @pytest.mark.parametrize(
         "given",
         [{"share": 0}, {"share": 3}, {"share": -1}, {"share": float("nan")}, {"decay": 1.0}, {"change": 1.0},
-         {"start": 0.0}, {"bounds": (0.0, 1.0)}, {"bounds": (1e-2, 1e-4)}, {"bounds": (1e-3,)}, {"share": "0.1"},
+         {"start": 0.0}, {"bounds": (0.0, 1.0)}, {"bounds": (1e-2, 1e-4)}, {"bounds": (1e-3,)}, {"bounds": 5},
+         {"start": 1e-46, "bounds": (1e-60, 1.0)}, {"share": "0.1"},
          {"share": None}],
     )  # fmt: skip
     def test_values_that_can_not_be_used_are_refused(self, given):

@@ -33,14 +33,14 @@ class TestRunFolder:
             getattr(folder, name).write_text("made by a run")
         with folder.occupied():
             assert getattr(folder, name).exists()
-        with folder.occupied(overwrite=True):
+            folder.clear()
             assert not getattr(folder, name).exists()
 
     @pytest.mark.parametrize("name", ["training_data.json", "real.png", "nearest-strip.png"])
     def test_a_foreign_file_of_such_a_name_is_kept(self, name, tmp_path):
         (tmp_path / name).write_text("mine")
         with pytest.raises(ConfigError, match=f"holds {name} that no run"):  # noqa: SIM117
-            with RunFolder(tmp_path).occupied(overwrite=True):
+            with RunFolder(tmp_path).occupied():
                 pass
         assert (tmp_path / name).read_text() == "mine"
 

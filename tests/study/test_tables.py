@@ -107,12 +107,21 @@ def test_first_runs_that_fail_alike_stop_the_study(bench, capsys):
     """A missing folder of images would otherwise fail every run, one by one."""
     assert bench.study("--jobs", "1", grid={"nu": [0.1]}, seeds=6) == 2
     said = capsys.readouterr().err
-    assert "so 3 others were not run. error: unknown configuration key 'nu'." in said
+    assert "error: unknown configuration key 'nu'.\nerror: the first 3 runs all failed with the error above" in said
+    assert "3 more were not run" in said
     (line,) = bench.table
     assert (line["failed"], line["not run"]) == ("3", "3")
     # Another error, or a run that is done, stops nothing.
     assert bench.study("--jobs", "1", cases={"good": {"mu": 0.1}, "bad": {"nu": 0.1}}, seeds=4) == 2
     assert [line["failed"] for line in bench.table] == ["0", "4"]
+
+
+def test_runs_that_failed_come_last_so_that_a_repeat_goes_on(bench):
+    cases = {name: {"nu": value} for name, value in zip("abc", (1, 2, 3), strict=True)} | {"good": {"mu": 0.1}}
+    assert bench.study("--jobs", "1", cases=cases, seeds=1) == 2
+    assert [line["failed"] for line in bench.table] == ["1", "1", "1", "0"]
+    assert bench.study("--jobs", "1") == 2
+    assert [line["n"] for line in bench.table] == ["0", "0", "0", "1"]
 
 
 def test_a_score_that_no_run_has_is_told_with_the_nearest(bench):
