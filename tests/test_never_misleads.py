@@ -338,6 +338,8 @@ class TestRecipes:
         ("text", "said"),
         [
             ("? [a, b]\n: 3", "a key must be a word"),
+            ("training: {steps: null}", "training.steps = 'null' must be at least 1"),
+            ("seed: null", "seed = 'null' must be"),
             ("training: &t {steps: 3, x: *t}", "Circular reference"),
         ],
     )

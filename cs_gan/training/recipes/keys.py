@@ -34,13 +34,15 @@ def check(section: Any, prefix: str = "") -> None:
     """Check the keys of a recipe or section, and of the sections in it.
 
     Raises:
-        ConfigError: for the first value that doesn't meet its condition.
+        ConfigError: for the first value that doesn't meet its condition, or is null where its type has no None.
     """
     for key in fields(section):
         name, value, limit = prefix + key.name, getattr(section, key.name), key.metadata
         if is_dataclass(value):
             check(value, f"{name}.")
-        elif limit and value is not None:
+        elif value is None:
+            require("None" in str(key.type), name, "null", limit.get("expected") or f"of type {key.type}")
+        elif limit:
             require(limit["holds"](value), name, value, limit["expected"])
 
 
