@@ -17,7 +17,8 @@ from tasks.classifier.recipe import ClassifierConfig
 from tasks.robustness import study as attack_study
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(ROOT.glob("configs/studies/classifier_5k*.yaml"))
+FILES = [ROOT / f"configs/studies/classifier_5k{end}.yaml" for end in ("", "_cpu", "_tune")]
+RESNET = [ROOT / f"configs/studies/{name}.yaml" for name in ("classifier_1k", "classifier_5k_resnet", "cifar100_2k")]
 TOY = {
     "data": {"name": "digits", "holdout": 1700, "limit": 40, "flip": False, "crop": 0},
     "model.width": 4,
@@ -37,11 +38,7 @@ def blocks(name):
     return {block for block, _ in network.named_modules()}
 
 
-def test_there_are_the_gpu_editions_and_the_cpu_edition():
-    assert [path.stem for path in FILES] == ["classifier_5k", "classifier_5k_cpu", "classifier_5k_tune"]
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *RESNET], ids=lambda path: path.stem)
 def test_every_point_is_a_recipe_and_its_blocks_exist(path, tmp_path):
     study = read_study(path)
     for run in plan(replace(study, seeds=study.seeds[:1]), tmp_path):
