@@ -160,8 +160,9 @@ class TestResume:
             ["--data.name=folder", "--data.root=/nonexistent"],
             ["--extend=hold", "--training.steps=6"],
             ["--resume={run}/checkpoints/step-00000004"],
+            ["--resume={run}-of-another"],
         ],
-        ids=["block", "data", "extend", "resume"],
+        ids=["block", "data", "extend", "own checkpoint", "no checkpoint"],
     )
     def test_overwrite_deletes_nothing_before_all_is_checked(self, tmp_path, capsys, wrong):
         run = tmp_path / "run"

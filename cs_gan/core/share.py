@@ -43,10 +43,10 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
         raise CodeError(
             "the loss must be a scalar tensor with its graph: give it before .detach(), .item() or backward()."
         )
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not (trained and penalty.requires_grad and loss.requires_grad):
+    chosen = [parameter for parameter in parameters if parameter.requires_grad]
+    if not (chosen and penalty.requires_grad and loss.requires_grad):
         return torch.zeros(2, device=loss.device)
-    gradients = [torch.autograd.grad(x, trained, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
+    gradients = [torch.autograd.grad(x, chosen, retain_graph=True, allow_unused=True) for x in (penalty, loss)]
     pairs = [(own, other) for own, other in zip(*gradients, strict=True) if own is not None and other is not None]
     if not pairs:
         return torch.zeros(2, device=loss.device)
@@ -55,6 +55,21 @@ def gradient_norms(penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parame
         for slopes in zip(*pairs, strict=True)
     ]
     return torch.stack(squares).sqrt()
+
+
+def trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Those to train.
+
+    Raises:
+        CodeError: if there are none, as where a generator was used up by an earlier call.
+    """
+    chosen = [parameter for parameter in parameters if parameter.requires_grad]
+    if not chosen:
+        raise CodeError(
+            "there are no parameters to train, so no share of a gradient. Give network.parameters() anew in each call: "
+            "kept in a variable it is used up by the first."
+        )
+    return chosen
 
 
 def share_of(norms: Tensor) -> Tensor:  # (2,) -> ()
@@ -162,15 +177,12 @@ class HeldShare(nn.Module):
 
         Args:
             penalty, loss, parameters: as in :func:`gradient_norms`; ``penalty`` already has this weight.
+
+        Raises:
+            CodeError: for a loss without a graph, or without parameters to train.
         """
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if not trained:
-            raise CodeError(
-                "HeldShare.follow(): no parameters to train. Give network.parameters() anew in each call: kept in a "
-                "variable it is used up by the first."
-            )
         with torch.enable_grad():
-            norms = gradient_norms(penalty, loss, trained)
+            norms = gradient_norms(penalty, loss, trained(parameters))
         return self.adjust(norms)
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from cs_gan.core.nestings import BatchAxis, batch_axes
 from cs_gan.core.roles import DISCRETE, Arguments, CallHistory, roles_by_user
 from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
 from cs_gan.core.selection import nothing_ran, select_blocks
-from cs_gan.core.share import HeldShare, gradient_norms, share_of
+from cs_gan.core.share import HeldShare, gradient_norms, share_of, trained
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
 
@@ -261,8 +261,13 @@ class CodedSmoothing:
             penalty: what is added to the loss: :meth:`penalty`, times mu where the objective has one.
             loss: the rest of the objective.
             parameters: those that are trained.
+
+        Raises:
+            CodeError: for a loss without a graph, or without parameters to train.
         """
-        norms = gradient_norms(penalty, loss, parameters) / torch.tensor([float(self.every), 1.0], device=loss.device)
+        norms = gradient_norms(penalty, loss, trained(parameters)) / torch.tensor(
+            [float(self.every), 1.0], device=loss.device
+        )
         return self.held.adjust(norms) if self.held else share_of(norms)
 
     def detach(self) -> None:

@@ -134,20 +134,20 @@ def strengths(results: Results) -> list[str]:
     strength, curves = by_strength(results)
     if not curves or not results.study.baseline:
         return []
+    curves = {case: entries for case, entries in curves.items() if case != results.study.baseline}
     values = sorted({value for entries in curves.values() for value in entries})
-    percent = strength == "share"
-    lines = [[CASE, *(f"{100 * value:g} %" if percent else f"{strength} {value:g}" for value in values)]]
-    lines.append(["---"] * len(lines[0]))
+    names = [f"{100 * value:g} %" if strength == "share" else f"{strength} {value:g}" for value in values]
+    lines = [[CASE, *names], ["---"] * (1 + len(names))]
     for case, entries in curves.items():
         line = [case]
         for value in values:
             difference = value in entries and (differences(results, entries[value]) or {}).get(results.score)
             line.append(f"{difference.cell.signed} ({len(difference.by_seed)})" if difference else "")
         lines.append(line)
-    [baseline] = [entry for entry in results.entries if entry.point.case == results.study.baseline]
-    count = len(baseline.values(results.score))
-    note = f"{results.score} minus that of {results.study.baseline} ({average([baseline], results.score)}, "
-    note += f"{count} seeds), seed by seed; the number of pairs is in brackets:"
+    baseline = [entry for entry in results.entries if entry.point.case == results.study.baseline]
+    mean = f" ({average(baseline, results.score)}, {len(baseline[0].values(results.score))} seeds)"
+    note = f"{results.score} minus that of {results.study.baseline}{mean if len(baseline) == 1 else ''}, seed by seed; "
+    note += "the number of pairs is in brackets:"
     return [note, "", *map(markdown_row, lines)]
 
 

@@ -78,15 +78,14 @@ def resume(task: Task[Any]) -> State:
         CheckpointError: if the checkpoint is damaged. Nothing is changed then.
     """
     session = task.session
-    session.overwrite()
     config, folder = session.config, session.folder
-    checkpoints = list_checkpoints(folder.checkpoints)
+    checkpoints = [] if session.overwrote else list_checkpoints(folder.checkpoints)
     if config.resume == "never" and checkpoints:
         raise ConfigError(
             f"{folder.path} holds a run: give another --output_dir, --resume=auto to continue it, or --overwrite to "
             "lose it."
         )
-    if not checkpoints and (results := _results(task)):
+    if not checkpoints and not session.overwrote and (results := _results(task)):
         raise ConfigError(
             f"{folder.path} holds {results} of a run whose checkpoints are gone, and a new run would write over it: "
             "give another --output_dir, or --overwrite to lose it."
@@ -95,6 +94,7 @@ def resume(task: Task[Any]) -> State:
         if config.extend != "never":
             raise ConfigError(f"--extend continues a run, and {folder.path} holds no checkpoint. Leave it out.")
         config.history = []
+        session.overwrite()
         return State()
     path = checkpoints[-1] if config.resume == "auto" else _asked(Path(config.resume), folder.path)
     tensors, stored = read_checkpoint(path)
@@ -109,6 +109,7 @@ def resume(task: Task[Any]) -> State:
         same = all(line.split(":")[0] in task.circumstances.keys() - DATA for line in changed)
         if extending or same or path.resolve().parent == folder.checkpoints.resolve():
             raise ConfigError(_refusal(path, changed, extending, same, longer))
+        session.overwrite()
         return _begin(task, path, tensors, stored, changed)
     step = int(stored["step"])
     if step > config.training.steps:
@@ -116,6 +117,7 @@ def resume(task: Task[Any]) -> State:
             f"{path} has more steps than training.steps={config.training.steps}, and its run would be recorded as "
             f"shorter than it is. Ask for {step} or more, or give another --output_dir."
         )
+    session.overwrite()
     read_lines(folder.log, LOG_LINE)  # raises an error now, before anything is loaded or moved
     metrics = _history(stored["metrics"], read_lines(folder.metrics, METRICS_LINE), step)
     restore(tensors, stored, task.modules, task.optimizers)

@@ -57,8 +57,20 @@ class Session(Generic[Config]):
         torch.backends.cudnn.allow_tf32 = config.training.tf32
         torch.backends.cudnn.deterministic = config.training.deterministic
         self.overwrote, config.overwrite = config.overwrite, False  # a resume from the saved recipe must not
+        if self.overwrote:
+            self._refuse_to_lose_what_is_needed()
         if self.is_main and not config.dry_run:
             stack.enter_context(self.folder.occupied())
+
+    def _refuse_to_lose_what_is_needed(self) -> None:
+        """Raise ConfigError for options that continue the run which --overwrite deletes."""
+        config, own = self.config, self.folder.path.resolve()
+        needed = config.resume not in ("auto", "never") and own in Path(config.resume).resolve().parents
+        if needed or config.extend != "never":
+            raise ConfigError(
+                f"--overwrite deletes the run in {self.folder.path}, which "
+                f"{f'--resume={config.resume}' if needed else '--extend'} continues: leave one of them out."
+            )
 
     @property
     def is_main(self) -> bool:
@@ -116,23 +128,11 @@ class Session(Generic[Config]):
         return CudaGraphs(), "each step runs as one CUDA graph"
 
     def overwrite(self) -> None:
-        """With --overwrite, delete the earlier run. Called when everything is checked, in all processes.
-
-        Raises:
-            ConfigError: for options that need that run.
-        """
-        if not self.overwrote:
-            return
-        config, own = self.config, self.folder.path.resolve()
-        needed = config.resume not in ("auto", "never") and own in Path(config.resume).resolve().parents
-        if needed or config.extend != "never":
-            raise ConfigError(
-                f"--overwrite deletes the run in {self.folder.path}, which "
-                f"{f'--resume={config.resume}' if needed else '--extend'} continues: leave one of them out."
-            )
-        if self.is_main:
-            self.folder.clear()
-        self.accelerator.wait_for_everyone()  # before the others look for checkpoints
+        """With --overwrite, delete the earlier run. Called when everything is checked, in all processes."""
+        if self.overwrote:
+            if self.is_main:
+                self.folder.clear()
+            self.accelerator.wait_for_everyone()  # before the others look for checkpoints
 
     def describe(self) -> str:
         """Processes and device, for the first lines of a run."""

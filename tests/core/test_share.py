@@ -130,6 +130,8 @@ class TestHeldShare:
         held.follow(coded.penalty(), loss, kept)
         with pytest.raises(CodeError, match="used up by the first"):
             held.follow(coded.penalty(), loss, kept)
+        with pytest.raises(CodeError, match="used up by the first"):
+            coded.share(coded.penalty(), loss, kept)
 
     @pytest.mark.parametrize(
         "given",

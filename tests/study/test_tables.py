@@ -205,6 +205,15 @@ def test_cases_that_vary_the_same_number_share_one_picture(bench):
     assert lines[6] == "| other | -0.38 ± 0.00 (2) |  |  | +1.50 ± 0.00 (2) |"
 
 
+def test_a_baseline_with_a_point_per_strength_is_compared_point_by_point(bench):
+    cases = {"plain": {"spline": "linear"}, "other": {"spline": "natural"}}
+    assert bench.study(grid={"mu": [0.25, 1]}, cases=cases, baseline="plain", better="lower") == 0
+    lines = bench.markdown.partition("## By strength\n")[2].splitlines()
+    assert lines[3] == "| case | mu 0.25 | mu 1 |"
+    assert lines[5] == "| other | 0.00 ± 0.00 (2) | 0.00 ± 0.00 (2) |"
+    assert "minus that of plain, seed by seed" in lines[1]
+
+
 def test_cases_that_vary_no_number_above_0_have_no_common_axis(bench):
     cases = {"one": {"mu": [0.1, 1]}, "other": {"mu": [0, 1]}}
     assert bench.study(cases=cases, better="lower", plots=None) == 0
