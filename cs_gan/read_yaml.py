@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from cs_gan.errors import ConfigError
+from cs_gan.flat_keys import flat_items
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,8 +55,18 @@ def read_yaml(path: Path, what: str) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ConfigError: if it is missing or not YAML.
+        ConfigError: if it is missing or not YAML, or sets a key twice.
     """
+    content = _loaded(path, what)
+    seen: set[str] = set()
+    for key, _ in flat_items(content) if isinstance(content, dict) else ():
+        if key in seen:
+            raise ConfigError(f"{path}: {what} sets {key} twice, with dots and as a section. Leave one out.")
+        seen.add(key)
+    return content
+
+
+def _loaded(path: Path, what: str) -> Any:
     try:
         with path.open() as file:
             content = yaml.load(file, _Loader)  # a SafeLoader

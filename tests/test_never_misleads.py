@@ -175,11 +175,14 @@ class TestResume:
         run = tmp_path / "run"
         assert gan(run, recipe=SCORED) == 0
         made = [run / name for name in ("samples.png", "nearest-best.png", "score-step4-digits-20-seed0.json")]
-        for path in [*made, run / "notes.txt"]:
+        made += [run / folder / "robustness.jsonl" for folder in ("robustness", "robustness-best")]
+        kept = [run / "notes.txt", run / "robustness" / "notes.txt"]
+        for path in [*made, *kept]:
+            path.parent.mkdir(exist_ok=True)
             path.touch()
         assert gan(run, "--overwrite", "--seed=1", recipe=SCORED) == 0
         assert not any(path.exists() for path in made)
-        assert (run / "notes.txt").exists()
+        assert all(path.exists() for path in kept)
 
 
 def change_state(path, change):
@@ -317,6 +320,11 @@ class TestRecipes:
         (tmp_path / "r.yaml").write_text("seed: 1\nseed: 2\n")
         assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2
         assert "'seed' occurs twice" in error_of(capsys)
+
+    def test_a_key_with_dots_and_as_a_section_is_refused(self, tmp_path, capsys):
+        (tmp_path / "r.yaml").write_text("training: {steps: 1}\ntraining.steps: 3\n")
+        assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2
+        assert "the recipe sets training.steps twice, with dots and as a section" in error_of(capsys)
 
     def test_a_recipe_is_found_by_its_name(self, tmp_path):
         from cs_gan.training import parse_config

@@ -28,6 +28,7 @@ EVALUATED = (
         "nearest-*.png",
     ),
     *("score-*.json", "accuracy.json", "accuracy-*.json", "probe.json", "probe-*.json"),
+    *(f"robustness{of}/robustness.{kind}" for of in ("", "-*") for kind in ("jsonl", "json", "csv", "html")),
 )
 """What evaluate.py writes beside a network unless it is told another place."""
 

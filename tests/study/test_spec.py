@@ -56,6 +56,7 @@ def test_a_bad_file_is_refused_with_what_to_do(bench, capsys, content, said):
     ("written", "said"),
     [
         ("seeds: 2\nseeds: 3\n", "'seeds' occurs twice"),
+        ("fixed: {a.b: 1, a: {b: 2}}\n", "sets fixed.a.b twice"),
         ("grid: {mu: [1", "not valid YAML"),
         ("- a\n", "must be keys with values"),
     ],
