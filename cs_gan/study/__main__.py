@@ -20,11 +20,11 @@ from cs_gan.study.execute import run_all
 from cs_gan.study.executor import Executor
 from cs_gan.study.executors import NAMES, make_executor, read_options
 from cs_gan.study.lock import held
-from cs_gan.study.outcome import read_outcome
+from cs_gan.study.outcome import Outcome, adopt, read_outcome
 from cs_gan.study.plan import Run, plan
 from cs_gan.study.process import Request
 from cs_gan.study.results import judged
-from cs_gan.study.rows import adopt_rows
+from cs_gan.study.rows import adoptable
 from cs_gan.study.spec import Study, read_study
 from cs_gan.study.stop import ALIKE, Stop
 from cs_gan.study.summary import summarise
@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"--{key}={value:g} must be {'at least 1' if key == 'jobs' else 'above 0'}.")
         study, folder = read_study(options.file), options.output or Path("samples") / "studies" / options.file.stem
         runs = plan(study, folder)
+        known = _known(runs, options.rows) if options.rows else []
         if options.dry_run:
-            _list(study, runs)
+            _list(study, runs, {run.name for run, _ in known})
             return 0
-        if options.rows:
-            _adopt(runs, options.rows)
+        for run, outcome in known:
+            adopt(run, outcome)
         if options.summarise:
             summarise(study, runs, folder)
             print(folder / "table.md")
@@ -93,21 +94,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(study: Study, runs: Sequence[Run]) -> None:
+def _list(study: Study, runs: Sequence[Run], known: set[str]) -> None:
     """Print what a start would do."""
+    done = [run for run in runs if run.name in known or _done(run)]
     for run in runs:
-        state = "done" if _done(run) else "to run"
-        print(f"{run.name} ({state})\n  {shlex.join(run.command)}")
+        print(f"{run.name} ({'done' if run in done else 'to run'})\n  {shlex.join(run.command)}")
     points = len({run.point.slug for run in runs})
-    print(f"{points} points x {len(study.seeds)} seeds = {len(runs)} runs, {sum(map(_done, runs))} done")
+    print(f"{points} points x {len(study.seeds)} seeds = {len(runs)} runs, {len(done)} done")
 
 
-def _adopt(runs: Sequence[Run], rows: Path) -> None:
-    """Count runs as done whose rows are there. The first start of a study whose rows shall be kept has none yet."""
-    if rows.exists():
-        print(f"{adopt_rows(runs, rows.read_text())} finished runs taken from {rows}", file=sys.stderr)
-    else:
+def _known(runs: Sequence[Run], rows: Path) -> list[tuple[Run, Outcome]]:
+    """The finished runs of these rows. The first start of a study whose rows shall be kept has none yet."""
+    if not rows.exists():
         print(f"{rows} doesn't exist yet: no run is taken from it", file=sys.stderr)
+        return []
+    known = adoptable(runs, rows.read_text())
+    print(f"{len(known)} finished runs taken from {rows}", file=sys.stderr)
+    return known
 
 
 def _done(run: Run) -> bool:

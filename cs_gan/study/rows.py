@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cs_gan.errors import ConfigError
-from cs_gan.study.outcome import BEST, Outcome, adopt
+from cs_gan.study.outcome import BEST, Outcome
 from cs_gan.study.plan import Run
 from cs_gan.study.results import Results, collected
 from cs_gan.study.spec import Study
@@ -50,13 +50,14 @@ def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
     )
 
 
-def adopt_rows(runs: Sequence[Run], text: str) -> int:
-    """Count the finished runs of such rows as done, where this study has not begun them. Returns how many there are."""
+def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
+    """The runs that are finished in such rows and that this study has not begun."""
     rows = _by_run(text)
-    adopted = [run for run in runs if rows.get(run.name, {}).get("status") == "done" and not run.folder.exists()]
-    for run in adopted:
-        adopt(run, _outcome(rows[run.name]))
-    return len(adopted)
+    return [
+        (run, _outcome(rows[run.name]))
+        for run in runs
+        if rows.get(run.name, {}).get("status") == "done" and not run.folder.exists()
+    ]
 
 
 def _by_run(text: str) -> dict[str, dict[str, Any]]:

@@ -78,6 +78,12 @@ def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
     lost = rows.splitlines()[1].split(",")[0]
     kept.write_text("\n".join(line for line in rows.splitlines() if not line.startswith(lost)))
     shutil.rmtree(bench.folder)
+    capsys.readouterr()
+    assert bench.study("--rows", str(kept), "--dry-run", cases=cases, baseline="plain", better="lower") == 0
+    listed = capsys.readouterr().out
+    assert f"{lost} (to run)" in listed
+    assert listed.count("(done)") == len(rows.splitlines()) - 2
+    assert not bench.folder.exists()
     assert bench.study("--rows", str(kept), cases=cases, baseline="plain", better="lower") == 0
     count = len(rows.splitlines()) - 2
     assert f"{count} finished runs taken from" in capsys.readouterr().err
