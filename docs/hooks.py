@@ -128,7 +128,7 @@ def trained(recipe: dict[str, Any]) -> list[str]:
     codes = []
     for part, one in parts.items():
         names = ", ".join(f"`{name}`" if name else "the whole" for name in one["blocks"])
-        strength = next(f"{key} {one[key]}" for key in ("share", "weight", "mu") if key in one)
+        strength = next((f"{key} {one[key]}" for key in ("share", "weight", "mu") if key in one), f"share {SHARE}")
         codes.append(f"{part} {names}, {strength}".strip())
     return [recipe["data"]["name"], recipe["model"]["name"], length, "; ".join(codes) or "no"]
 

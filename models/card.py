@@ -223,7 +223,7 @@ def _coded(coded: dict[str, Any]) -> str:
         section = coded.get(part, {})
         share, end = section.get("share"), section.get("weight_end")
         if section.get("blocks") and (section.get("weight") or end or share):
-            weight = f"weight {section['weight']}" + ("" if end is None else f" to {end}")
+            weight = f"weight {section.get('weight')}" + ("" if end is None else f" to {end}")
             weight = f"held at {share} of the gradient" if share else weight
             blocks = ", ".join(f"`{block}`" if block else "the whole network" for block in section["blocks"])
             descriptions.append(f"{part}: {blocks}, {weight}")

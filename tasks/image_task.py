@@ -117,9 +117,10 @@ class ImageTask(Task[Config]):
 
     def weight(self, choice: CodedBlocksConfig, part: str) -> Schedule | HeldShare:
         """The weight of the coded penalty of one network: constant, changing, or following the gradient."""
-        if choice.share:
-            return self.held_share(part, choice.share, choice.weight)
-        return choice.weight if choice.weight_end is None else Linear(choice.weight, choice.weight_end)
+        if choice.share is not None:
+            return self.held_share(part, choice.share, 0.1)
+        weight = choice.weight or 0.0  # None without blocks
+        return weight if choice.weight_end is None else Linear(weight, choice.weight_end)
 
     def rows(self, draw: int) -> Tensor:  # -> (B,)
         """The indices of the images in the ``draw``-th batch of this process."""

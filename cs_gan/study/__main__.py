@@ -109,7 +109,9 @@ def _known(runs: Sequence[Run], rows: Path) -> list[tuple[Run, Outcome]]:
         print(f"{rows} doesn't exist yet: no run is taken from it", file=sys.stderr)
         return []
     known = adoptable(runs, rows.read_text())
-    print(f"{len(known)} finished runs taken from {rows}", file=sys.stderr)
+    unknown = sum(not outcome.settings for _, outcome in known)
+    note = f"; {unknown} of them don't say with which settings they were made" if unknown else ""
+    print(f"{len(known)} finished runs taken from {rows}{note}. Rows of other settings are not.", file=sys.stderr)
     return known
 
 

@@ -28,7 +28,8 @@ BEST = "best "  # prefix of a score's name: at the best step, not the last
 class Outcome:
     """The state of a run: ``done`` with scores; ``failed``; or ``not run``, which the next start of the study runs.
 
-    ``seconds`` is the wall-clock time of all its starts, including loading and scoring.
+    ``seconds`` is the wall-clock time of all its starts, including loading and scoring. ``settings`` is the digest of
+    the settings it was made with, empty if unknown.
     """
 
     status: Literal["done", "failed", "not run"]
@@ -38,6 +39,7 @@ class Outcome:
     better: str = ""
     scored_on: str = ""
     seconds: float | None = None
+    settings: str = ""
     step: int | None = None  # where the next start continues, for an unfinished run
     steps: int | None = None  # number of requested steps
 
@@ -69,7 +71,8 @@ def read_outcome(run: Run) -> Outcome:
     }
     about = (final.get("provenance") or {}).get("reference") or {}
     scored_on = ", ".join(str(about[key]) for key in ("data", "split") if about.get(key))
-    return Outcome("done", "", scores, final.get("primary", ""), final.get("better", ""), scored_on, seconds)
+    primary, better = final.get("primary", ""), final.get("better", "")
+    return Outcome("done", "", scores, primary, better, scored_on, seconds, run.settings)
 
 
 def record(run: Run, code: int, seconds: float, output_from: int) -> None:

@@ -51,6 +51,12 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def settings(self) -> str:
+        """A digest of the settings, without where the images are on this machine."""
+        settings = {key: value for key, value in self.asked.items() if key != "data.root"}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
 
 def plan(study: Study, folder: Path) -> list[Run]:
     """All runs in the order of the file, seed by seed, so that a stopped study has most points at least once.

@@ -24,8 +24,9 @@ class Entry:
     outcomes: dict[int, Outcome]
 
     def values(self, score: str) -> dict[int, float]:
-        """Seed -> score, for finished runs."""
-        return {seed: run.scores[score] for seed, run in self.outcomes.items() if score in run.scores}
+        """Seed -> score, for finished runs. A score that is not finite is left out; :attr:`problems` says so."""
+        scores = {seed: run.scores[score] for seed, run in self.outcomes.items() if score in run.scores}
+        return {seed: value for seed, value in scores.items() if math.isfinite(value)}
 
     def count(self, status: str) -> int:
         """How many runs stand so."""
@@ -51,6 +52,9 @@ class Entry:
                 how_far = f"step {run.step} of {run.steps}" if run.step is not None and run.steps else ""
                 reason = ", ".join(filter(None, (run.reason, how_far)))
                 seeds_of.setdefault(f"{run.status}{': ' if reason else ''}{reason}", []).append(seed)
+            for name, value in run.scores.items():
+                if not math.isfinite(value) and not name.startswith(BEST):
+                    seeds_of.setdefault(f"left out of {name}, which is {value:g}", []).append(seed)
         return [f"seed {', '.join(map(str, seeds))} {problem}" for problem, seeds in seeds_of.items()]
 
 
@@ -177,7 +181,7 @@ def best_of(results: Results) -> list[Best]:
     sign = 1 if results.better == "higher" else -1
     chosen = []
     for entries in groups.values():
-        complete = [entry for entry in entries if entry.complete]
+        complete = [entry for entry in entries if entry.complete and entry.values(results.score)]
         if complete and results.better:
             best = max(complete, key=lambda entry: sign * (average([entry], results.score).mean or 0.0))
             chosen.append(

@@ -13,7 +13,7 @@ from cs_gan.study.plan import Run
 from cs_gan.study.results import Results, collected
 from cs_gan.study.spec import Study
 
-ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "better", "scored_on")
+ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "better", "scored_on", "settings")
 
 
 def write_rows(results: Results) -> str:
@@ -26,6 +26,7 @@ def write_rows(results: Results) -> str:
     for point, seed, outcome in runs:
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.10g}"
         about = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
+        about += (outcome.settings,)
         scores = [f"{outcome.scores[name]:.6g}" if name in outcome.scores else "" for name in names]
         writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *about, *scores])
     return file.getvalue()
@@ -51,12 +52,15 @@ def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
 
 
 def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
-    """The runs that are finished in such rows and that this study has not begun."""
-    rows = _by_run(text)
+    """The runs that are finished in such rows, with the settings of this study, and that it has not begun.
+
+    Rows of before settings were noted count as of the same.
+    """
+    outcomes = {name: _outcome(row) for name, row in _by_run(text).items() if row["status"] == "done"}
     return [
-        (run, _outcome(rows[run.name]))
+        (run, outcomes[run.name])
         for run in runs
-        if rows.get(run.name, {}).get("status") == "done" and not run.folder.exists()
+        if run.name in outcomes and outcomes[run.name].settings in ("", run.settings) and not run.folder.exists()
     ]
 
 
@@ -67,4 +71,4 @@ def _by_run(text: str) -> dict[str, dict[str, Any]]:
 def _outcome(row: dict[str, Any]) -> Outcome:
     scores = {name: float(value) for name, value in row.items() if name not in ABOUT and value}
     seconds = float(row["seconds"]) if row["seconds"] else None
-    return Outcome(row["status"], row["reason"], scores, row["primary"], row["better"], row["scored_on"], seconds)
+    return Outcome(row["status"], row["reason"], scores, row["primary"], row["better"], row["scored_on"], seconds, row.get("settings") or "")

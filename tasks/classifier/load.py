@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cs_gan.data import ImageStore, train_and_test
 from cs_gan.errors import CheckpointError, ConfigError
+from cs_gan.randomness import stream
 from cs_gan.training import Snapshot
 from models import Classifier, build_classifier
 from tasks.classifier.recipe import ClassifierConfig
@@ -30,3 +32,8 @@ def data_of(job: Job, config: ClassifierConfig, network: Classifier) -> tuple[Im
             f"{test.description}: give the data it was trained on by --data.<key>=."
         )
     return train, test
+
+
+def shuffled(store: ImageStore) -> Tensor:  # -> (n,) int64
+    """The indices of all images, in a random order that depends on their number only."""
+    return torch.randperm(len(store), generator=stream(0, "order of scoring"))

@@ -20,7 +20,7 @@ from cs_gan.randomness import stream
 from cs_gan.supervised import accuracy
 from cs_gan.supervised.accuracy import NumberedBatch
 from cs_gan.training import parse_config
-from tasks.classifier.load import classifier_of, data_of
+from tasks.classifier.load import classifier_of, data_of, shuffled
 from tasks.classifier.recipe import ClassifierConfig
 from tasks.job import Job, with_provenance
 
@@ -98,7 +98,7 @@ def accuracies(
     metrics = config.metrics
     networks: dict[str, nn.Module] = {"": network}
     if metrics.rci_ratio is not None:
-        bank = train.batch(range(min(metrics.rci_group - 1, len(train)))).to(device)
+        bank = train.batch(shuffled(train)[: metrics.rci_group - 1]).to(device)
         rci: dict[str, Any] = {"blocks": metrics.rci_blocks, "votes": metrics.rci_votes, "reference": bank}
         networks[", RCI"] = RandomizedCodedInference(network, metrics.rci_ratio, **rci)
     scores = {}
@@ -154,10 +154,14 @@ def _attacked(
 
 
 def _groups(store: ImageStore, size: int, rank: int, processes: int) -> Iterator[NumberedBatch]:
-    """The images of one process, in groups that RCI codes together."""
-    labels = labels_of(store)
+    """The images of one process, in groups that RCI codes together.
+
+    The groups are drawn at random, the same in every process: folders are sorted by class, and images mixed only with
+    others of their own class would keep their label.
+    """
+    labels, order = labels_of(store), shuffled(store)
     for number in range(rank, math.ceil(len(store) / size), processes):
-        indices = torch.arange(number * size, min((number + 1) * size, len(store)))
+        indices = order[number * size : (number + 1) * size]
         yield number, store.batch(indices), labels[indices]
 
 
@@ -171,4 +175,5 @@ def scored(
 ) -> dict[str, Any]:
     """The accuracies, in the form of a line of metrics.jsonl."""
     rci = {key: getattr(config.metrics, f"rci_{key}") for key in ("ratio", "blocks", "votes", "group")}
+    rci |= {"order": "shuffled"}
     return with_provenance(scores, "accuracy (%)", test, seconds, processes, about, rci=rci)

@@ -30,7 +30,7 @@ from cs_gan.runs import Row
 from cs_gan.supervised import accuracy
 from cs_gan.training import Snapshot, find_snapshot, parse_config, read_snapshot
 from models import Classifier
-from tasks.classifier.load import classifier_of, data_of
+from tasks.classifier.load import classifier_of, data_of, shuffled
 from tasks.classifier.recipe import ClassifierConfig
 from tasks.job import Job
 from tasks.robustness.plan import DEFENDED, PLAIN, UNDEFENDED, PlannedRow
@@ -61,7 +61,7 @@ class AttackSetup:
         self.images = self.test.batch(chosen).to(job.device, memory_format=torch.channels_last)
         self.labels = labels_of(self.test)[chosen].to(job.device)
         # The bank fills up a short group, as in the scores during training.
-        self.bank = self.train.batch(range(min(arguments.group - 1, len(self.train)))).to(job.device)
+        self.bank = self.train.batch(shuffled(self.train)[: arguments.group - 1]).to(job.device)
         self.reference = self.bank if len(self.bank) else None
 
     def _other(self, name: str) -> tuple[Path, Snapshot, Classifier]:

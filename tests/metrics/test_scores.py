@@ -144,11 +144,12 @@ def test_density_and_coverage_of_the_real_samples_themselves_are_one() -> None:
     assert density * 5 == pytest.approx(coverage * 60)
 
 
-def test_precision_and_recall_use_the_first_samples_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    generated, real = _clouds(40, 60, 2)
-    expected = precision_recall(generated[:20], real[:20])
-    monkeypatch.setattr(scores, "MANIFOLD_LIMIT", 20)
-    assert precision_recall(generated, real) == expected
+def test_of_many_samples_sorted_by_class_all_classes_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    centres = torch.arange(10.0).repeat_interleave(40)[:, None] * 100
+    generated, real = (centres + torch.randn(400, 2, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    monkeypatch.setattr(scores, "MANIFOLD_LIMIT", 200)  # the first 200 are of five classes
+    assert all(score > 0.7 for score in (*precision_recall(generated, real), *density_coverage(generated, real)))
+    assert precision_recall(generated, real) == precision_recall(generated, real)
 
 
 def test_kid_subsets_never_exceed_the_counts() -> None:

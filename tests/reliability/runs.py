@@ -31,6 +31,7 @@ RECIPE: dict[str, object] = {
     "training.sample_every": 2,
     "training.evaluate_every": 4,
     "coded.critic.blocks": "blocks.1",
+    "coded.critic.weight": 0.1,
     "coded.critic.weight_end": 0.3,
     "coded.generator.blocks": "blocks.0",
     "coded.nodes": "random",

@@ -92,6 +92,22 @@ def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
     assert without_seconds((bench.folder / "table.csv").read_text()) == without_seconds(table)
 
 
+def test_rows_of_other_settings_are_run_again(bench, capsys):
+    assert bench.study(cases={"plain": {"mu": 1}, "other": {"mu": 2}}) == 0
+    kept = bench.folder.parent / "kept.csv"
+    kept.write_text((bench.folder / "rows.csv").read_text())
+    shutil.rmtree(bench.folder)
+    assert bench.study("--rows", str(kept), "--dry-run", cases={"plain": {"mu": 1}, "other": {"mu": 3}}) == 0
+    listed = capsys.readouterr().out
+    assert "plain-seed0 (done)" in listed
+    assert "other-seed0 (to run)" in listed
+    lines = [line.split(",") for line in kept.read_text().splitlines()]
+    column = lines[0].index("settings")
+    kept.write_text("\n".join(",".join(cells[:column] + cells[column + 1 :]) for cells in lines))  # as rows once were
+    assert bench.study("--rows", str(kept), "--dry-run", cases={"plain": {"mu": 1}, "other": {"mu": 3}}) == 0
+    assert "4 of them don't say with which settings" in capsys.readouterr().err
+
+
 def test_a_study_starts_without_rows_where_their_file_is_not_there_yet(bench, capsys, tmp_path):
     assert bench.study("--rows", str(tmp_path / "later.csv"), grid={"mu": [1]}) == 0
     assert capsys.readouterr().err.count("later.csv doesn't exist yet: no run is taken from it") == 1

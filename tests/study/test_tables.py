@@ -1,12 +1,14 @@
 """What is told of the runs: means, standard errors, plots, the best, and every run that is missing."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cs_gan.study.outcome import Outcome
+from cs_gan.study.pairs import Difference
 from cs_gan.study.plan import Point
 from cs_gan.study.results import Cell, Entry, average
 
@@ -15,6 +17,17 @@ def entry(values, missing=0):
     outcomes = {seed: Outcome("done", scores={"a": value}) for seed, value in enumerate(values)}
     outcomes |= {seed + 100: Outcome("failed", "why") for seed in range(missing)}
     return Entry(Point("", {}, {}, "point"), outcomes)
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_is_left_out_and_said(lost):
+    values = entry([1.0, lost, 3.0])
+    assert values.values("a") == {0: 1.0, 2: 3.0}
+    assert str(average([values], "a")) == "2.0 ± 1.0"
+    assert values.problems == [f"seed 1 left out of a, which is {lost}"]
+    plain = entry([0.0, 0.0, 0.0])
+    difference = Difference({seed: value - plain.values("a")[seed] for seed, value in values.values("a").items()})
+    assert difference.p == 0.5
 
 
 def test_mean_and_standard_error_against_numpy(bench):

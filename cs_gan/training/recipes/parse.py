@@ -245,7 +245,7 @@ def _explained(message: str, kind: type[RunConfig]) -> str:
     )
     if not near and (names := difflib.get_close_matches(key, [name.split(".")[-1] for name in valid], n=1)):
         near = [name for name in valid if name.split(".")[-1] == names[0]][:3]  # the section was left out
-    hint = f"Did you mean {' or '.join(near)}?" if near else "See `--help` for all keys."
+    hint = f"Did you mean {' or '.join(near)}?" if near else "See `--help-all` for all keys."
     return f"unknown configuration key {key!r}. {hint}"
 
 

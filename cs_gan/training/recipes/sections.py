@@ -150,8 +150,8 @@ class CodeConfig:
         return f"experiment: no gradient through the {self.stop_gradient} side of the coded penalty (stop_gradient)"
 
 
-WEIGHT = 0.1
-"""The default weight of the coded penalty, from which a weight that holds a share starts."""
+SHARE = 0.03
+"""The share of the gradient at which the coded penalty is held unless a recipe says otherwise."""
 
 
 @dataclass
@@ -161,24 +161,29 @@ class CodedBlocksConfig:
     Args:
         blocks: names or patterns of blocks (a list, or names separated by commas). [] is plain training; "" in a list
             is the whole network.
-        weight: weight of the penalty.
+        weight: weight of the penalty; null holds a share of the gradient instead.
         weight_end: change the weight linearly to this value over training; null keeps it.
-        share: hold the penalty at this share of the gradient (0.03 is 3 %), so leave ``weight`` out. null keeps the
-            weight.
+        share: hold the penalty at this share of the gradient (0.03, the default, is 3 %). Leave it out where a weight
+            is given.
     """
 
     blocks: list[str] | str = field(default_factory=list)
-    weight: float = at_least(0, WEIGHT)
+    weight: float | None = at_least(0, None)
     weight_end: float | None = at_least(0, None)
     share: float | None = above_0(None)
 
     def __post_init__(self) -> None:
         self.blocks = names_of(self.blocks)
-        once = self.share is None or (self.weight_end is None and self.weight == WEIGHT)
-        expected = (
-            "null where weight or weight_end is given (--coded.<part>.share=null): a share sets the weight itself"
+        weight = self.weight is not None
+        require(
+            self.share is None or not (weight or self.weight_end),
+            "coded: share",
+            self.share,
+            "null where a weight is given (--coded.<part>.share=null): a share sets the weight itself",
         )
-        require(once, "coded: share", self.share, expected)
+        require(weight or self.weight_end is None, "coded: weight_end", self.weight_end, "null unless weight is given, where it starts")
+        if self.blocks and not weight:
+            self.share = self.share or SHARE  # so that the saved recipe says it
 
     @property
     def active_blocks(self) -> list[str] | str:
