@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from cs_gan.training.recipes.sections import SHARE
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples" / "README.md"

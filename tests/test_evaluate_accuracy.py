@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from cs_gan.runs import read_lines
 from cs_gan.supervised.accuracy import Accuracy
 from cs_gan.training import read_snapshot, save_snapshot
 from models import build_classifier
+from tasks.classifier.load import shuffled
+from tasks.classifier.scores import _groups
 from tests.evaluated import refused
 
 TINY = {
@@ -129,6 +132,18 @@ def test_attacks_take_as_many_test_images_as_asked(folders, tmp_path):
     # The name says it, so no table compares them with scores of all images.
     assert found["scores"]["accuracy, FGSM 0 on 4 (%)"] == found["scores"]["accuracy, PGD-20 0 on 4 (%)"] == 100 * right
     assert found["provenance"]["num_images"] == 20
+
+
+def test_groups_of_rci_and_its_bank_mix_classes(folders):
+    """Folders are read class by class, and images mixed with others of their class only would keep their label."""
+    test = load_images("cifar10", folders / "images", split="test")
+    labels = test.labels.sort().values
+    store = replace(test, labels=labels)
+    groups = [list(_groups(store, 5, rank, 2)) for rank in range(2)]
+    assert sorted(number for part in groups for number, _, _ in part) == [0, 1, 2, 3]
+    assert all(len(set(found.tolist())) > 1 for part in groups for _, _, found in part)
+    assert torch.cat([found for part in groups for _, _, found in part]).sort().values.tolist() == labels.tolist()
+    assert shuffled(test).tolist() == shuffled(store).tolist() != list(range(20))
 
 
 def test_a_run_whose_cross_entropy_is_nan_goes_on_to_its_end(folders, tmp_path, monkeypatch):

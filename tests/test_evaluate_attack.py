@@ -248,6 +248,15 @@ def test_a_kill_costs_no_finished_row(folder, capsys, monkeypatch):
     assert result_of(folder) == again
 
 
+def test_a_stored_row_gets_the_role_and_the_eps_of_this_command(folder):
+    """0.5 was a sanity check of the first command, and is a threat of the second."""
+    few = [*FEW, "--threats=eot-1"]
+    assert run("attack", folder, *few) == 0
+    assert run("attack", folder, *few, "--eps=0,16/255,0.5") == 0
+    rows = [row for row in result_of(folder)["rows"] if row["network"] == "RCI" and row["eps_pixels"] == 0.5]
+    assert ("threat", "0.5") in {(row["role"], row["eps_given"]) for row in rows}
+
+
 @pytest.mark.parametrize(
     "change", ["weights", "--seed=1", "--ratio=2", "--draws=3", "--steps=3", "--group=8", "--images=20"]
 )

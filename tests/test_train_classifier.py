@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import train_classifier
@@ -32,6 +33,15 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def run(folder: Path, *more: str) -> int:
     return train_classifier.main(arguments(folder, *more))
+
+
+def test_steps_as_a_key_win_over_the_epochs_of_a_recipe(tmp_path):
+    (tmp_path / "r.yaml").write_text("training: {epochs: 3}\n")
+    assert run(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}", "--training.steps=2") == 0
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]
+    assert (saved["steps"], saved["epochs"]) == (2, None)
+    assert run(tmp_path / "later", "--training.epochs=0.9") == 0  # the test's recipe gives steps before it
+    assert yaml.safe_load((tmp_path / "later" / "config.yaml").read_text())["training"]["steps"] == 5
 
 
 @pytest.mark.usefixtures("pictures")

@@ -50,6 +50,13 @@ class Critic(nn.Module):
         h = self.body(x).view(len(x), -1)
         return self.head(h) if self.classes is None else self.head(h) + (self.classes(labels) * h).sum(1, keepdim=True)
 
+class Masked(WithLatents):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+    def forward(self, z):
+        return super().forward(z) + 0 * self.mask.softmax(1).sum()
+
 class Pair(Critic):
     def forward(self, x):
         return super().forward(x), x
@@ -99,6 +106,12 @@ def test_own_networks_are_trained_coded_scored_and_reported(tmp_path):
 
 def test_a_resumed_run_of_own_networks_equals_an_undisturbed_one_to_the_bit(tmp_path):
     assert_resumes(run, tmp_path, *OWN, *CODED_BODY)
+
+
+def test_a_buffer_that_is_a_mask_of_infinity_is_no_divergence(tmp_path):
+    own = ["--model.generator=someones_gan:Masked", OWN[1]]
+    assert run(tmp_path / "run", *own, "--training.checkpoint_every=1") == 0
+    assert torch.isneginf(read_snapshot(tmp_path / "run" / "snapshot.safetensors").tensors["mask"]).any()
 
 
 def test_own_networks_take_the_place_of_a_recipes_name_and_width(tmp_path, capsys):

@@ -24,7 +24,13 @@ from tests.test_train_gan import run
 pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
 
 # N/K and the weight depend on the number of steps, and every other step observes.
-CODED = [*gan.CODED, "--coded.critic.weight=0.1", "--coded.critic.weight_end=0.3", "--coded.every=2", "--training.checkpoint_every=1"]
+CODED = [
+    *gan.CODED,
+    "--coded.critic.weight=0.1",
+    "--coded.critic.weight_end=0.3",
+    "--coded.every=2",
+    "--training.checkpoint_every=1",
+]
 KEPT = [*CODED, "--training.keep_checkpoints=9"]
 SCORED = ["--metrics.extractor=digits", "--metrics.num_samples=40", "--training.evaluate_every=2"]
 LONGER = ["--training.steps=6", "--extend"]

@@ -169,11 +169,14 @@ class HeldShare(nn.Module):
         self.register_buffer("weight", torch.tensor(float(start)))
         self.register_buffer("measured", torch.tensor(0.0))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.every = 1  # set by CodedSmoothing: its penalty has this factor
         self._penalties = 0
 
     @torch.no_grad()
     def follow(self, penalty: Tensor, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:  # -> ()
         """Measure the share of the weighted ``penalty``, and adjust the weight. Gives the measured share.
+
+        With ``every`` above 1 it is the share on average over steps, and in a step that is not coded nothing happens.
 
         Args:
             penalty, loss, parameters: as in :func:`gradient_norms`; ``penalty`` already has this weight.
@@ -183,7 +186,9 @@ class HeldShare(nn.Module):
         """
         with torch.enable_grad():
             norms = gradient_norms(penalty, loss, trained(parameters))
-        return self.adjust(norms)
+        if not penalty.requires_grad:
+            return self.measured.clone()
+        return self.adjust(norms / norms.new_tensor([self.every, 1.0]))
 
     @torch.no_grad()
     def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()

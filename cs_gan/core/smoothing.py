@@ -17,7 +17,7 @@ from cs_gan.core.coded_pass import BATCH_NORM_POLICIES
 from cs_gan.core.context import entered, is_inside
 from cs_gan.core.diagnosis.measure import Diagnosing
 from cs_gan.core.diagnosis.report import Diagnosis
-from cs_gan.core.diagnosis.run import TaskLoss, diagnose, objective_weights
+from cs_gan.core.diagnosis.run import TaskLoss, diagnose
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
 from cs_gan.core.hooks import Coding, Observing, Substituting
 from cs_gan.core.nestings import BatchAxis, batch_axes
@@ -115,6 +115,8 @@ class CodedSmoothing:
         self._code_options = (nodes, spline, decoder_kind, smoothing)
         self._ratio, self._weight, self.every = ratio, weight, every
         self._schedules = Schedules(ratio, weight, every)
+        if self.held:
+            self.held.every = every
         self.discrepancy, self.batch_norm, self.share_dropout = discrepancy_of(discrepancy), batch_norm, share_dropout
         self.seed, self._drawn, self._gone = seed, 0, "after detach(): make a new CodedSmoothing."
         self._inside: tuple[str, object] | None = None  # context and its key (cs_gan/core/context.py)
@@ -265,10 +267,10 @@ class CodedSmoothing:
         Raises:
             CodeError: for a loss without a graph, or without parameters to train.
         """
-        norms = gradient_norms(penalty, loss, trained(parameters)) / torch.tensor(
-            [float(self.every), 1.0], device=loss.device
-        )
-        return self.held.adjust(norms) if self.held else share_of(norms)
+        if self.held:
+            return self.held.follow(penalty, loss, parameters)
+        norms = gradient_norms(penalty, loss, trained(parameters))
+        return share_of(norms / norms.new_tensor([self.every, 1.0]))
 
     def detach(self) -> None:
         """Release the blocks, so that they can be coded again. The model is exactly as it was."""
@@ -326,11 +328,11 @@ class CodedSmoothing:
         """
         with self._entered("diagnose"):
             assert self._model is not None
-            weights = objective_weights(self.weight if weight is None else weight, mu)
+            weight = self.weight if weight is None else weight
             hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
             draws_before = self._drawn
             try:
-                return diagnose(self._model, self.blocks, hooks, call, task_loss, weights, mu, earlier)
+                return diagnose(self._model, self.blocks, hooks, call, task_loss, weight, mu, earlier)
             finally:
                 self._drawn = draws_before
 

@@ -25,10 +25,9 @@ def write_rows(results: Results) -> str:
     writer.writerow([*ABOUT, *names])
     for point, seed, outcome in runs:
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.10g}"
-        about = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
-        about += (outcome.settings,)
+        told = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
         scores = [f"{outcome.scores[name]:.6g}" if name in outcome.scores else "" for name in names]
-        writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *about, *scores])
+        writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *told, outcome.settings, *scores])
     return file.getvalue()
 
 
@@ -71,4 +70,13 @@ def _by_run(text: str) -> dict[str, dict[str, Any]]:
 def _outcome(row: dict[str, Any]) -> Outcome:
     scores = {name: float(value) for name, value in row.items() if name not in ABOUT and value}
     seconds = float(row["seconds"]) if row["seconds"] else None
-    return Outcome(row["status"], row["reason"], scores, row["primary"], row["better"], row["scored_on"], seconds, row.get("settings") or "")
+    return Outcome(
+        row["status"],
+        row["reason"],
+        scores,
+        row["primary"],
+        row["better"],
+        row["scored_on"],
+        seconds,
+        row.get("settings") or "",
+    )

@@ -22,6 +22,7 @@ from cs_gan.training.checkpoint import (
 )
 from cs_gan.training.lineage import LENGTH, began, extend
 from cs_gan.training.recipes.parse import as_plain, differences
+from cs_gan.training.snapshot import is_finite
 from cs_gan.training.task import State, Task
 from cs_gan.training.unread_losses import UnreadLosses
 
@@ -47,7 +48,7 @@ def checkpoint(task: Task[Any], state: State) -> None:
     session = task.session
     tensors: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
     tensors += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
-    if not all(bool(torch.isfinite(value).all()) for value in tensors if isinstance(value, torch.Tensor)):
+    if not all(is_finite(value) for value in tensors if isinstance(value, torch.Tensor)):
         raise DivergedError(
             f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
         )

@@ -111,7 +111,14 @@ def find_snapshot(given: Path, best: bool) -> Path:
     raise CheckpointError(f"{path} doesn't exist. {there} contains {nearby}.")
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite, or it is a mask: only 0 and -inf."""
+    if bool(torch.isfinite(tensor).all()):
+        return True
+    return bool(((tensor == 0) | torch.isneginf(tensor)).all()) and bool((tensor == 0).any())
+
+
 def _require_finite(tensors: dict[str, Tensor]) -> None:
-    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    bad = [key for key, value in tensors.items() if not is_finite(value)]
     if bad:
         raise ValueError(f"NaN or infinite numbers in {', '.join(bad[:4])}")

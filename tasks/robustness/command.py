@@ -116,7 +116,9 @@ def run_all(setup: AttackSetup, planned: Sequence[tuple[str, PlannedRow]], ledge
         except KeyboardInterrupt:
             print(f"stopped after {number - 1} of {len(planned)} rows; the same command continues from there")
             raise
-        rows += results
+        # The plan's words for a row, not those of the plan that it was computed for.
+        about = {"network": row.network, "role": row.role, "eps_given": row.label, "eps_pixels": row.pixels}
+        rows += [about | result | about for result in results]
         if stored:
             continue
         took = time.perf_counter() - start

@@ -171,8 +171,7 @@ class AttackSetup:
         finally:
             if isinstance(defence, RandomizedCodedInference):
                 defence.coded.detach()
-        about = {"network": row.network, "role": row.role, "eps_given": row.label, "eps_pixels": row.pixels}
-        return [about | result.as_dict() for result in rows]
+        return [result.as_dict() for result in rows]
 
 
 def training_of(snapshot: Snapshot) -> str:

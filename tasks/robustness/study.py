@@ -36,8 +36,10 @@ UNIT = 128  # images attacked together
 def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: torch.device) -> Row:
     """Accuracies (%) of a run's network on test images: clean, PGD, APGD-CE, APGD-DLR, and under all of them.
 
+    Under ``images`` is how many there were.
+
     Args:
-        images: number of images; the same images for all runs with the same data.
+        images: the largest number of images; the same images for all runs with the same data.
         eps: L-inf radius for pixels in [0, 1].
         steps: of PGD. APGD takes five times as many, which is its usual 100 by default.
     """
@@ -53,7 +55,8 @@ def attack_run(folder: RunFolder, images: int, eps: float, steps: int, device: t
             right.setdefault(name, []).append(correct)
     joined = {name: torch.cat(parts) for name, parts in right.items()}
     joined["all"] = torch.stack(list(joined.values())).all(0)
-    return {name: 100 * correct.double().mean().item() for name, correct in joined.items()}
+    percents = {name: 100 * correct.double().mean().item() for name, correct in joined.items()}
+    return {"images": len(chosen)} | percents
 
 
 def attack_unit(
@@ -100,9 +103,10 @@ def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device
     ledger, rows = Ledger(sweep / "attacks.jsonl"), []
     for folder in folders:
         key = f"{file_sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
-        accuracies = ledger.get(key, partial(attack_run, folder, images, eps, steps, device))
-        rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | accuracies)
-        print(folder.path.name, ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items()), flush=True)
+        result = ledger.get(key, partial(attack_run, folder, images, eps, steps, device))
+        rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | result)
+        told = ", ".join(f"{name} {value:.1f} %" for name, value in result.items() if name != "images")
+        print(f"{folder.path.name}, {rows[-1]['images']} images: {told}", flush=True)
     write_text(sweep / "attacks.csv", as_csv(rows))
 
 

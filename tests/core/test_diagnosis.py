@@ -282,6 +282,28 @@ class TestWarnings:
         report = CodedSmoothing(frozen, [""], 1.0).diagnose(lambda: frozen(torch.randn(32, 3)))
         assert signatures(report) == {"no effect"}
 
+    def test_a_last_layer_that_starts_at_0_is_neither_affine_nor_without_training(self):
+        model, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(32, 3)
+        for parameter in model[2].parameters():
+            nn.init.zeros_(parameter)
+        coded = CodedSmoothing(model, [""], 1.0)
+        report = coded.diagnose(lambda: model(x), lambda y: (y - 1).square().mean())
+        assert signatures(report) == {"no effect"}
+        assert "all outputs are 0, and so is the penalty" in str(report)
+        nn.init.normal_(model[2].weight)
+        assert signatures(coded.diagnose(lambda: model(x))) == set()
+
+    def test_a_block_whose_penalty_is_0_at_this_ratio_is_trained_all_the_same(self):
+        model, x = mlp(), torch.randn(8, 3)
+        report = CodedSmoothing(model, [""], 17 / 8).diagnose(lambda: model(x), lambda y: y.square().mean())
+        assert "is trained" not in str(report)
+
+    def test_proposals_at_mu_0_are_for_the_weight(self):
+        model, x, loss = mlp(), torch.randn(32, 3), lambda y: (y - 1).square().mean()
+        coded = CodedSmoothing(model, [""], 1.0, weight=10.0)
+        at_0, at_half = (coded.diagnose(lambda: model(x), loss, mu=mu).proposals()[""] for mu in (0, 0.5))
+        assert at_0 == pytest.approx(at_half)
+
     def test_an_affine_block_only_shrinks(self):
         for block in (nn.Linear(3, 5), nn.Conv1d(3, 5, 3), nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))):
             x = torch.randn(32, 3, *[4] * isinstance(block, nn.Conv1d))

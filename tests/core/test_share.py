@@ -15,6 +15,14 @@ def along(direction, scale=1.0):
     return lambda x: scale * (x * torch.tensor(direction)).sum()
 
 
+def penalty_of(model, x):
+    """Unweighted, of the whole model."""
+    coded = CodedSmoothing(model, [""], 1.0, replace=True)
+    with coded.observe():
+        model(x)
+    return coded.unweighted
+
+
 class TestGradientNorms:
     def test_only_parameters_that_both_touch_count(self):
         shared, own, other = (nn.Parameter(torch.zeros(2)) for _ in range(3))
@@ -99,6 +107,23 @@ class TestHeldShare:
         # It follows a network that learns, so it comes a little late, most of all at the start.
         assert all(0.5 * share < each < 2 * share for each in shares[8:])
         assert 0.75 * share < sum(shares[8:]) / len(shares[8:]) < 1.3 * share
+
+    @pytest.mark.parametrize("measure", ["held.follow", "coded.share"])
+    def test_with_every_it_holds_the_share_on_average(self, measure):
+        """The penalty of a coded step has the factor ``every``; other steps change nothing."""
+        model, x, held = mlp(16), torch.randn(16, 3), HeldShare(0.1)
+        coded = CodedSmoothing(model, [""], 1.0, weight=held, every=4)
+        follow = held.follow if measure == "held.follow" else coded.share
+        for step in range(8):
+            coded.set_step(step, 8)
+            with coded.observe():
+                loss = (model(x) - 1).square().mean()
+            before = held.weight.item()
+            share = follow(coded.penalty(), loss, model.parameters()).item()
+            assert held.weight.item() == before or step in (0, 4)
+            assert share == held.measured
+        norms = gradient_norms(coded.weight * penalty_of(model, x), loss, model.parameters())
+        assert (norms[0] / norms[1]).item() == pytest.approx(0.1, rel=1e-4)
 
     def test_its_state_continues_to_the_bit(self):
         def run(held, steps, x=None):

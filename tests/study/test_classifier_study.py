@@ -69,6 +69,7 @@ def test_one_coded_point_runs_on_digits_and_is_attacked(path, bench, in_this_pro
     assert attack_study.main(words) == 0
     table = (bench.folder / "attacks.csv").read_text()
     (row,) = csv.DictReader(table.splitlines())
+    assert row["images"] == "20"
     scores = [float(row[key]) for key in ("clean", "PGD", "APGD-CE", "APGD-DLR", "all")]
     assert min(scores) == scores[-1]
     ledger = (bench.folder / "attacks.jsonl").read_text()

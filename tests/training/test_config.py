@@ -257,7 +257,11 @@ class TestDifferences:
     def test_name_the_dotted_key_and_both_values(self):
         old, new = parse_config(GanConfig, []), parse_config(GanConfig, ["--seed=3", "--coded.critic.blocks=blocks.1"])
         lines = differences(as_plain(old), new)
-        assert lines == ["coded.critic.blocks: [] -> ['blocks.1']", "seed: 0 -> 3"]
+        assert lines == [
+            "coded.critic.blocks: [] -> ['blocks.1']",
+            "coded.critic.share: None -> 0.03",
+            "seed: 0 -> 3",
+        ]
 
     def test_a_key_that_is_no_more_is_told(self):
         assert differences(as_plain(GanConfig()) | {"old": 1}, GanConfig()) == ["old: 1 -> None"]

@@ -137,6 +137,7 @@ class Diagnosis:
         findings: the failure signatures; empty if there are none.
         mu: as it was given.
         together: the strength of all blocks together; None for a single one.
+        weight: the penalty's weight, without mu.
     """
 
     blocks: dict[str, BlockDiagnosis]
@@ -146,13 +147,13 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     mu: float | None = None
     together: Strength | None = None
+    weight: float = 1.0
 
     def proposals(self) -> dict[str, dict[float, float]]:
         """For each block, and for ``all blocks`` if there are several: share of the gradient -> weight or mu."""
-        weight = self.penalty_weight / (self.mu or 1.0) if self.mu != 0 else 1.0
         strengths = {name: block.strength for name, block in self.blocks.items()} | {"all blocks": self.together}
         return {
-            name: dict(zip(SHARES, strength.proposals(weight, self.mu), strict=True))
+            name: dict(zip(SHARES, strength.proposals(self.weight, self.mu), strict=True))
             for name, strength in strengths.items()
             if strength is not None and strength.task and strength.penalty
         }
@@ -210,6 +211,13 @@ def findings(block: BlockDiagnosis) -> Iterator[Finding]:
             "the penalty or the outputs are not finite. Lower the learning rate or the weight, and look at the input."
         )
         yield Finding(NOT_FINITE, block.name, message)
+        return
+    if not block.parts.power:
+        message = (
+            "all outputs are 0, and so is the penalty. A last layer that starts at 0 changes within steps: diagnose "
+            "again then. A block whose units are dead stays."
+        )
+        yield Finding(NO_EFFECT, block.name, message)
         return
     for signature, messages in (
         (NO_EFFECT, _no_effect(block)),

@@ -30,11 +30,12 @@ def diagnose(
     hooks: Diagnosing,
     call: Callable[[], Any] | None,
     task_loss: TaskLoss | None,
-    weights: tuple[float, float],
+    weight: float,
     mu: float | None,
     earlier: Diagnosis | None,
 ) -> Diagnosis:
-    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weights`` are of both losses."""
+    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weight`` is the penalty's."""
+    weights = objective_weights(weight, mu)
     if not callable(call):
         kind = "" if call is None else type(call).__name__
         raise CodeError(f"diagnose({kind}): give a function that runs the model, as in lambda: model(x).")
@@ -64,7 +65,7 @@ def diagnose(
         )
     signatures = tuple(finding for block in diagnosed.values() for finding in findings(block))
     together = found_strengths.get(ALL) if len(diagnosed) > 1 else None
-    return Diagnosis(diagnosed, loss, *weights, signatures, mu, together)
+    return Diagnosis(diagnosed, loss, *weights, signatures, mu, together, weight)
 
 
 def penalty_share(task_loss: float, penalty: float, weights: tuple[float, float]) -> float:

@@ -74,8 +74,12 @@ def strengths(
 def _strength(penalty: Tensor, loss: Tensor | None, parameters: list[nn.Parameter]) -> Strength:
     if not penalty.requires_grad:
         return Strength(False)
+    touched = [each for each in parameters if each.requires_grad]
+    slopes = torch.autograd.grad(penalty, touched, retain_graph=True, allow_unused=True) if touched else ()
+    if all(slope is None for slope in slopes):
+        return Strength(False)
     penalty_norm = gradient_norms(penalty, penalty, parameters)[0].item()
     if loss is None or not penalty_norm:
-        return Strength(penalty_norm > 0, penalty_norm)
+        return Strength(True, penalty_norm)
     norms = gradient_norms(penalty, loss.sum(), parameters)
     return Strength(True, *norms.tolist())

@@ -52,7 +52,8 @@ def parse_config(
 ) -> Config:
     """The configuration from ``--config <file>`` and ``--key=value`` arguments.
 
-    Keys win over files in any order. Of two files, or of one key given twice, the later one wins.
+    Keys win over files in any order. Of two files, or of one key given twice, the later one wins. ``training.steps`` as
+    a key wins over ``training.epochs`` in a file, from which steps would follow; of both as keys the later one wins.
 
     Args:
         kind: the class of the recipe.
@@ -79,6 +80,9 @@ def parse_config(
         values = parser.instantiate(parsed)
     except (ArgumentError, yaml.YAMLError) as error:
         raise ConfigError(_explained(str(error), kind)) from None
+    lengths = [name for word in words if (name := word.partition("=")[0]) in ("--training.steps", "--training.epochs")]
+    if lengths[-1:] == ["--training.steps"] and hasattr(values["training"], "epochs"):
+        values["training"].epochs = None
     config = kind(**{key.name: values[key.name] for key in fields(kind)})
     if config.output_dir is None:
         files = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]

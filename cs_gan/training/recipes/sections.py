@@ -181,7 +181,12 @@ class CodedBlocksConfig:
             self.share,
             "null where a weight is given (--coded.<part>.share=null): a share sets the weight itself",
         )
-        require(weight or self.weight_end is None, "coded: weight_end", self.weight_end, "null unless weight is given, where it starts")
+        require(
+            weight or self.weight_end is None,
+            "coded: weight_end",
+            self.weight_end,
+            "null unless weight is given, where it starts",
+        )
         if self.blocks and not weight:
             self.share = self.share or SHARE  # so that the saved recipe says it
 
