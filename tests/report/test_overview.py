@@ -27,13 +27,31 @@ def test_picture_shows_every_grid_and_the_curve(runs, tmp_path, capsys):
     assert main([str(run) for run in runs] + [f"--output={picture}"]) == 0
     assert str(picture) in capsys.readouterr().out
     pixels = np.asarray(Image.open(picture).convert("RGB"))
-    middle, right = np.array_split(pixels, 3, axis=1)[1:]
     # The plain grid is black, the coded one white: a place well inside its panel is that colour.
-    height = pixels.shape[0] * 2 // 5
+    height, width = pixels.shape[0] * 2 // 5, 100 * 2.9
     # The picture is resampled, so the gap between images reaches some levels into them.
-    assert pixels[height, middle.shape[1] * 3 // 2 - 12].max() <= 5
-    assert pixels[height, -right.shape[1] // 2].min() >= 200
-    assert np.array_split(pixels, 3, axis=1)[0].std() > 0
+    assert pixels[height, round(-1.5 * width) - 12].max() <= 5
+    assert pixels[height, round(-0.5 * width)].min() >= 200
+    assert pixels[:, : round(-2 * width)].std() > 0
+
+
+@pytest.mark.parametrize(("colours", "panels"), [((0,), 3), ((0, 0), 4), ((0, 255), 5)])
+def test_training_images_are_shown_once_for_each_data_set(make_run, tmp_path, monkeypatch, colours, panels):
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda *a, **k: titles.append(a[1]) or set_title(*a, **k))
+    made = [make_run(f"run_{i}", recipe={"model": {"name": f"m{i}"}}) for i in range(len(colours))]
+    for folder, colour in zip(made, colours, strict=True):
+        save_grid(folder / "real.png", torch.full((4, 3, 8, 8), colour, dtype=torch.uint8))
+    assert main([*map(str, made), f"--output={tmp_path / 'runs.png'}"]) == 0
+    assert len(titles) == panels  # one of the curve
+    assert titles[-1] == ("training images" if panels < 5 else "training images of run_1")
+
+
+def test_long_names_of_runs_are_wrapped(make_run, tmp_path, monkeypatch):
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda *a, **k: titles.append(a[1]) or set_title(*a, **k))
+    assert main([str(make_run("inner_block,critic.share=0.03~e9ebe34f-seed2")), f"--output={tmp_path / 'x.png'}"]) == 0
+    assert max(map(len, titles[1].splitlines())) <= 36
 
 
 def test_seeds_are_one_line_in_a_band_and_one_grid(make_run, tmp_path, monkeypatch):
