@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -123,6 +124,8 @@ def predict(
 def groups(defence: nn.Module, images: Tensor, labels: Tensor, group_size: int) -> Iterator[slice]:
     """Slices of ``group_size`` samples that are coded together. The last may be short. All inputs are checked first.
 
+    Warns of labels that are sorted: an image that is mixed only with others of its class keeps its label.
+
     Raises:
         AttackError: for images and labels of different lengths, or a group size below 1.
         BatchError: for a group of one without a reference bank, or a bank of another shape.
@@ -141,5 +144,11 @@ def groups(defence: nn.Module, images: Tensor, labels: Tensor, group_size: int) 
             raise BatchError(
                 f"{len(images)} images in groups of {group_size} leave a group of one, which can't be coded. Choose "
                 "another group_size, or construct RandomizedCodedInference(model, reference=bank)."
+            )
+        if 1 < group_size < len(labels) and labels[0] != labels[-1] and bool((labels.diff() >= 0).all()):
+            warnings.warn(
+                "the labels are sorted, so most groups hold one class, and images that are mixed only with others of "
+                "their class keep their label: the accuracy means little. Shuffle images and labels.",
+                stacklevel=3,
             )
     return (slice(start, min(start + group_size, len(images))) for start in range(0, len(images), group_size))

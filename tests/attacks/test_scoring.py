@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,12 @@ class TestGroups:
         with pytest.raises(BatchError, match="reference"):
             groups(RandomizedCodedInference(mlp()), images, labels, size)
         groups(RandomizedCodedInference(mlp(), reference=images), images, labels, size)
+
+    @pytest.mark.parametrize(
+        ("labels", "warned"), [([0, 0, 1, 1, 2, 2], True), ([0, 1, 0, 2, 1, 2], False), ([3] * 6, False)]
+    )
+    def test_labels_that_are_sorted_are_warned_of(self, labels, warned):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            groups(RandomizedCodedInference(mlp()), torch.randn(6, 3), torch.tensor(labels), 2)
+        assert any("the labels are sorted" in str(each.message) for each in caught) == warned
