@@ -53,8 +53,8 @@ def accuracy(
 
     Args:
         network: (K, C, H, W) -> logits (K, classes); it runs in evaluation mode, without autocast.
-        groups: (number, images, labels); labels of any integer dtype. For :class:`RandomizedCodedInference` a group must
-            mix classes, or images keep their label.
+        groups: (number, images, labels); labels of any integer dtype. Groups for
+            :class:`RandomizedCodedInference` must mix classes, or images keep their label.
         device: where to compute.
         seed: of the permutations.
 
