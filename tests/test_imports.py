@@ -16,7 +16,7 @@ USES = {
     "cs_gan.study": {"cs_gan.report"},
     "cs_gan.runs": {"cs_gan.errors", "cs_gan.files", "cs_gan.flat_keys"},
     "cs_gan.second_derivative": {"cs_gan.errors"},
-    "cs_gan.read_yaml": {"cs_gan.errors"},
+    "cs_gan.read_yaml": {"cs_gan.errors", "cs_gan.flat_keys"},
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} | {"train_gan", "train_classifier", "evaluate"}
 KINDS = {"gan": set[str](), "classifier": set[str](), "encoder": set[str](), "robustness": {"classifier"}}
