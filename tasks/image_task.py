@@ -118,7 +118,7 @@ class ImageTask(Task[Config]):
     def weight(self, choice: CodedBlocksConfig, part: str) -> Schedule | HeldShare:
         """The weight of the coded penalty of one network: constant, changing, or following the gradient."""
         if choice.share is not None:
-            return self.held_share(part, choice.share, 0.1)
+            return self.held_share(part, choice.share, start=0.1)
         weight = choice.weight or 0.0  # None without blocks
         return weight if choice.weight_end is None else Linear(weight, choice.weight_end)
 

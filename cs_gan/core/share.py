@@ -188,7 +188,9 @@ class HeldShare(nn.Module):
             norms = gradient_norms(penalty, loss, trained(parameters))
         if not penalty.requires_grad:
             return self.measured.clone()
-        return self.adjust(norms / norms.new_tensor([self.every, 1.0]))
+        return self.adjust(
+            torch.stack([norms[0] / self.every, norms[1]])
+        )  # a new tensor of numbers would stop a capture
 
     @torch.no_grad()
     def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()

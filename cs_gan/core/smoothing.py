@@ -270,7 +270,7 @@ class CodedSmoothing:
         if self.held:
             return self.held.follow(penalty, loss, parameters)
         norms = gradient_norms(penalty, loss, trained(parameters))
-        return share_of(norms / norms.new_tensor([self.every, 1.0]))
+        return share_of(torch.stack([norms[0] / self.every, norms[1]]))
 
     def detach(self) -> None:
         """Release the blocks, so that they can be coded again. The model is exactly as it was."""

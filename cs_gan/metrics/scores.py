@@ -150,7 +150,7 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
         MetricError: fewer than four samples, features of different width, or one that isn't finite.
     """
     generated, real = _pair("precision and recall", generated, real, minimum=MIN_SAMPLES, minimum_real=MIN_SAMPLES)
-    fake, true = clouds(_some(generated), _some(real))
+    fake, true = clouds(_subset(generated), _subset(real))
     fake_radii, true_radii = (squared_radii(cloud, NEIGHBOURS) for cloud in (fake, true))
     precise, recalled = 0, torch.zeros(len(true_radii), dtype=torch.bool)
     for place, part in fake.parts():
@@ -173,7 +173,7 @@ def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
             finite.
     """
     generated, real = _pair("density and coverage", generated, real, minimum=1, minimum_real=MIN_REAL)
-    fake, true = clouds(_some(generated), _some(real))
+    fake, true = clouds(_subset(generated), _subset(real))
     radii, inside, covered = squared_radii(true, DENSITY_NEIGHBOURS), 0, 0
     for place, part in true.parts():
         within = squared_distances(part, fake, TIE) < radii[place, None]  # a tie is outside
@@ -182,7 +182,7 @@ def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:  #
     return inside / (DENSITY_NEIGHBOURS * len(fake.points)), covered / len(radii)
 
 
-def _some(features: Tensor) -> Tensor:  # (n, d) -> (at most MANIFOLD_LIMIT, d)
+def _subset(features: Tensor) -> Tensor:  # (n, d) -> (at most MANIFOLD_LIMIT, d)
     """All features, or so many drawn at random."""
     if len(features) <= MANIFOLD_LIMIT:
         return features

@@ -96,9 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(study: Study, runs: Sequence[Run], known: set[str]) -> None:
     """Print what a start would do."""
-    done = [run for run in runs if run.name in known or _done(run)]
+    done = {run.name for run in runs if run.name in known or _done(run)}
     for run in runs:
-        print(f"{run.name} ({'done' if run in done else 'to run'})\n  {shlex.join(run.command)}")
+        print(f"{run.name} ({'done' if run.name in done else 'to run'})\n  {shlex.join(run.command)}")
     points = len({run.point.slug for run in runs})
     print(f"{points} points x {len(study.seeds)} seeds = {len(runs)} runs, {len(done)} done")
 

@@ -25,9 +25,9 @@ def write_rows(results: Results) -> str:
     writer.writerow([*ABOUT, *names])
     for point, seed, outcome in runs:
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.10g}"
-        told = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
+        state = (outcome.status, outcome.reason, seconds, outcome.primary, outcome.better, outcome.scored_on)
         scores = [f"{outcome.scores[name]:.6g}" if name in outcome.scores else "" for name in names]
-        writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *told, outcome.settings, *scores])
+        writer.writerow([f"{point.slug}-seed{seed}", point.case, seed, *state, outcome.settings, *scores])
     return file.getvalue()
 
 

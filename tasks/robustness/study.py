@@ -105,8 +105,8 @@ def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device
         key = f"{file_sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
         result = ledger.get(key, partial(attack_run, folder, images, eps, steps, device))
         rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | result)
-        told = ", ".join(f"{name} {value:.1f} %" for name, value in result.items() if name != "images")
-        print(f"{folder.path.name}, {rows[-1]['images']} images: {told}", flush=True)
+        accuracies = ", ".join(f"{name} {value:.1f} %" for name, value in result.items() if name != "images")
+        print(f"{folder.path.name}, {rows[-1]['images']} images: {accuracies}", flush=True)
     write_text(sweep / "attacks.csv", as_csv(rows))
 
 

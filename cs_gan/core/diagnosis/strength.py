@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.diagnosis.measure import ratio, untouched
+from cs_gan.core.diagnosis.measure import ratio, untrainable
 from cs_gan.core.hooks import Observing
 from cs_gan.core.share import gradient_norms
 
@@ -60,7 +60,7 @@ def strengths(
     """
     if torch.is_inference_mode_enabled():
         return {}
-    with untouched(model, grad=True):
+    with untrainable(model, grad=True):
         with hooks.installed(blocks):
             output = call()
         loss = task_loss(output) if callable(task_loss) else task_loss
@@ -74,8 +74,8 @@ def strengths(
 def _strength(penalty: Tensor, loss: Tensor | None, parameters: list[nn.Parameter]) -> Strength:
     if not penalty.requires_grad:
         return Strength(False)
-    touched = [each for each in parameters if each.requires_grad]
-    slopes = torch.autograd.grad(penalty, touched, retain_graph=True, allow_unused=True) if touched else ()
+    trainable = [each for each in parameters if each.requires_grad]
+    slopes = torch.autograd.grad(penalty, trainable, retain_graph=True, allow_unused=True) if trainable else ()
     if all(slope is None for slope in slopes):
         return Strength(False)
     penalty_norm = gradient_norms(penalty, penalty, parameters)[0].item()
