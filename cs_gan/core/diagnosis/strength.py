@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cs_gan.core.diagnosis.measure import ratio, untrainable
+from cs_gan.core.diagnosis.measure import ratio, untouched
 from cs_gan.core.hooks import Observing
 from cs_gan.core.share import gradient_norms
 
@@ -60,7 +60,7 @@ def strengths(
     """
     if torch.is_inference_mode_enabled():
         return {}
-    with untrainable(model, grad=True):
+    with untouched(model, grad=True):
         with hooks.installed(blocks):
             output = call()
         loss = task_loss(output) if callable(task_loss) else task_loss
