@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cs_gan.study.plan import Run, plan
 from cs_gan.study.process import Request
 from cs_gan.study.results import judged
 from cs_gan.study.rows import adoptable
-from cs_gan.study.spec import Study, read_study
+from cs_gan.study.spec import Study, checked_baseline, read_study
 from cs_gan.study.stop import ALIKE, Stop
 from cs_gan.study.summary import summarise
 
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if value is not None and not value > 0:
                 raise ConfigError(f"--{key}={value:g} must be {'at least 1' if key == 'jobs' else 'above 0'}.")
         study, folder = read_study(options.file), options.output or Path("samples") / "studies" / options.file.stem
+        if options.baseline is not None:
+            study = replace(study, baseline=checked_baseline(study.path, options.baseline, study.cases))
         runs = plan(study, folder)
         known = _known(runs, options.rows) if options.rows else []
         if options.dry_run:
@@ -77,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="default: samples/studies/<name of the file>")
     parser.add_argument(
         "--rows", type=Path, help="rows.csv of this study from elsewhere, such as docs/results/: its runs count as done"
+    )
+    parser.add_argument(
+        "--baseline", metavar="CASE", help="compare with this case, instead of the one that the file names"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs with their commands, run nothing")
     parser.add_argument(

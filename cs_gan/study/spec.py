@@ -121,7 +121,7 @@ def read_study(path: Path) -> Study:
         recipe=flatten(_mapping(read_yaml(config, "the recipe"), str(config))) if config else {},
         scores=_names(path, "score", content.get("score")),
         better=better,
-        baseline=_baseline(path, content.get("baseline"), cases),
+        baseline=checked_baseline(path, content.get("baseline"), cases),
         best_of=content.get("best_of", False),
         group_by=str(content.get("group", CASE)),
         plots=_plots(path, content.get("plots")),
@@ -213,8 +213,12 @@ def _cases(path: Path, content: Mapping[str, Any], fixed: Mapping[str, Any]) -> 
     return cases
 
 
-def _baseline(path: Path, value: Any, cases: list[Case]) -> str:
-    """The baseline must have one point for each point of the other cases."""
+def checked_baseline(path: Path, value: Any, cases: list[Case]) -> str:
+    """The name of the baseline, or empty without one.
+
+    Raises:
+        ConfigError: if no case has this name, or it doesn't have one point for each point of the other cases.
+    """
     if value is None:
         return ""
     names = [case.name for case in cases if case.name]

@@ -72,6 +72,17 @@ def test_the_table_tells_paired_differences_of_last_and_best_scores(bench):
     assert (told["n"], told["sign_test_p"]) == (3, 0.25)
 
 
+def test_the_command_names_another_baseline(bench, capsys):
+    cases = {"plain": {"mu": 0.5}, "coded": {"mu": 0.25}}
+    assert bench.study(cases=cases, baseline="plain", seeds=1) == 0
+    assert bench.study("--summarise", "--baseline=coded", cases=cases, baseline="plain", seeds=1) == 0
+    assert "## Paired differences to coded" in bench.markdown
+    assert "| plain | +0.25 |" in bench.markdown
+    capsys.readouterr()
+    assert bench.study("--summarise", "--baseline=code", cases=cases, baseline="plain", seeds=1) == 2
+    assert "baseline = 'code' must be the name of a case. Did you mean coded?" in capsys.readouterr().err
+
+
 def test_a_point_is_compared_with_the_baseline_at_the_same_place_of_the_grid(bench):
     cases = {"plain": {"alpha": [7]}, "coded": {"spline": ["linear", "natural"]}}
     assert bench.study(cases=cases, grid={"mu": [0.1, 0.5]}, baseline="plain", seeds=1) == 0
