@@ -361,6 +361,11 @@ class TestRecipes:
         (tmp_path / "r.yaml").write_text("training: {steps: 010}")
         assert read_yaml(tmp_path / "r.yaml", "recipe") == {"training": {"steps": 10}}
 
+    @pytest.mark.parametrize("word", ["true_images", "falsecolour", "true labels"])
+    def test_a_word_that_begins_with_true_or_false_is_a_word(self, tmp_path, word):
+        (tmp_path / "r.yaml").write_text(f"data: {{root: {word}}}")
+        assert read_yaml(tmp_path / "r.yaml", "recipe") == {"data": {"root": word}}
+
     def test_a_recipe_nested_thousands_deep_is_one_error(self, tmp_path, capsys):
         (tmp_path / "r.yaml").write_text("[" * 5000)
         assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2

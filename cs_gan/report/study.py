@@ -17,6 +17,7 @@ from cs_gan.report.run import Run, read_run
 from cs_gan.report.strips import Strips, lay_out
 from cs_gan.report.svg import layout
 from cs_gan.runs import Evaluation
+from cs_gan.runs.evaluation import is_number
 
 BEST = "best "  # prefix of a score's name: at the best step
 MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the last colour is for all others
@@ -32,8 +33,9 @@ class StudyPoint:
     runs: dict[int, Run]  # seed -> its folder, for started runs
 
     def scores(self, name: str) -> dict[int, float]:
-        """Seed -> score, for finished runs."""
-        return {run["seed"]: run["scores"][name] for run in self.results["runs"] if name in run["scores"]}
+        """Seed -> score, for finished runs; one that is not finite is left out."""
+        runs = [run for run in self.results["runs"] if name in run["scores"] and is_number(run["scores"][name])]
+        return {run["seed"]: run["scores"][name] for run in runs}
 
     def differences(self, name: str) -> Mapping[str, Any]:
         """Differences to the baseline; empty if there are none."""
@@ -62,7 +64,7 @@ def save_study(path: Path, folder: Path) -> None:
     write_page(
         path,
         "study.html",
-        name=Path(results.get("study") or results["sweep"]).stem,
+        name=Path(results["study"]).stem,
         results=results,
         states={state: states.count(state) for state in ("done", "failed", "not run")},
         total=len(states),
@@ -93,7 +95,8 @@ def _points(folder: Path, results: Mapping[str, Any]) -> list[StudyPoint]:
     points = []
     for number, point in enumerate(results["points"]):
         label = point["case"] if point["case"] and cases.count(point["case"]) == 1 else point["name"]
-        runs = {run["seed"]: opened for run in point["runs"] if (opened := _run(folder / run["folder"]))}
+        ours = [run for run in point["runs"] if run["status"] != "not run" or run["step"] is not None]
+        runs = {run["seed"]: opened for run in ours if (opened := _run(folder / run["folder"]))}
         points.append(StudyPoint(label, number, point, runs))
     return points
 

@@ -187,7 +187,7 @@ def _study(run: Run) -> dict[str, Any]:
         results = json.loads((folder.parents[1] / "results.json").read_text(encoding="utf-8"))
         for point in results["points"]:
             if any(Path(entry["folder"]).name == folder.name for entry in point["runs"]):
-                return {"spec": results.get("study") or results["sweep"], "case": point["case"]}
+                return {"spec": results["study"], "case": point["case"]}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     return {}

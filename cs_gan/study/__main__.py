@@ -21,7 +21,7 @@ from cs_gan.study.execute import run_all
 from cs_gan.study.executor import Executor
 from cs_gan.study.executors import NAMES, make_executor, read_options
 from cs_gan.study.lock import held
-from cs_gan.study.outcome import Outcome, adopt, read_outcome
+from cs_gan.study.outcome import Outcome, adopt, made_otherwise, read_outcome
 from cs_gan.study.plan import Run, plan
 from cs_gan.study.process import Request
 from cs_gan.study.results import judged
@@ -125,8 +125,25 @@ def _done(run: Run) -> bool:
     return read_outcome(run).status == "done"
 
 
+def _check_folders(runs: Sequence[Run]) -> None:
+    """Refuse to go on with runs of other settings; note folders of no run."""
+    otherwise = [(run, changed) for run in runs if (changed := made_otherwise(run))]
+    if otherwise:
+        run, changed = otherwise[0]
+        raise ConfigError(
+            f"{len(otherwise)} of {len(runs)} runs were made with other settings, such as {run.folder} ({changed}). "
+            "Give another --output to keep them, or delete their folders to run them again."
+        )
+    folder, names = runs[0].folder.parent, {run.name for run in runs}
+    others = sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name not in names)
+    if others:
+        more = f", or in {len(others) - 1} more folders there" if others[1:] else ""
+        print(f"note: no run of this study is in {folder / others[0]}{more}.", file=sys.stderr)
+
+
 def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
     """Run what isn't done, and report all runs."""
+    _check_folders(runs)
     missing = [run for run in runs if not _done(run)]
     missing.sort(key=lambda run: read_outcome(run).status == "failed")  # those that failed before come last
     stop, request = Stop(options.minutes), Request(folder)

@@ -19,6 +19,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_of_a_run(slots: int) -> int:
+    """``OMP_NUM_THREADS`` if it is set, otherwise an equal part of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, usable_cores() // slots)
+
+
 class OnThisMachine(Executor):
     """Each run is started and watched by a thread. On Linux without a GPU it is forked from a warm parent."""
 
@@ -26,7 +32,7 @@ class OnThisMachine(Executor):
 
     def __init__(self, request: Request, slots: int, warm: bool = POSSIBLE) -> None:
         self.slots, self._warm = slots, warm
-        self._request, self._threads = request, max(1, usable_cores() // slots)
+        self._request, self._threads = request, threads_of_a_run(slots)
         self._pool = ThreadPoolExecutor(slots)
         self._parents: dict[str, WarmParent] = {}
 

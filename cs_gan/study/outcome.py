@@ -14,10 +14,10 @@ import yaml
 
 from cs_gan.files import write_text
 from cs_gan.runs import SIGNALS, RunFolder
-from cs_gan.study.plan import Run
+from cs_gan.study.plan import Run, identity
+from cs_gan.training.recipes.keys import LENGTH
 
 RECORD = "study.json"  # file in the run's folder: its settings and how it ended
-OLD_RECORD = "sweep.json"  # its name before; only read
 OUTPUT = "output.txt"
 STOPPED = {128 + number for number in SIGNALS} | {-number for number in SIGNALS}
 MOST = 600  # maximum length of a reason
@@ -46,9 +46,9 @@ class Outcome:
 
 def read_outcome(run: Run) -> Outcome:
     """Read the folder. Scores count only if they were made with the current settings."""
-    record = _read_record(run.folder)
-    if record and record.get("asked") != run.asked:
-        return Outcome("not run", f"made with other settings ({_differences(record.get('asked') or {}, run.asked)})")
+    record = _read(run.folder / RECORD)
+    if record and (changed := _changed(record, run)):
+        return Outcome("not run", f"made with other settings ({'; '.join(changed.values())})")
     if "row" in record:
         return Outcome(**record["row"])
     step, steps = _steps_done(run.folder), _steps(run.folder)
@@ -73,6 +73,17 @@ def read_outcome(run: Run) -> Outcome:
     scored_on = ", ".join(str(about[key]) for key in ("data", "split") if about.get(key))
     primary, better = final.get("primary", ""), final.get("better", "")
     return Outcome("done", "", scores, primary, better, scored_on, seconds, run.settings)
+
+
+def made_otherwise(run: Run) -> str:
+    """The settings in which what is in the folder differs; empty if this run may continue it, or there is nothing.
+
+    A run may train longer than before.
+    """
+    record, files = _read(run.folder / RECORD), RunFolder(run.folder)
+    begun = "row" in record or files.scores.exists() or bool(_steps_done(run.folder))
+    changed = _changed(record, run) if record and begun else {}
+    return "" if changed.keys() <= LENGTH and "row" not in record else "; ".join(changed.values())
 
 
 def record(run: Run, code: int, seconds: float, output_from: int) -> None:
@@ -115,16 +126,12 @@ def last_words(path: Path, start: int = 0) -> str:
 
 
 def _write(run: Run, code: int | None, reason: str, seconds: float) -> None:
-    before = _read_record(run.folder)
-    if before.get("asked") == run.asked:
+    before = _read(run.folder / RECORD)
+    if before and _changed(before, run).keys() <= LENGTH:
         seconds += float(before.get("seconds") or 0.0)
     content = {"asked": run.asked, "exit_code": code, "reason": reason, "seconds": round(seconds, 1)}
     run.folder.mkdir(parents=True, exist_ok=True)
     write_text(run.folder / RECORD, json.dumps(content, indent=2))
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    return _read(folder / RECORD) or _read(folder / OLD_RECORD)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -149,6 +156,9 @@ def _steps_done(folder: Path) -> int | None:
     return max(files.checkpointed_steps(), default=0) if files.config.exists() else None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _changed(record: Mapping[str, Any], run: Run) -> dict[str, str]:
+    """Key -> ``key: before -> now``, of the settings that change results."""
+    asked = record.get("asked")
+    before, now = identity(asked if isinstance(asked, dict) else {}), identity(run.asked)
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)
+    return {key: f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys}

@@ -7,15 +7,17 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
 from cs_gan.study.spec import CASE, Case, Study
+from cs_gan.training.recipes.keys import FREE_ON_RESUME
 
 LONGEST = 120  # maximum length of a name, well below the limits of file systems
+NEUTRAL = FREE_ON_RESUME - {"data.root", "training.evaluate_every"}  # settings that change no result
 UNSAFE = re.compile(r"[^a-z0-9._+-]")  # also capitals: some file systems ignore case
 
 
@@ -53,9 +55,17 @@ class Run:
 
     @property
     def settings(self) -> str:
-        """A digest of the settings, without where the images are on this machine."""
-        settings = {key: value for key, value in self.asked.items() if key != "data.root"}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        """A digest of the settings that change results."""
+        return hashlib.sha256(json.dumps(identity(self.asked), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def identity(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change results, with the best network among them.
+
+    Where a named data set is on this machine is none of them. A folder of images has no other name.
+    """
+    left_out = NEUTRAL if asked.get("data.name") == "folder" else NEUTRAL | {"data.root"}
+    return {key: value for key, value in asked.items() if key not in left_out}
 
 
 def plan(study: Study, folder: Path) -> list[Run]:
@@ -72,9 +82,9 @@ def plan(study: Study, folder: Path) -> list[Run]:
 
 def list_points(study: Study) -> list[Point]:
     """The product of all settings within each case."""
-    short = short_names(study.keys)
     points = []
     for case in study.cases:
+        short = short_names(case.varied)  # of this case alone: another case must not rename its points
         for values in itertools.product(*case.varied.values()):
             varied = dict(zip(case.varied, values, strict=True))
             points.append(Point(case.name, varied, case.constant | varied, _slug(case, varied, short)))
@@ -120,6 +130,9 @@ def _run(study: Study, point: Point, seed: int, runs: Path) -> Run:
     # The study has its own table. Hundreds of event files would only be in the way.
     if "tracking.trackers" not in study.recipe | settings:
         settings = {"tracking.trackers": "none"} | settings
+    # A study takes --minutes. The recipe's time limit would end its runs before their last step.
+    if study.recipe.get("training.max_minutes") and "training.max_minutes" not in settings:
+        settings = {"training.max_minutes": None} | settings
     command = [sys.executable, str(study.script), *([f"--config={study.config}"] if study.config else [])]
     command += [f"--{key}={text(value)}" for key, value in settings.items()]
     command += [f"--seed={seed}", f"--output_dir={folder}", "--resume=auto"]

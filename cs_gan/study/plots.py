@@ -149,7 +149,7 @@ def against_strength(results: Results) -> Figure | None:
         cells = [average([entry], results.score) for entry in entries.values()]
         _markers(axes, places, cells, "o-", PALETTE[number % len(PALETTE)], case)
     baseline = [entry for entry in results.entries if entry.point.case == results.study.baseline]
-    if baseline and (cell := average(baseline, results.score)).mean is not None:
+    if len(baseline) == 1 and (cell := average(baseline, results.score)).mean is not None:
         axes.axhspan(cell.mean - (cell.error or 0), cell.mean + (cell.error or 0), color=INK, alpha=0.15, linewidth=0)
         axes.axhline(cell.mean, color=INK, linewidth=1, linestyle="--", label=literal(results.study.baseline))
     axes.set_xscale("log")

@@ -38,10 +38,9 @@ class Entry:
         done = [run.seconds for run in self.outcomes.values() if run.status == "done" and run.seconds is not None]
         return mean_and_error(done)[0]
 
-    @property
-    def complete(self) -> bool:
-        """Whether every seed is done."""
-        return self.count("done") == len(self.outcomes)
+    def complete(self, score: str) -> bool:
+        """Whether every seed is done and has this score, finite."""
+        return len(self.values(score)) == len(self.outcomes)
 
     @property
     def problems(self) -> list[str]:
@@ -160,7 +159,7 @@ def average(entries: Sequence[Entry], score: str) -> Cell:
             by_seed.setdefault(seed, []).append(value)
     mean, _ = mean_and_error([value for values in by_seed.values() for value in values])
     _, error = mean_and_error([float(np.mean(values)) for values in by_seed.values()])
-    return Cell(mean, error, bool(entries) and all(entry.complete for entry in entries))
+    return Cell(mean, error, bool(entries) and all(entry.complete(score) for entry in entries))
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class Best:
     group: Any
     entry: Entry
     tried: int
-    left_out: int  # points with a missing run, which can't be chosen
+    left_out: int  # points with a missing run or score, which can't be chosen
 
 
 def best_of(results: Results) -> list[Best]:
@@ -181,7 +180,7 @@ def best_of(results: Results) -> list[Best]:
     sign = 1 if results.better == "higher" else -1
     chosen = []
     for entries in groups.values():
-        complete = [entry for entry in entries if entry.complete and entry.values(results.score)]
+        complete = [entry for entry in entries if entry.complete(results.score)]
         if complete and results.better:
             best = max(complete, key=lambda entry: sign * (average([entry], results.score).mean or 0.0))
             chosen.append(

@@ -40,14 +40,16 @@ def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
     """Read the rows of :func:`write_rows`. A run without a row has not run.
 
     Raises:
-        ConfigError: for a row of no run of this study.
+        ConfigError: for a row of no run of this study, or of other settings.
     """
     rows = _by_run(text)
     if unknown := sorted(rows.keys() - {run.name for run in runs}):
         raise ConfigError(f"{study.path} has no {len(unknown)} of the runs in its rows, such as {unknown[0]}.")
-    return collected(
-        study, runs, [_outcome(rows[run.name]) if run.name in rows else Outcome("not run") for run in runs]
-    )
+    outcomes = {name: _outcome(row) for name, row in rows.items()}
+    for run in runs:
+        if run.name in outcomes and outcomes[run.name].settings not in ("", run.settings):
+            raise ConfigError(f"the row of {run.name} was made with other settings than {study.path} has now.")
+    return collected(study, runs, [outcomes.get(run.name, Outcome("not run")) for run in runs])
 
 
 def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
@@ -64,7 +66,10 @@ def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
 
 
 def _by_run(text: str) -> dict[str, dict[str, Any]]:
-    return {row["run"]: row for row in csv.DictReader(io.StringIO(text))}
+    rows = csv.DictReader(io.StringIO(text))
+    if lacking := [name for name in ABOUT if name != "settings" and name not in (rows.fieldnames or ())]:
+        raise ConfigError(f"the rows have no column {lacking[0]!r}: give a study's rows.csv.")
+    return {row["run"]: row for row in rows}
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

@@ -26,7 +26,8 @@ KEYS = (
     "group",
     "plots",
 )
-OURS = ("seed", "output_dir", "resume", "config", "dry_run")  # keys of a run that the study sets
+# The study sets these keys of a run, or they are for one run that is continued by hand.
+OURS = ("seed", "output_dir", "resume", "config", "dry_run", "overwrite", "extend", "history")
 CASE = "case"  # used as a key for the named cases
 
 
@@ -163,7 +164,7 @@ def _settings(value: Any, what: str) -> dict[str, Any]:
     settings = flatten(_mapping(value, what))
     for key in settings:
         if key in OURS:
-            hint = "seeds says which" if key == "seed" else "the study sets it for every run"
+            hint = "seeds says which" if key == "seed" else "the study decides it for every run"
             raise ConfigError(f"{what}: {key} can't be set here: {hint}.")
     return settings
 

@@ -190,6 +190,8 @@ def _count(entry: Entry, score: str) -> str:
     if done == planned:
         return str(done)
     missing = [f"{entry.count(status)} {status}" for status in ("failed", "not run") if entry.count(status)]
+    if entry.count("done") > done:
+        missing.append(f"{entry.count('done') - done} not finite")
     return f"{done} of {planned} ({', '.join(missing)})"
 
 

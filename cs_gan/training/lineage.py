@@ -8,8 +8,6 @@ from typing import Any
 from cs_gan.errors import ConfigError
 from cs_gan.training.recipes.sections import RunConfig
 
-# Keys that say how long a run is.
-LENGTH = {"training.steps", "training.epochs", "training.schedule_steps"}
 EXTENDED = "extended"
 
 

@@ -20,19 +20,12 @@ from cs_gan.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from cs_gan.training.lineage import LENGTH, began, extend
+from cs_gan.training.lineage import began, extend
+from cs_gan.training.recipes.keys import FREE_ON_RESUME, LENGTH
 from cs_gan.training.recipes.parse import as_plain, differences
 from cs_gan.training.snapshot import is_finite
 from cs_gan.training.task import State, Task
 from cs_gan.training.unread_losses import UnreadLosses
-
-# Keys that may change on a resume, because they do not affect training.
-FREE_ON_RESUME = {
-    *("resume", "extend", "overwrite", "history", "output_dir", "dry_run", "metrics.weights"),
-    *("data.root", "data.workers", "data.device", "training.cuda_graph"),
-    *("tracking.trackers", "tracking.project", "training.max_minutes", "training.keep_checkpoints"),
-    *(f"training.{name}_every" for name in ("checkpoint", "log", "sample", "evaluate")),
-}
 
 DATA = {"images", "labels", "scored_images"}
 """Circumstances that are another data set: with them a new run may begin."""

@@ -59,6 +59,23 @@ def two_points():
     return point("plain", PLAIN), coded
 
 
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_left_out_of_the_page(study, lost):
+    plain = point("plain", PLAIN)
+    plain["runs"][2]["scores"][FD] = lost
+    page = study(plain)
+    assert "plain 2 115.0 ± 5.0" in text_of(page)
+    assert "nan" not in page
+
+
+def test_the_curves_of_a_run_with_other_settings_are_not_shown(study, make_run):
+    make_run("runs/plain-seed0", metrics=[evaluation(9, {FD: 120.0}), evaluation(10, {FD: 110.0})])
+    plain = point("plain", PLAIN)
+    assert "Over the steps" in text_of(study(plain))
+    plain["runs"] = [run(seed, "plain") | {"step": None} for seed in range(3)]
+    assert "Over the steps" not in text_of(study(plain))
+
+
 def test_the_page_tells_scores_differences_and_what_is_missing(study):
     text = text_of(study(*two_points()))
     assert "2 points, 3 seeds: 5 of 6 runs done, 1 not finished. Scored on cifar10, test." in text

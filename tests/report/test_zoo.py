@@ -138,12 +138,11 @@ def test_hardware_and_command_are_told_where_recorded(make_run, table):
     assert row["made by"] == "`python train_gan.py --config a\0b.yaml`"
 
 
-@pytest.mark.parametrize("key", ["study", "sweep"])  # a study was once called a sweep
-def test_a_run_of_a_study_has_its_case_and_its_studys_command(make_run, tmp_path, table, key):
+def test_a_run_of_a_study_has_its_case_and_its_studys_command(make_run, tmp_path, table):
     for seed in (0, 1):
         make_run(f"study/runs/plain~12-seed{seed}", recipe={"seed": seed}, metrics=[scored(9, 3.0 + seed)])
     runs = [{"folder": f"runs/plain~12-seed{seed}"} for seed in (0, 1)]
-    told = {key: "configs/studies/a.yaml", "points": [{"case": "no coding", "runs": runs}]}
+    told = {"study": "configs/studies/a.yaml", "points": [{"case": "no coding", "runs": runs}]}
     (tmp_path / "study" / "results.json").write_text(json.dumps(told))
     [row], text = table(*sorted((tmp_path / "study" / "runs").iterdir()))
     assert row["run"] == "no coding"

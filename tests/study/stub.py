@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 KEYS = ("mu", "spline", "alpha", "blocks", "fail", "seconds", "steps", "hold", "config", "tracking.trackers")
+KEYS += ("data.name", "data.root", "training.evaluate_every", "training.log_every", "coded.weight", "gan.weight")
 
 
 def main() -> int:

@@ -51,6 +51,20 @@ def test_keys_are_shortened_to_what_tells_them_apart(bench):
     assert run.name == "training.batch_size=8,metrics.batch_size=9,mu=1-seed0"
 
 
+def test_another_case_does_not_rename_the_points_of_a_case(bench):
+    cases = {"coded": {"coded.weight": [1, 2]}}
+    before = [run.name for run in planned(bench, cases=cases, seeds=1)]
+    after = [run.name for run in planned(bench, cases=cases | {"gan": {"gan.weight": [1]}}, seeds=1)]
+    assert before == ["coded,weight=1-seed0", "coded,weight=2-seed0"]
+    assert after == [*before, "gan,weight=1-seed0"]
+
+
+def test_a_time_limit_of_the_recipe_does_not_end_the_runs_of_a_study(bench, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("training: {max_minutes: 5}")
+    (run,) = planned(bench, grid={"mu": [1]}, seeds=1, config=str(tmp_path / "recipe.yaml"))
+    assert settings(run)["training.max_minutes"] == "null"
+
+
 def test_odd_and_long_values_never_share_a_folder_and_are_safe(bench):
     odd = ["a/b", "a_b", "a b", "A_B", "a,b", "a=b", "..", "../..", "-x", "$HOME", "ü", "é", "a\nb", "a_b-seed1"]
     odd += ["x" * 300, "x" * 299 + "y", [1, 2], [12], "null", None, True, "1~2", 0.1, 0.10000001]

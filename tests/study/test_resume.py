@@ -14,9 +14,16 @@ GRID = {"mu": [0.1, 0.2, 0.3, 0.4]}
 
 
 def test_each_run_gets_its_share_of_the_cores(bench, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("cs_gan.study.on_this_machine.usable_cores", lambda: 7)
     assert bench.study("--jobs=2", grid={"mu": [0.1]}) == 0
     assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"3"}
+
+
+def test_the_users_number_of_threads_is_kept(bench, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert bench.study("--jobs=2", grid={"mu": [0.1]}) == 0
+    assert {path.read_text().split()[0] for path in bench.folder.glob("runs/*/starts")} == {"5"}
 
 
 def test_after_a_kill_only_the_missing_runs_are_run(bench, capsys):
@@ -79,7 +86,7 @@ def test_points_that_left_the_file_stay_and_are_not_told_and_new_ones_are_run(be
     assert len(bench.starts) == 2 * 1 + 2 * 3
 
 
-def test_a_changed_setting_is_refused_by_the_run_and_old_scores_are_not_told(bench, tmp_path):
+def test_a_changed_setting_is_refused_at_once_and_old_scores_are_not_told(bench, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("alpha: 1")
     given = {"grid": {"mu": [0.1]}, "seeds": 1, "config": str(recipe)}
@@ -88,24 +95,46 @@ def test_a_changed_setting_is_refused_by_the_run_and_old_scores_are_not_told(ben
     assert bench.table[0]["n"] == "0"
     assert "made with other settings (alpha: 1 -> 2)" in bench.table[0]["problems"]
     assert bench.study() == 2
-    assert bench.table[0]["n"] == "0"
-    assert "error: belongs to another recipe" in bench.table[0]["problems"]
+    told = "error: 1 of 1 runs were made with other settings, such as "
+    advice = "Give another --output to keep them, or delete their folders to run them again."
+    error = capsys.readouterr().err
+    assert told in error
+    assert f"(alpha: 1 -> 2). {advice}" in error
     assert bench.study(**given) == 0
     assert bench.table[0]["n"] == "1"
-    # A change of the recipe is noticed too: the run is asked, and here it has nothing against it.
-    recipe.write_text("alpha: 3")
-    assert bench.study() == 0
-    assert bench.starts == {"mu=0.1-seed0": 4}
+    recipe.write_text("alpha: 3")  # a change of the recipe is noticed too
+    assert bench.study() == 2
+    assert "(alpha: 1 -> 3)" in capsys.readouterr().err
+    assert bench.starts == {"mu=0.1-seed0": 1}
 
 
-def test_records_of_the_time_when_a_study_was_called_a_sweep_are_read(bench):
-    assert bench.study(grid=GRID) == 0
-    for record in bench.folder.glob("runs/*/study.json"):
-        record.rename(record.with_name("sweep.json"))
-    assert bench.study() == 0
-    assert set(bench.starts.values()) == {1}
-    assert bench.study(fixed={"alpha": 2}, grid=GRID) == 2  # what they say of settings counts too
-    assert "made with other settings" in bench.table[0]["problems"] or "another recipe" in bench.table[0]["problems"]
+def test_settings_that_change_no_result_keep_what_is_done_and_how_long_it_took(bench):
+    settings = {"data.root": "a", "training.log_every": 10, "tracking.trackers": "none", "training.evaluate_every": 5}
+    assert bench.study(grid={"mu": [0.1]}, seeds=1, fixed=settings) == 0
+    [row] = bench.table
+    elsewhere = settings | {"data.root": "b", "training.log_every": 20, "tracking.trackers": "wandb"}
+    assert bench.study(grid={"mu": [0.1]}, seeds=1, fixed=elsewhere) == 0
+    assert bench.starts == {"mu=0.1-seed0": 1}
+    assert bench.table == [row]
+    # From how many evaluations the best network is chosen, and which folder of images it is, change the result.
+    assert bench.study(fixed=settings | {"training.evaluate_every": 1}, grid={"mu": [0.1]}, seeds=1) == 2
+    assert bench.study(fixed=settings | {"data.name": "folder"}, grid={"mu": [0.2]}, seeds=1) == 0
+    assert bench.study(fixed=elsewhere | {"data.name": "folder"}, grid={"mu": [0.2]}, seeds=1) == 2
+    assert bench.starts == {"mu=0.1-seed0": 1, "mu=0.2-seed0": 1}
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_have_other_settings(bench):
+    assert bench.study(grid={"mu": [0.1]}, seeds=1, fixed={"fial": "no"}) == 2
+    assert bench.study(grid={"mu": [0.1]}, seeds=1, fixed={"fail": "no"}) == 0
+
+
+def test_folders_that_no_run_claims_are_noted(bench, capsys):
+    assert bench.study(grid={"mu": [0.1]}, seeds=1) == 0
+    assert "note" not in capsys.readouterr().err
+    assert bench.study(grid={"mu": [0.2, 0.3]}, seeds=1) == 0
+    assert f"note: no run of this study is in {bench.folder}/runs/mu=0.1-seed0.\n" in capsys.readouterr().err
+    assert bench.study(grid={"mu": [0.3]}, seeds=1) == 0
+    assert "mu=0.1-seed0, or in 1 more folders there." in capsys.readouterr().err
 
 
 def test_summarise_tells_of_what_is_there_and_runs_nothing(bench):

@@ -43,6 +43,21 @@ def test_rows_of_another_study_are_refused(bench):
         read_rows(study, plan(study, bench.folder), text)
 
 
+def test_rows_of_other_settings_are_refused(bench):
+    assert bench.study(grid={"mu": [1]}, better="lower", fixed={"alpha": 1}) == 0
+    text = (bench.folder / "rows.csv").read_text()
+    bench.write(grid={"mu": [1]}, better="lower", fixed={"alpha": 2})
+    study = read_study(bench.file)
+    with pytest.raises(ConfigError, match=r"the row of mu=1-seed0 was made with other settings than .* has now"):
+        read_rows(study, plan(study, bench.folder), text)
+
+
+def test_another_table_than_rows_is_refused(bench, capsys):
+    assert bench.study(grid={"mu": [1]}) == 0
+    assert bench.study("--rows", str(bench.folder / "table.csv")) == 2
+    assert "error: the rows have no column 'run': give a study's rows.csv." in capsys.readouterr().err
+
+
 def test_a_run_without_a_row_has_not_run(bench):
     assert bench.study(grid={"mu": [1, 2]}, better="lower") == 0
     study = read_study(bench.file)

@@ -9,8 +9,11 @@ from PIL import Image
 
 from cs_gan.study.outcome import Outcome
 from cs_gan.study.pairs import Difference
-from cs_gan.study.plan import Point
-from cs_gan.study.results import Cell, Entry, average
+from cs_gan.study.plan import Point, plan
+from cs_gan.study.plots import against_strength
+from cs_gan.study.results import Cell, Entry, Results, average, best_of, read_results
+from cs_gan.study.spec import Case, Study, read_study
+from cs_gan.study.tables import markdown
 
 
 def entry(values, missing=0):
@@ -28,6 +31,20 @@ def test_a_score_that_is_not_finite_is_left_out_and_said(lost):
     plain = entry([0.0, 0.0, 0.0])
     difference = Difference({seed: value - plain.values("a")[seed] for seed, value in values.values("a").items()})
     assert difference.p == 0.5
+
+
+def test_a_point_with_a_score_that_is_not_finite_is_not_chosen_as_best(tmp_path):
+    cases = [Case("one", {}, {"mu": [1, 2]})]
+    diverged, whole = (
+        Entry(Point("one", {"mu": mu}, {"mu": mu}, f"mu={mu}"), entry(values).outcomes)
+        for mu, values in ((1, [9.0, math.nan]), (2, [3.0, 5.0]))
+    )
+    study = Study(tmp_path, tmp_path, None, [0, 1], cases, best_of=True)
+    results = Results(study, [diverged, whole], ["a"], "higher", [])
+    [best] = best_of(results)
+    assert (best.entry, best.tried, best.left_out) == (whole, 1, 1)
+    assert not average([diverged], "a").complete
+    assert "| 1 | 9 | 1 of 2 (1 not finite) |" in markdown(results)
 
 
 def test_mean_and_standard_error_against_numpy(bench):
@@ -225,6 +242,9 @@ def test_a_baseline_with_a_point_per_strength_is_compared_point_by_point(bench):
     assert lines[3] == "| case | mu 0.25 | mu 1 |"
     assert lines[5] == "| other | 0.00 ± 0.00 (2) | 0.00 ± 0.00 (2) |"
     assert "minus that of plain, seed by seed" in lines[1]
+    study = read_study(bench.file)
+    [axes] = against_strength(read_results(study, plan(study, bench.folder))).axes
+    assert axes.get_legend_handles_labels()[1] == ["plain", "other"]  # no band of plain's mean over all strengths
 
 
 def test_cases_that_vary_no_number_above_0_have_no_common_axis(bench):
