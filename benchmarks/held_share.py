@@ -16,13 +16,13 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from cs_gan.report.chart import INK, PALETTE, literal, plain_axes, save_figure
 from cs_gan.runs import RunFolder, read_lines
 
 Ratios = dict[tuple[str, float], dict[int, list[float]]]
 """(case, target) -> step -> measured / target, one for each run."""
-HIGHEST = 3.0  # on the axis
 
 
 def ratios_of(studies: Sequence[Path]) -> Ratios:
@@ -45,14 +45,17 @@ def draw(ratios: Ratios) -> Figure:
     cases = sorted({case for case, _ in ratios})
     for (case, _), by_step in sorted(ratios.items()):
         steps = sorted(by_step)
-        values = [min(median(by_step[step]), HIGHEST) for step in steps]
+        values = [median(by_step[step]) for step in steps]
         colour = PALETTE[cases.index(case) % len(PALETTE)]
         axes.plot(steps, values, color=colour, linewidth=1.1, alpha=0.8)
     for number, case in enumerate(cases):
         label = literal(case.replace("__", ", ").replace("_", " "))
         axes.plot([], [], color=PALETTE[number % len(PALETTE)], label=label)
     axes.axhline(1, color=INK, linewidth=1, linestyle="--")
-    axes.set_ylim(0, HIGHEST)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("measured share / held share", color=INK)
     axes.set_title("median over runs; a line for each target of each case", fontsize=9, loc="left")

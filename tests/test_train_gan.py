@@ -23,7 +23,7 @@ import cs_gan.training.session as session_module
 import evaluate
 import train_gan
 from cs_gan.randomness import normal
-from cs_gan.runs import SIGNALS, RunFolder, read_lines, write_lines
+from cs_gan.runs import METRICS_LINE, SIGNALS, RunFolder, read_lines, write_lines
 from cs_gan.training import Session, list_checkpoints, parse_config, read_checkpoint, read_snapshot
 from tasks.gan.recipe import GanConfig
 from tasks.gan.task import GanTask
@@ -541,6 +541,23 @@ def test_time_limit_ends_with_a_grid_and_a_checkpoint(tmp_path, capsys):
     assert run(tmp_path / "run", "--training.steps=100000", "--training.max_minutes=0.02") == 0
     assert "time limit" in capsys.readouterr().out
     assert list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_a_run_in_pieces_of_a_time_limit_chooses_and_scores_as_in_one_piece(tmp_path):
+    scored = ["--metrics.extractor=digits", "--metrics.num_samples=20", "--training.steps=5"]
+    scored.append("--training.evaluate_every=2")
+    assert run(tmp_path / "whole", *scored) == 0
+    for _ in range(6):
+        assert run(tmp_path / "pieces", *scored, "--training.max_minutes=1e-9") == 0
+    whole, pieces = (
+        [(row["step"], row["scores"]) for row in read_lines(RunFolder(tmp_path / name).metrics, METRICS_LINE)]
+        for name in ("whole", "pieces")
+    )
+    assert pieces == whole
+    assert [step for step, _ in whole] == [0, 2, 4, 5]
+    whole, pieces = (read_snapshot(tmp_path / name / "best.safetensors") for name in ("whole", "pieces"))
+    assert pieces.step == whole.step
+    assert all(torch.equal(pieces.tensors[key], value) for key, value in whole.tensors.items())
 
 
 def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_path, monkeypatch):

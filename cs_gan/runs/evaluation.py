@@ -16,7 +16,8 @@ from cs_gan.runs.lines import readable_lines
 class Evaluation:
     """One line of ``metrics.jsonl``; ``provenance`` is flat, ``a.b`` for b inside a.
 
-    ``untrained`` is whether it came before the first step or during the recipe's warm-up.
+    ``untrained`` is whether it came before the first step or during the recipe's warm-up, ``extra`` whether the recipe
+    doesn't ask for it: a time limit ended the run there.
     """
 
     step: int
@@ -25,6 +26,7 @@ class Evaluation:
     better: str  # lower or higher
     provenance: dict[str, Any]
     untrained: bool = False
+    extra: bool = False
 
 
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
@@ -39,7 +41,7 @@ def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
     better = "higher" if row.get("better") == "higher" else "lower"
     about = flatten(provenance) if isinstance(provenance, dict) else {}
     untrained = row["step"] == 0 or row.get("untrained") is True
-    return Evaluation(row["step"], numbers, primary, better, about, untrained)
+    return Evaluation(row["step"], numbers, primary, better, about, untrained, extra=row.get("extra") is True)
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -55,11 +57,13 @@ def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     """The earliest evaluation with the best primary score, among those with the same kind of score as the last.
 
     An untrained network is never best: grey noise can score better than the first samples. None if all are untrained.
+    An extra evaluation is the best only if there is no other, so that a time limit doesn't change the choice.
     """
     if not evaluations:
         return None
     name, sign = evaluations[-1].primary, -1 if evaluations[-1].better == "higher" else 1
     candidates = [evaluation for evaluation in evaluations if name in evaluation.scores and not evaluation.untrained]
+    candidates = [evaluation for evaluation in candidates if not evaluation.extra] or candidates
     return min(candidates, key=lambda evaluation: sign * evaluation.scores[name], default=None)
 
 

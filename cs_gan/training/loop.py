@@ -155,8 +155,9 @@ def _look(
         with stop.interruptible():
             row = task.evaluate(_about(task, state.step))
         if row is not None:
-            untrained = {"untrained": True} if state.step <= task.warm_up_steps else {}
-            _keep(task, state, {"step": state.step, **row, **untrained}, progress)
+            marks = {"untrained": state.step <= task.warm_up_steps}
+            marks["extra"] = not _looks(state, session.config.training)["evaluate"]
+            _keep(task, state, {"step": state.step, **row} | {mark: True for mark in marks if marks[mark]}, progress)
     if sample or evaluate:
         session.accelerator.wait_for_everyone()
         progress.pause()

@@ -241,5 +241,8 @@ def _begin(
 
 
 def _history(stored: list[Row], written: list[Row], step: int) -> list[Row]:
-    """Evaluations up to ``step``. The one at ``step`` itself came after the checkpoint: only the file has it."""
-    return stored + [row for row in written if row["step"] == step and row not in stored]
+    """Evaluations up to ``step``. The one at ``step`` itself came after the checkpoint: only the file has it.
+
+    One that only a time limit asked for is dropped: the run goes on as if it hadn't been interrupted.
+    """
+    return stored + [row for row in written if row["step"] == step and row not in stored and not row.get("extra")]
