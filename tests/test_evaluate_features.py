@@ -92,10 +92,10 @@ def test_other_commands_say_which_one_takes_an_encoder(folder, capsys, command):
 
 
 def test_a_study_of_classifiers_refuses_an_encoder_by_its_kind(folder, tmp_path, capsys):
-    sweep = tmp_path / "sweep"
-    (sweep / "runs").mkdir(parents=True)
-    (sweep / "runs" / "one").symlink_to(folder)
-    assert attack_study.main([str(sweep), "--images=10"]) == 2
+    study = tmp_path / "study"
+    (study / "runs").mkdir(parents=True)
+    (study / "runs" / "one").symlink_to(folder)
+    assert attack_study.main([str(study), "--images=10"]) == 2
     assert "no snapshot of a classifier: it holds a network of kind 'encoder'" in capsys.readouterr().err
 
 

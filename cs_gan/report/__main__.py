@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cs_gan.errors import DataError
 from cs_gan.report import save_comparison, save_overview, save_report, save_zoo
+from cs_gan.runs import RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 def write(output: Path, runs: Sequence[Path]) -> None:
     """A picture, a table or a page, by the suffix of ``output``.
 
+    Folders of a study are left out in which no run began, or of which it took only the row from elsewhere.
+
     Raises:
         DataError: if a folder is not a run, or the suffix is none of ``.png``, ``.md`` and ``.html``.
     """
@@ -44,6 +47,10 @@ def write(output: Path, runs: Sequence[Path]) -> None:
     for run in runs:
         if not run.is_dir():
             raise DataError(f"{run} is not a folder. Give the folder of a run.")
+    rows = [run for run in runs if (run / "study.json").exists() and not RunFolder(run).config.exists()]
+    if rows and len(rows) < len(runs):
+        print(f"note: {len(rows)} folders of a study have no run and are left out, such as {rows[0]}", file=sys.stderr)
+        runs = [run for run in runs if run not in rows]
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".png":
         save_overview(output, runs)

@@ -1,4 +1,4 @@
-"""Attack all classifiers of a sweep with PGD and APGD: ``python -m tasks.robustness.study <sweep folder>``.
+"""Attack all classifiers of a study with PGD and APGD: ``python -m tasks.robustness.study <folder of the study>``.
 
 The networks run without Randomized Coded Inference (for RCI use ``evaluate.py attack``). Writes ``attacks.csv`` with a
 line for each run into the folder. Existing results are not computed again.
@@ -87,27 +87,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     arguments = parser.parse_args(words)
     try:
-        study(arguments.folder, arguments.images, arguments.eps, arguments.steps, torch.device(arguments.device))
+        attack_study(arguments.folder, arguments.images, arguments.eps, arguments.steps, torch.device(arguments.device))
     except CsGanError as error:
         print(f"study_attacks: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def study(sweep: Path, images: int, eps: float, steps: int, device: torch.device) -> None:
-    """Attack every finished run of a sweep, and write the table."""
+def attack_study(folder: Path, images: int, eps: float, steps: int, device: torch.device) -> None:
+    """Attack every finished run in the folder of a study, and write the table."""
     # scores.json is written last, so a run without it is not finished.
-    folders = [RunFolder(path.parent) for path in sorted(sweep.glob("runs/*/scores.json"))]
-    if not folders:
-        raise ConfigError(f"{sweep}: no finished run in its runs/. Give the folder of a sweep that has run.")
-    ledger, rows = Ledger(sweep / "attacks.jsonl"), []
-    for folder in folders:
-        key = f"{file_sha256(folder.snapshot)}|{images}|{eps!r}|{steps}"
-        result = ledger.get(key, partial(attack_run, folder, images, eps, steps, device))
-        rows.append({"run": folder.path.name, "images": images, "eps": eps, "steps": steps} | result)
+    runs = [RunFolder(path.parent) for path in sorted(folder.glob("runs/*/scores.json"))]
+    if not runs:
+        raise ConfigError(f"{folder}: no finished run in its runs/. Give the folder of a study that has run.")
+    ledger, rows = Ledger(folder / "attacks.jsonl"), []
+    for run in runs:
+        key = f"{file_sha256(run.snapshot)}|{images}|{eps!r}|{steps}"
+        result = ledger.get(key, partial(attack_run, run, images, eps, steps, device))
+        rows.append({"run": run.path.name, "images": images, "eps": eps, "steps": steps} | result)
         accuracies = ", ".join(f"{name} {value:.1f} %" for name, value in result.items() if name != "images")
-        print(f"{folder.path.name}, {rows[-1]['images']} images: {accuracies}", flush=True)
-    write_text(sweep / "attacks.csv", as_csv(rows))
+        print(f"{run.path.name}, {rows[-1]['images']} images: {accuracies}", flush=True)
+    write_text(folder / "attacks.csv", as_csv(rows))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,15 @@ def test_a_run_of_a_study_has_its_case_and_its_studys_command(make_run, tmp_path
     assert table(*sorted((tmp_path / "study" / "runs").iterdir()))[0][0]["run"] == "plain~12"
 
 
+def test_folders_of_a_study_without_a_run_are_left_out_and_noted(make_run, tmp_path, capsys):
+    folder = make_run("run", metrics=[scored(9, 3.0)])
+    (tmp_path / "adopted").mkdir()
+    (tmp_path / "adopted" / "study.json").write_text("{}")
+    assert main([str(folder), str(tmp_path / "adopted"), "--output", str(tmp_path / "zoo.md")]) == 0
+    assert "note: 1 folders of a study have no run and are left out" in capsys.readouterr().err
+    assert main([str(tmp_path / "adopted"), "--output", str(tmp_path / "zoo.md")]) == 2
+
+
 def networks():
     for name in GAN_NAMES:
         yield pytest.param(lambda name=name: build_gan(name, width=8)[0], id=name)
