@@ -16,6 +16,7 @@ from cs_gan.core.nestings import BatchAxis, axes_of, batch_along, leaves_of, map
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
 from cs_gan.errors import BatchError, CodeError
+from cs_gan.precision import wide
 
 
 class RandomizedCodedInference(nn.Module):
@@ -180,7 +181,7 @@ class _Votes:
         self._count += 1
         if self._count == 1:
             self._first = leaves, structure
-            self._sums = [_wide(tensor) if _averages(tensor) else [tensor] for tensor in tensors]
+            self._sums = [wide(tensor) if _averages(tensor) else [tensor] for tensor in tensors]
             return
         if structure != self._first[1]:
             raise BatchError("the votes gave outputs of different structure: use votes=1 for this model.")
@@ -204,11 +205,6 @@ class _Votes:
 
 def _averages(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Sums of many votes in half precision would lose the last ones."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _majority(votes: list[Tensor]) -> Tensor:  # (*F) each -> (*F)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import MetricError
+from cs_gan.precision import wide
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
 from cs_gan.restore import evaluation_mode
@@ -73,7 +74,7 @@ def accuracy(
             with drawing, torch.autocast(torch.device(device).type, enabled=False):
                 logits = network(images.to(device))
             targets = _checked(logits, labels).to(device)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits = wide(logits)
             right = predicted_classes(logits) == targets
             sums[0] += right.sum()
             sums[1] += F.cross_entropy(logits, targets, reduction="sum")

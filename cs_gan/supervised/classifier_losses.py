@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cs_gan.core.block_state import Parameters, unchanged
 from cs_gan.errors import BatchError
+from cs_gan.precision import wide
 from cs_gan.second_derivative import require_second_derivative, twice_differentiable
 
 
@@ -16,7 +17,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
     Label smoothing comes after the mix: (1 - s) mixed + s / C. Source: Szegedy et al. 2016, section 7.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     if targets.is_floating_point():
         targets = targets.to(logits.dtype)
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -24,7 +25,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
 def logit_norm_penalty(logits: Tensor) -> Tensor:  # (K, C) -> ()
     """The mean square of the logits: the control for the effect of the coded penalty on a network's affine part."""
-    return _wide(logits).square().mean()
+    return wide(logits).square().mean()
 
 
 def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator | Tensor) -> Tensor:  # (K, *F) -> ()
@@ -59,7 +60,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
         twice_differentiable(),
         unchanged("of jacobian_penalty", model, Parameters(compared=True)),
     ):
-        x = _wide(images.detach()).requires_grad_()
+        x = wide(images.detach()).requires_grad_()
         logits = model(x)
         if logits.dim() != 2 or len(logits) != len(x):
             raise BatchError(f"the model gave {tuple(logits.shape)} for {len(x)} images: its logits must be (K, C).")
@@ -70,7 +71,3 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
             (rows,) = torch.autograd.grad((projections * logits).sum(), x, create_graph=True)  # v^T J, (K, *F)
         penalty: Tensor = logits.shape[1] / (2 * len(x)) * rows.square().sum()
         return penalty
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
