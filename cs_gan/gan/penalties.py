@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from cs_gan.core.share import mean_of_processes
 from cs_gan.gan import outputs
 from cs_gan.gan.double_backward import fast_double_backward
 from cs_gan.precision import wide
@@ -106,8 +106,9 @@ class LeCam(nn.Module):
     """E[(D(real) - a_F)^2] + E[(D(fake) - a_R)^2], with a_R and a_F moving averages of real and fake scores.
 
     The averages are buffers, so save the module in your checkpoints. With several processes they average the scores of
-    all processes. The first steps use the plain mean of all scores so far. (The authors' code starts after some
-    thousand steps and penalises only one side of each difference.)
+    all processes. The first calls use the plain mean of all scores so far. (The authors' code starts after some
+    thousand steps and penalises only one side of each difference.) Each call moves the averages: where gradients are
+    accumulated, each micro-batch does, so n of them need ``decay ** (1 / n)`` for the same memory in updates.
 
     Args:
         decay: of the averages.
@@ -119,7 +120,7 @@ class LeCam(nn.Module):
     """
 
     anchors: Tensor  # (2,): a_R, a_F
-    seen: Tensor  # () steps
+    seen: Tensor  # () calls
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
@@ -133,10 +134,7 @@ class LeCam(nn.Module):
         """Update the averages with the scores and return the penalty."""
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         with torch.no_grad():
-            means = torch.stack([real_scores.mean(), fake_scores.mean()]).to(self.anchors)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(means)
-                means /= torch.distributed.get_world_size()
+            means = mean_of_processes(torch.stack([real_scores.mean(), fake_scores.mean()])).to(self.anchors)
             self.seen += 1
             self.anchors.lerp_(means, (1 / self.seen).clamp_min(1 - self.decay))
         real, fake = self.anchors.clone()  # the next call changes them, possibly before the backward
