@@ -97,13 +97,20 @@ class RandomizedCodedInference(nn.Module):
         if "model" in self.__dict__.get("_modules", ()):  # nn.Module sets it before there is a model
             self.model.training = mode
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
-        """``votes`` outputs of the model, each with its own permutations, joined into one."""
-        filled = self._filled(x, bool(args or kwargs))
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
+        """``votes`` outputs of the model, each with its own permutations, joined into one.
+
+        The first argument with tensors, by position or by name, has the batch axis.
+        """
+        arguments = {**dict(enumerate(args)), **kwargs}
+        name, x = next(((name, value) for name, value in arguments.items() if _has_tensors(value)), ("", None))
+        filled = self._filled(x, len(arguments) > 1)
+        if filled is not x:  # the only argument
+            args, kwargs = ((filled,), {}) if args else ((), {name: filled})
         joined = _Votes()
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):
-                output = self.model(filled, *args, **kwargs)
+                output = self.model(*args, **kwargs)
             joined.add(output)
         batch, length = (tensor.shape[self._axes.takes] for tensor in (x, filled)) if filled is not x else (0, 0)
         remaining = iter(joined.results())
@@ -131,7 +138,7 @@ class RandomizedCodedInference(nn.Module):
         finally:
             self.generator, coded.seed, coded._drawn = own
 
-    def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
+    def _filled(self, x: Any, other_arguments: bool) -> Any:
         """The batch, filled up to 1 + R samples from the bank."""
         if not isinstance(x, Tensor):  # a nesting: the coded blocks find the size of the batch
             if self.reference is not None:
@@ -160,6 +167,10 @@ class RandomizedCodedInference(nn.Module):
                 f"{tuple(x.movedim(axis, 0).shape[1:])}: give a bank of the same kind of input."
             )
         return torch.cat([x, bank], axis)
+
+
+def _has_tensors(argument: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in leaves_of(argument)[0])
 
 
 class _Votes:
