@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from cs_gan.core.block_state import Parameters, unchanged
 from cs_gan.errors import BatchError
 from cs_gan.precision import wide
 from cs_gan.second_derivative import require_second_derivative, twice_differentiable
+
+_parameters: WeakKeyDictionary[nn.Module, Parameters] = WeakKeyDictionary()
+"""What is known of the models that :func:`jacobian_penalty` has called."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:  # (K, C), (K,|K, C) -> ()
@@ -34,8 +39,8 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     With v uniform on the unit sphere of R^C, C ||v^T J||^2 has the mean ||J||_F^2. The factor 1/2 is the
     source's, so its weights apply here.
 
-    This is a second forward pass, in float32 (float64 stays) under any autocast. Running statistics and other
-    buffers do not change, and attention uses the kernel that has second derivatives. In training mode batch norm
+    This is a second forward pass, in float32 (float64 stays) under any autocast. Running statistics, other buffers
+    and frozen parameters do not change, and attention uses the kernel that has second derivatives. In training mode batch norm
     makes the samples depend on each other. As in the authors' code, the result is then the derivative of the sum
     over the batch of v_k^T logits_k.
 
@@ -46,7 +51,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
 
     Raises:
         BatchError: for integer images, or logits of another shape.
-        BlockError: if the model has parts that torch.compile compiled ahead of time.
+        BlockError: if the model changes a trained parameter, or has parts that torch.compile compiled ahead of time.
 
     Source: Hoffman, Roberts and Yaida 2019 (arXiv 1908.02729), equations 3 to 7, n_proj = 1.
     """
@@ -58,7 +63,7 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     with (
         torch.autocast(images.device.type, enabled=False),
         twice_differentiable(),
-        unchanged("of jacobian_penalty", model, Parameters(compared=True)),
+        unchanged("the model", "jacobian_penalty", model, _parameters.setdefault(model, Parameters())),
     ):
         x = wide(images.detach()).requires_grad_()
         logits = model(x)
