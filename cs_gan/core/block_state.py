@@ -62,7 +62,10 @@ def unchanged(subject: str, second: str, block: nn.Module, findings: Parameters)
     compare = modes not in findings.compared and _comparable(block)
     twins = [(p, p.clone()) for p in block.parameters() if p.requires_grad] if compare else []
     versions = [
-        (p, p._version) for m in modules.values() for p in m._parameters.values() if p is not None and not p.is_inference()
+        (p, p._version)
+        for m in modules.values()
+        for p in m._parameters.values()
+        if p is not None and not p.is_inference()
     ]
     copies: dict[int, Tensor] = {}  # by id, so modules that share a buffer also share its copy
     all_entries = [entries for named in modules.items() for entries in _entries(*named, findings, compare, copies)]

@@ -102,11 +102,11 @@ class RandomizedCodedInference(nn.Module):
 
         The first argument with tensors, by position or by name, has the batch axis.
         """
-        arguments = {**dict(enumerate(args)), **kwargs}
-        name, x = next(((name, value) for name, value in arguments.items() if _has_tensors(value)), ("", None))
+        arguments = [*args, *kwargs.values()]
+        x: Any = next(filter(_has_tensors, arguments), None)
         filled = self._filled(x, len(arguments) > 1)
-        if filled is not x:  # the only argument
-            args, kwargs = ((filled,), {}) if args else ((), {name: filled})
+        if filled is not x:  # which is the only argument
+            args, kwargs = (filled,) * len(args), dict.fromkeys(kwargs, filled)
         joined = _Votes()
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):

@@ -40,9 +40,9 @@ def jacobian_penalty(model: nn.Module, images: Tensor, source: torch.Generator |
     source's, so its weights apply here.
 
     This is a second forward pass, in float32 (float64 stays) under any autocast. Running statistics, other buffers
-    and frozen parameters do not change, and attention uses the kernel that has second derivatives. In training mode batch norm
-    makes the samples depend on each other. As in the authors' code, the result is then the derivative of the sum
-    over the batch of v_k^T logits_k.
+    and frozen parameters do not change, and attention uses the kernel that has second derivatives. In training mode
+    batch norm makes the samples depend on each other. As in the authors' code, the result is then the derivative of
+    the sum over the batch of v_k^T logits_k.
 
     Args:
         model: (K, *F) -> (K, C) logits; the bare module, not its DistributedDataParallel wrapper.

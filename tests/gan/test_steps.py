@@ -75,7 +75,7 @@ class TestCriticStep:
     def test_refuses_to_code_on_images_that_there_are_not(self, coded):
         critic = TinyCritic()
         attached = CodedSmoothing(critic, ["body"], RATIO) if coded else None
-        with pytest.raises(ConfigError, match="coded_on='reel'.*real, fake, both"):
+        with pytest.raises(ConfigError, match=r"coded_on='reel'.*real, fake, both"):
             critic_step(critic, adam(critic), *batches(8), coded=attached, coded_on="reel")
 
     def test_a_lazily_skipped_step_is_the_plain_step_to_the_bit(self):
