@@ -124,7 +124,7 @@ class CodedSmoothing:
         self._penalties: dict[str, Tensor] | None = None
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks, exclude)
-        self._unseen = set(self.blocks)  # blocks that never ran in a context, until a warning names them
+        self._has_run = False  # whether a block ran in an earlier context
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
         if other_axis := [name for name in axes if share_dropout and axes[name].takes]:
@@ -366,12 +366,11 @@ class CodedSmoothing:
             self._inside = None
 
     def _warn_of_missing(self, hooks: Hooks, context: str) -> None:
-        """Warn of blocks that have never run. Once, because a block may run in some calls only."""
-        if hooks.ran and self._unseen:
-            missing = {name: block for name, block in self.blocks.items() if name in self._unseen - hooks.ran}
-            self._unseen.clear()
-            if missing:
-                warnings.warn(some_did_not_run(self._model, missing, context), stacklevel=4)
+        """Warn of blocks that the first context left out. Not in later ones: a block may run in some calls only."""
+        missing = {name: block for name, block in self.blocks.items() if name not in hooks.ran}
+        if hooks.ran and missing and not self._has_run:
+            warnings.warn(some_did_not_run(self._model, missing, context), stacklevel=4)
+        self._has_run |= bool(hooks.ran)
 
     def _coding(self) -> Coding:
         # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object
