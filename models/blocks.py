@@ -120,10 +120,12 @@ class LayerNorm(nn.GroupNorm):
         """Normalise each sample."""
         if not x.is_cuda:
             return super().forward(x)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))  # as autocast runs a norm
+        # As GroupNorm: computed in float32 or better, and the input's dtype comes out unless autocast is on.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dtype, x = wide if torch.is_autocast_enabled("cuda") else x.dtype, x.to(wide)
         variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(variance + self.eps) * self.weight.view(1, -1, 1, 1)
-        return torch.addcmul(self.bias.view(1, -1, 1, 1) - mean * scale, x, scale)
+        return torch.addcmul(self.bias.view(1, -1, 1, 1) - mean * scale, x, scale).to(dtype)
 
 
 class GeneratorBlock(nn.Module):

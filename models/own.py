@@ -23,7 +23,7 @@ def own_class(name: str, key: str) -> type[nn.Module]:
     """The class that ``package.module:Class`` names. The current folder can be imported from.
 
     Args:
-        given: the name, as the user gave it.
+        name: as the user gave it.
         key: the option it was given for, for messages.
 
     Errors: ValueError for a name of another form, a module that can't be imported, or anything but an nn.Module class.

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = "digits errors files flat_keys lazy names predictions randomness read_yaml restore runs second_derivative"
+NAMES = (
+    "digits errors files flat_keys lazy names precision predictions randomness read_yaml restore runs second_derivative"
+)
 GROUND = {f"cs_gan.{name}" for name in NAMES.split()}
 SHARED = GROUND | {"cs_gan.core"}
 # A study's page is made as a run's is; what a run leaves behind is read and written by name.

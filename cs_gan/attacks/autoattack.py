@@ -54,7 +54,8 @@ class _Pinned:
         return (logits / self.eot).float()  # a new tensor: Square writes into it
 
     def unit(self) -> Tensor:
-        return ((self.images - self.ball.low) / (self.ball.high - self.ball.low)).float()
+        unit = (self.images - self.ball.low) / (self.ball.high - self.ball.low)
+        return unit.float().contiguous()  # pyautoattack can't view channels_last as rows
 
     def scaled(self, unit: Tensor) -> Tensor:
         return (unit * (self.ball.high - self.ball.low) + self.ball.low).to(self.images.dtype)

@@ -46,16 +46,16 @@ class PassCounter:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> PassCounter:
-        self._handles = [module.register_forward_pre_hook(self._count) for module in self.modules]
+        self._handles = [module.register_forward_pre_hook(self._count, with_kwargs=True) for module in self.modules]
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _count(self, _module: nn.Module, args: tuple[object, ...]) -> None:
+    def _count(self, _module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         self.calls += 1
-        self.samples += len(args[0]) if args and isinstance(args[0], Tensor) else 0
+        self.samples += next((len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), 0)
 
 
 def clock(device: torch.device) -> float:

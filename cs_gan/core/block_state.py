@@ -23,39 +23,52 @@ _CONTAINERS = (list, dict, set, deque)
 
 @dataclass
 class Parameters:
-    """What the first pass inside :func:`unchanged` found out about a block's parameters.
+    """What passes inside :func:`unchanged` found out about a block's parameters.
 
     Attributes:
-        compared: whether the parameters before and after a pass were compared.
-        as_buffers: for each module, the names of the frozen parameters (``requires_grad=False``) that its forward
-            changes.
+        compared: for which training modes of the block's modules the parameters before and after a pass were compared.
+        as_buffers: the frozen parameters (``requires_grad=False``) that its forward changes: (module, parameter) names.
     """
 
-    compared: bool = False
-    as_buffers: dict[nn.Module, set[str]] = field(default_factory=dict)
+    compared: set[tuple[bool, ...]] = field(default_factory=set)
+    as_buffers: set[tuple[str, str]] = field(default_factory=set)
 
 
 @contextmanager
-def unchanged(name: str, block: nn.Module, findings: Parameters) -> Iterator[None]:
-    """A context for one pass of a block. On exit its buffers, attributes and frozen parameters are as before.
+def unchanged(subject: str, second: str, block: nn.Module, findings: Parameters) -> Iterator[None]:
+    """A context for a second pass of a block. On exit its buffers, attributes and frozen parameters are as before.
 
     The pass works on copies. (Writing old values back would break the backward of the plain pass, which may have saved
     them.) For modules of your own this includes attributes: tensors, lists, dicts, sets and deques are copied, and
     reassigned attributes are restored. In-place changes to other objects are not noticed. torch's spectral norm is
     excluded because its vectors depend on weights, not on samples.
 
+    Args:
+        subject, second: the block and its second pass in words, for the error.
+        block: any module.
+        findings: of the earlier passes of this block. The first one in each training mode copies and compares all
+            parameters, the others copy only what changes.
+
     Raises:
         BlockError: if the block changes a trainable parameter, or if a module whose state changes runs inside a
             checkpoint.
     """
-    modules = [module for module in block.modules() if not isinstance(module, torch.jit.ScriptModule | _SpectralNorm)]
-    compare = not findings.compared and _comparable(block)
+    modules = {
+        name: module
+        for name, module in block.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule | _SpectralNorm)
+    }
+    modes = tuple(module.training for module in modules.values())
+    compare = modes not in findings.compared and _comparable(block)
     twins = [(p, p.clone()) for p in block.parameters() if p.requires_grad] if compare else []
     versions = [
-        (p, p._version) for m in modules for p in m._parameters.values() if p is not None and not p.is_inference()
+        (p, p._version)
+        for m in modules.values()
+        for p in m._parameters.values()
+        if p is not None and not p.is_inference()
     ]
     copies: dict[int, Tensor] = {}  # by id, so modules that share a buffer also share its copy
-    all_entries = [entries for module in modules for entries in _entries(module, findings, compare, copies)]
+    all_entries = [entries for named in modules.items() for entries in _entries(*named, findings, compare, copies)]
     in_checkpoint: set[nn.Module] = set()
 
     def note(module: nn.Module, _args: Any) -> None:
@@ -73,8 +86,8 @@ def unchanged(name: str, block: nn.Module, findings: Parameters) -> Iterator[Non
         moved = {id(p) for p, version in versions if p._version != version}
         if compare:
             moved |= {id(p) for p, twin in twins if not _same(p, twin)}
-            findings.as_buffers = {e.module: names for e in all_entries if (names := e.moved_parameters())}
-            findings.compared = True
+            findings.as_buffers |= {(e.name, own) for e in all_entries for own in e.moved_parameters()}
+            findings.compared.add(modes)
     finally:
         for hook in hooks:
             hook.remove()
@@ -83,16 +96,16 @@ def unchanged(name: str, block: nn.Module, findings: Parameters) -> Iterator[Non
     if moved:
         inside = [own for own, parameter in block.named_parameters() if id(parameter) in moved]
         raise BlockError(
-            f"block {name!r} changes its parameters {inside} in its own forward, and in its coded pass again. "
-            "Change them outside forward(), or make them buffers (register_buffer), which a coded pass leaves alone."
+            f"{subject} changes its parameters {inside} in its own forward, and in {second} again. Change them outside "
+            f"forward(), or make them buffers (register_buffer), which {second} leaves alone."
         )
 
 
 class _Entries:
     """One dict of a module: its buffers, parameters or attributes. Copies replace the values during a pass."""
 
-    def __init__(self, module: nn.Module, target: dict[str, Any], inside: dict[str, Any]) -> None:
-        self.module, self.inside = module, inside
+    def __init__(self, name: str, module: nn.Module, target: dict[str, Any], inside: dict[str, Any]) -> None:
+        self.name, self.module, self.inside = name, module, inside
         self._target, self._before = target, dict(target)
 
     def swap(self) -> None:
@@ -118,7 +131,9 @@ class _Entries:
         return {name for name in self.inside if not _same(self._target[name], self._before[name])}
 
 
-def _entries(module: nn.Module, findings: Parameters, compare: bool, copies: dict[int, Tensor]) -> list[_Entries]:
+def _entries(
+    name: str, module: nn.Module, findings: Parameters, compare: bool, copies: dict[int, Tensor]
+) -> list[_Entries]:
     """The dicts of a module that a pass can change."""
 
     def copied(value: Tensor) -> Tensor:
@@ -130,20 +145,23 @@ def _entries(module: nn.Module, findings: Parameters, compare: bool, copies: dic
     old_style = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
     if module._buffers and not old_style:
         tensors = {k: copied(v) for k, v in module._buffers.items() if v is not None}
-        entries.append(_Entries(module, module._buffers, tensors))
+        entries.append(_Entries(name, module, module._buffers, tensors))
     if parameters := module._parameters:
-        names = parameters if compare else findings.as_buffers.get(module, ())
-        frozen = {k: copied(v) for k in names if (v := parameters[k]) is not None and not v.requires_grad}
-        entries.append(_Entries(module, parameters, frozen))
+        frozen = {
+            k: copied(v)
+            for k, v in parameters.items()
+            if (compare or (name, k) in findings.as_buffers) and v is not None and not v.requires_grad
+        }
+        entries.append(_Entries(name, module, parameters, frozen))
     if not type(module).__module__.startswith("torch."):
         own, inside = vars(module), {}
-        for name in own.keys() - _OF_MODULE:
-            value = own[name]
+        for attribute in own.keys() - _OF_MODULE:
+            value = own[attribute]
             if type(value) in _CONTAINERS:
-                inside[name] = copy.copy(value)
+                inside[attribute] = copy.copy(value)
             elif type(value) is Tensor and not value.requires_grad:
-                inside[name] = copied(value)
-        entries.append(_Entries(module, own, inside))
+                inside[attribute] = copied(value)
+        entries.append(_Entries(name, module, own, inside))
     return entries
 
 

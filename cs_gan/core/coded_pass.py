@@ -66,7 +66,7 @@ def coded_pass(
     """
     with ExitStack() as stack:
         if policy != "update":
-            stack.enter_context(unchanged(name, block, parameters))
+            stack.enter_context(unchanged(f"block {name!r}", "its coded pass", block, parameters))
         for module in block.modules():
             if policy == "running" and isinstance(module, _NormBase) and module.training:
                 _set_for_now(stack, module, "training", False)

@@ -147,7 +147,7 @@ class Hooks(ABC):
 
     def __init__(self, coding: Coding) -> None:
         self.coding = coding
-        self.ran = False  # whether a coded block was called
+        self.ran: set[str] = set()  # the coded blocks that were called
         self.in_coded_pass = False  # inside a coded pass: nested coded blocks then run without coding
         self.failed: tuple[Call, BaseException | None] | None = None  # a call that raised an exception
         self._calls: list[Call | None] = []
@@ -187,9 +187,11 @@ class Hooks(ABC):
             if concerned := self._concerns(called, block):
                 self._calls.append(None)  # first of all: the forward hook pops one entry, even if this hook raises
             refuse_replica(name, called)
-            if not concerned or self.in_coded_pass or recomputing():
+            if not concerned or recomputing():
                 return None
-            self.ran = True
+            self.ran.add(name)
+            if self.in_coded_pass:
+                return None
             refuse_vmap(name)
             call = self._calls[-1] = self.coding.call_of(name, block, (args, kwargs))
             return self.before(call, (args, kwargs))

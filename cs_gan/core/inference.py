@@ -16,6 +16,7 @@ from cs_gan.core.nestings import BatchAxis, axes_of, batch_along, leaves_of, map
 from cs_gan.core.schedule import Schedule
 from cs_gan.core.smoothing import CodedSmoothing
 from cs_gan.errors import BatchError, CodeError
+from cs_gan.precision import wide
 
 
 class RandomizedCodedInference(nn.Module):
@@ -96,13 +97,20 @@ class RandomizedCodedInference(nn.Module):
         if "model" in self.__dict__.get("_modules", ()):  # nn.Module sets it before there is a model
             self.model.training = mode
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
-        """``votes`` outputs of the model, each with its own permutations, joined into one."""
-        filled = self._filled(x, bool(args or kwargs))
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # (K, *F) -> the model's kind of output
+        """``votes`` outputs of the model, each with its own permutations, joined into one.
+
+        The first argument with tensors, by position or by name, has the batch axis.
+        """
+        arguments = [*args, *kwargs.values()]
+        x: Any = next(filter(_has_tensors, arguments), None)
+        filled = self._filled(x, len(arguments) > 1)
+        if filled is not x:  # which is the only argument
+            args, kwargs = (filled,) * len(args), dict.fromkeys(kwargs, filled)
         joined = _Votes()
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):
-                output = self.model(filled, *args, **kwargs)
+                output = self.model(*args, **kwargs)
             joined.add(output)
         batch, length = (tensor.shape[self._axes.takes] for tensor in (x, filled)) if filled is not x else (0, 0)
         remaining = iter(joined.results())
@@ -130,7 +138,7 @@ class RandomizedCodedInference(nn.Module):
         finally:
             self.generator, coded.seed, coded._drawn = own
 
-    def _filled(self, x: Tensor, other_arguments: bool) -> Tensor:
+    def _filled(self, x: Any, other_arguments: bool) -> Any:
         """The batch, filled up to 1 + R samples from the bank."""
         if not isinstance(x, Tensor):  # a nesting: the coded blocks find the size of the batch
             if self.reference is not None:
@@ -161,6 +169,10 @@ class RandomizedCodedInference(nn.Module):
         return torch.cat([x, bank], axis)
 
 
+def _has_tensors(argument: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in leaves_of(argument)[0])
+
+
 class _Votes:
     """The outputs of all votes, joined tensor by tensor."""
 
@@ -180,7 +192,7 @@ class _Votes:
         self._count += 1
         if self._count == 1:
             self._first = leaves, structure
-            self._sums = [_wide(tensor) if _averages(tensor) else [tensor] for tensor in tensors]
+            self._sums = [wide(tensor) if _averages(tensor) else [tensor] for tensor in tensors]
             return
         if structure != self._first[1]:
             raise BatchError("the votes gave outputs of different structure: use votes=1 for this model.")
@@ -204,11 +216,6 @@ class _Votes:
 
 def _averages(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Sums of many votes in half precision would lose the last ones."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _majority(votes: list[Tensor]) -> Tensor:  # (*F) each -> (*F)

@@ -168,7 +168,8 @@ class Schedules:
             return self._weight * self._every
         where = total.device, total.dtype
         if where not in self._factors:
-            self._factors[where] = torch.tensor(self.weight * self._every, device=total.device, dtype=total.dtype)
+            with torch.inference_mode(False):  # set_step() writes into it later
+                self._factors[where] = torch.tensor(self.weight * self._every, device=total.device, dtype=total.dtype)
         return self._factors[where]
 
     def _now(self, name: str, schedule: Schedule) -> float:
@@ -177,4 +178,4 @@ class Schedules:
         if self.step is None:
             raise CodeError(f"{name} is a schedule: call coded.set_step(step, total) once per step.")
         step, total = self.step
-        return schedule(step / total)
+        return schedule(min(step / total, 1.0))

@@ -88,11 +88,23 @@ def _not_found(choice: Choice, model: nn.Module, names: list[str]) -> str:
 
 def nothing_ran(model: nn.Module | None, blocks: Mapping[str, nn.Module], context: str) -> BlockError:
     """The error for a context in which no coded block ran, with the likely reason."""
+    return BlockError(f"none of the coded blocks {list(blocks)} ran inside {context}. {_why(model, blocks)}")
+
+
+def some_did_not_run(model: nn.Module | None, missing: Mapping[str, nn.Module], context: str) -> str:
+    """The warning for a context in which other coded blocks ran, with the likely reason."""
+    return (
+        f"of the coded blocks, {list(missing)} did not run inside {context}, so they were not coded. "
+        f"{_why(model, missing)} If they run in other calls only, ignore this: it comes once."
+    )
+
+
+def _why(model: nn.Module | None, blocks: Mapping[str, nn.Module]) -> str:
     modules = set(model.modules()) if model is not None else set()
     if replaced := [name for name, block in blocks.items() if block not in modules]:
-        return BlockError(
-            f"none of the coded blocks ran inside {context}, and {replaced} are no longer part of the model: they were "
-            "replaced after CodedSmoothing was made. Make a new one for the model as it is now."
+        return (
+            f"{replaced} are no longer part of the model: they were replaced after CodedSmoothing was made. Make a new "
+            "one for the model as it is now."
         )
     why = "Run the model inside it, in a way that reaches them."
     if "torch._dynamo" in sys.modules:  # something was compiled
@@ -100,4 +112,4 @@ def nothing_ran(model: nn.Module | None, blocks: Mapping[str, nn.Module], contex
             " A compiled model doesn't see the hooks if it, or another model of its class, was compiled and run before "
             "the context: compile the coded block, not what holds it."
         )
-    return BlockError(f"none of the coded blocks {list(blocks)} ran inside {context}. {why}")
+    return why

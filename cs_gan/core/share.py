@@ -105,6 +105,14 @@ def coded_objective(
     return loss + penalty, measured
 
 
+def mean_of_processes(values: Tensor) -> Tensor:
+    """The mean over all processes, in place, on the device of the values: NCCL takes no others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values /= torch.distributed.get_world_size()
+    return values
+
+
 class HeldShare(nn.Module):
     """A weight that holds the penalty at a share of the gradient.
 
@@ -195,10 +203,7 @@ class HeldShare(nn.Module):
     @torch.no_grad()
     def adjust(self, norms: Tensor) -> Tensor:  # (2,) -> ()
         """The same from norms that were measured already."""
-        norms = norms.detach().to(self.weight)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(norms)
-            norms /= torch.distributed.get_world_size()
+        norms = mean_of_processes(norms.detach()).to(self.weight)
         self.measured.copy_(share_of(norms))
         usable = (norms > 0).all() & norms.isfinite().all()
         first = self.count == 0
@@ -216,6 +221,8 @@ class HeldShare(nn.Module):
             CodeError: if the gradient was never measured while many penalties were asked for.
         """
         if torch.compiler.is_compiling():  # a count would compile every step anew
+            return self.weight
+        if self.count.is_cuda and torch.cuda.is_current_stream_capturing():  # which can't read the count
             return self.weight
         self._penalties += 1
         if self._penalties % UNMEASURED == 0 and not self.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,11 +20,11 @@ from cs_gan.core.diagnosis.measure import Diagnosing
 from cs_gan.core.diagnosis.report import Diagnosis
 from cs_gan.core.diagnosis.run import TaskLoss, diagnose
 from cs_gan.core.discrepancy import Discrepancy, discrepancy_of
-from cs_gan.core.hooks import Coding, Observing, Substituting
+from cs_gan.core.hooks import Coding, Hooks, Observing, Substituting
 from cs_gan.core.nestings import BatchAxis, batch_axes
 from cs_gan.core.roles import DISCRETE, Arguments, CallHistory, roles_by_user
 from cs_gan.core.schedule import Schedule, Schedules, checked_multiple
-from cs_gan.core.selection import nothing_ran, select_blocks
+from cs_gan.core.selection import nothing_ran, select_blocks, some_did_not_run
 from cs_gan.core.share import HeldShare, gradient_norms, share_of, trained
 from cs_gan.errors import BlockError, CodeError
 from cs_gan.randomness import derive_seed
@@ -123,6 +124,7 @@ class CodedSmoothing:
         self._penalties: dict[str, Tensor] | None = None
         self._model: nn.Module | None = model
         self.blocks = select_blocks(model, blocks, exclude)
+        self._has_run = False  # whether a block ran in an earlier context
         self._parameters = {name: Parameters() for name in self.blocks}
         axes = batch_axes(self.blocks, batch_axis)
         if other_axis := [name for name in axes if share_dropout and axes[name].takes]:
@@ -196,6 +198,7 @@ class CodedSmoothing:
         draws differ, unless ``share_dropout`` is set.) Each context starts from zero. If the penalties of several calls
         should add up, such as D(real) and D(fake), put the calls into one context. In steps that ``every`` skips,
         nothing happens. ``discrepancy`` replaces the one of the constructor, for example if it needs the targets.
+        The first context in which some of the blocks ran warns if others didn't.
         """
         with self._entered("observe"):
             self._penalties = {}
@@ -210,6 +213,7 @@ class CodedSmoothing:
             except BaseException:
                 self._penalties = None  # an incomplete measurement can't be used
                 raise
+            self._warn_of_missing(hooks, "observe()")
 
     @contextmanager
     def substitute(self, generator: torch.Generator | None = None) -> Iterator[None]:
@@ -223,6 +227,7 @@ class CodedSmoothing:
             yield
         if not hooks.ran:  # nothing was coded, and the outputs don't show it
             raise nothing_ran(self._model, self.blocks, "substitute()")
+        self._warn_of_missing(hooks, "substitute()")
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -359,6 +364,13 @@ class CodedSmoothing:
                 yield
         finally:
             self._inside = None
+
+    def _warn_of_missing(self, hooks: Hooks, context: str) -> None:
+        """Warn of blocks that the first context left out. Not in later ones: a block may run in some calls only."""
+        missing = {name: block for name, block in self.blocks.items() if name not in hooks.ran}
+        if hooks.ran and missing and not self._has_run:
+            warnings.warn(some_did_not_run(self._model, missing, context), stacklevel=4)
+        self._has_run |= bool(hooks.ran)
 
     def _coding(self) -> Coding:
         # A new one for each context. Stored, it would be a reference cycle, and blocks would stay attached to an object

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from cs_gan.core.share import mean_of_processes
 from cs_gan.gan import outputs
 from cs_gan.gan.double_backward import fast_double_backward
+from cs_gan.precision import wide
 from cs_gan.second_derivative import require_second_derivative
 
 
@@ -64,7 +65,7 @@ def r1_penalty(critic: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """
     outputs.require_tensors("r1_penalty", images=images)
     with torch.autocast(images.device.type, enabled=False):
-        images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        images = wide(images.detach())
         slopes = _input_gradient("r1_penalty", critic, images)
         return slopes.square().sum(dim=1).mean()
 
@@ -89,7 +90,7 @@ def consistency_penalty(scores: Tensor, view_scores: Tensor) -> Tensor:  # (B,),
 
     Source: Zhang et al. 2020 (CR), equation 3 for the scores; Zhao et al. 2021 (bCR), algorithm 1.
     """
-    return (_wide(scores) - _wide(view_scores)).square().mean()
+    return (wide(scores) - wide(view_scores)).square().mean()
 
 
 def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
@@ -98,15 +99,16 @@ def feature_norm_penalty(features: Tensor) -> Tensor:  # (B, *F) -> ()
     Ours: the control for coding that block. The coded penalty also shrinks the linear part of a block. This penalty
     only shrinks.
     """
-    return _wide(features).square().mean()
+    return wide(features).square().mean()
 
 
 class LeCam(nn.Module):
     """E[(D(real) - a_F)^2] + E[(D(fake) - a_R)^2], with a_R and a_F moving averages of real and fake scores.
 
     The averages are buffers, so save the module in your checkpoints. With several processes they average the scores of
-    all processes. The first steps use the plain mean of all scores so far. (The authors' code starts after some
-    thousand steps and penalises only one side of each difference.)
+    all processes. The first calls use the plain mean of all scores so far. (The authors' code starts after some
+    thousand steps and penalises only one side of each difference.) Each call moves the averages: where gradients are
+    accumulated, each micro-batch does, so n of them need ``decay ** (1 / n)`` for the same memory in updates.
 
     Args:
         decay: of the averages.
@@ -118,7 +120,7 @@ class LeCam(nn.Module):
     """
 
     anchors: Tensor  # (2,): a_R, a_F
-    seen: Tensor  # () steps
+    seen: Tensor  # () calls
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
@@ -130,19 +132,11 @@ class LeCam(nn.Module):
 
     def forward(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:  # (B,), (B,) -> ()
         """Update the averages with the scores and return the penalty."""
-        real_scores, fake_scores = _wide(real_scores), _wide(fake_scores)
+        real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         with torch.no_grad():
-            means = torch.stack([real_scores.mean(), fake_scores.mean()]).to(self.anchors)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(means)
-                means /= torch.distributed.get_world_size()
+            means = mean_of_processes(torch.stack([real_scores.mean(), fake_scores.mean()])).to(self.anchors)
             self.seen += 1
             self.anchors.lerp_(means, (1 / self.seen).clamp_min(1 - self.decay))
         real, fake = self.anchors.clone()  # the next call changes them, possibly before the backward
         penalty: Tensor = (real_scores - fake).square().mean() + (fake_scores - real).square().mean()
         return penalty
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Squares and means of half-precision scores would keep only two or three digits."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cs_gan.core import CodedSmoothing
 from cs_gan.core.share import coded_objective
 from cs_gan.core.update import Backward, MicroBatch, StepLosses, Update
+from cs_gan.errors import ConfigError
 from cs_gan.gan import outputs
 from cs_gan.gan.adversarial_losses import adversarial_loss
 from cs_gan.gan.conditional import conditioned
@@ -51,7 +52,8 @@ def critic_step(
             an image between two has one too.
         loss: a name in ``LOSSES``.
         penalty_weight: weight of the gradient penalty; at 0 it isn't computed.
-        terms: further terms of the loss, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``.
+        terms: further terms of the loss, such as ``ZeroCentred(0.1)`` or ``Consistency(10, view)``. The second of one
+            name is ``<name>_2`` among the losses.
         coded: attached to blocks of the critic, or None; its ``weight`` applies.
         coded_on: which images the coded blocks observe: ``real``, ``fake`` or ``both``.
         autocast: a context for the forward passes; second derivatives stay in float32.
@@ -69,26 +71,28 @@ def critic_step(
 
     Raises:
         BatchError: if real, fake or alpha is no tensor.
-        ConfigError: if the critic returns anything but scores, or for an unusable micro_batch.
+        ConfigError: if the critic returns anything but scores, for an unknown coded_on, an unusable micro_batch, or a
+            GradientPenalty in ``terms`` beside ``penalty_weight``.
     """
     outputs.require_tensors("critic_step", real=real, fake=fake, alpha=alpha)
+    if coded_on not in CODED_ON:
+        raise ConfigError(f"critic_step(coded_on={coded_on!r}): choose one of {', '.join(CODED_ON)}.")
     update = Update("critic_step", optimizer, micro_batch)
     images = {"real": real, "fake": fake}
-    terms = [*terms, *([GradientPenalty(penalty_weight, alpha)] if penalty_weight else [])]
-    terms.sort(key=lambda term: term.held is not None)  # their share is that of the gradient of all others
+    named = _named([*terms, *_default_penalty(penalty_weight, alpha, terms)])
     # All forwards except those for second derivatives go through the wrapper, which prepares the exchange of gradients.
     # Only the bare module accepts a float32 pass outside autocast.
     bare = critic.module if isinstance(critic, DistributedDataParallel) else critic
     judge, bare_judge = conditioned(critic, labels), conditioned(bare, labels)
     with computed_once(bare):
-        scores = _scores(judge, bare, images, terms, coded, coded_on, autocast)
+        scores = _scores(judge, bare, images, named.values(), coded, coded_on, autocast)
         total = adversarial_loss(loss).critic(scores["real"], scores["fake"])
         batch = ScoredBatch(judge, bare_judge, images, scores, autocast)
-        penalties = {term.name: term(batch) for term in terms}
-        for term in terms:
-            weighted = term.weighted(penalties[term.name])
+        penalties = {name: term(batch) for name, term in named.items()}
+        for name, term in named.items():
+            weighted = term.weighted(penalties[name])
             if term.held and measure_share:
-                penalties[f"{term.name}_share"] = term.held.follow(weighted, total, bare.parameters())
+                penalties[f"{name}_share"] = term.held.follow(weighted, total, bare.parameters())
             total = total + weighted
         objective, measured = coded_objective(total, coded, bare, measure_share)
         update.backward(backward, objective)
@@ -98,11 +102,34 @@ def critic_step(
     return _detached(losses, "critic", measured)
 
 
+def _default_penalty(weight: float, alpha: Tensor, terms: Sequence[Term]) -> list[Term]:
+    """The gradient penalty of ``penalty_weight``, if it has a weight."""
+    if weight and any(isinstance(term, GradientPenalty) for term in terms):
+        raise ConfigError(
+            f"critic_step got a GradientPenalty in terms, and penalty_weight={weight} adds another: leave it out of "
+            "terms, or give penalty_weight=0."
+        )
+    return [GradientPenalty(weight, alpha)] if weight else []
+
+
+def _named(terms: Sequence[Term]) -> dict[str, Term]:
+    """The terms by the names of their losses. The second of a name is ``<name>_2``."""
+    named: dict[str, Term] = {}
+    for term in terms:
+        name, number = term.name, 1
+        while name in named:
+            number += 1
+            name = f"{term.name}_{number}"
+        named[name] = term
+    # A held share is that of the gradient of all others, which come first.
+    return dict(sorted(named.items(), key=lambda item: item[1].held is not None))
+
+
 def _scores(
     judge: Callable[[Tensor], Any],
     bare: nn.Module,
     images: dict[str, Tensor],
-    terms: Sequence[Term],
+    terms: Iterable[Term],
     coded: CodedSmoothing | None,
     coded_on: str,
     autocast: Callable[[], AbstractContextManager[Any]],

@@ -46,9 +46,13 @@ class Term:
         return self.weight if isinstance(self.weight, HeldShare) else None
 
     def weighted(self, penalty: Tensor) -> Tensor:  # () -> ()
-        """The penalty with its weight."""
+        """The penalty with its weight.
+
+        Raises:
+            CodeError: if the weight holds a share that was never measured (:meth:`HeldShare.of_penalty`).
+        """
         # A copy, because a held weight changes before the backward.
-        weight = self.weight.weight.clone() if isinstance(self.weight, HeldShare) else self.weight
+        weight = self.weight.of_penalty().clone() if isinstance(self.weight, HeldShare) else self.weight
         return weight * penalty
 
     def watching(self, critic: nn.Module) -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,6 @@ class Reference:
 
     def _path(self, kind: str, count: int) -> Path:
         extractor = self._reader.extractor
-        # The caller's description is trusted. Hashing some of the images catches equal descriptions of different data.
-        every_nth = self.images[:: max(1, len(self.images) // 256)].contiguous().cpu()
         key = {
             "version": VERSIONS[kind],
             "extractor": extractor.spec.name,
@@ -108,9 +107,17 @@ class Reference:
             "shape": list(self.images.shape),
             "count": count,
             "features_kept": self.num_features_kept,
-            "some_images": hashlib.sha256(every_nth.numpy().tobytes()).hexdigest(),
+            "images": self._images_sha256,
         }
         return self._cache_dir / f"{kind}-{extractor.spec.name}-{key_digest(key)}.safetensors"
+
+    @cached_property
+    def _images_sha256(self) -> str:
+        """Of every pixel: descriptions of different data can be equal."""
+        digest = hashlib.sha256()
+        for part in self.images.split(4096):
+            digest.update(part.contiguous().cpu().numpy().data)
+        return digest.hexdigest()
 
 
 def _subset(total: int, count: int, purpose: str) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cs_gan.precision import wide
+
 FLOOR = 1e-6
 """Minimum length of a centred feature. A feature that is constant in the batch then has correlation 0."""
 
@@ -23,7 +25,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor: 
 
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, equation 1.
     """
-    views = F.normalize(_wide(torch.cat([first, second])), dim=1)
+    views = F.normalize(wide(torch.cat([first, second])), dim=1)
     similarity = _product(views, views.T) / temperature  # (2B, 2B)
     itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
     partner = torch.arange(len(views), device=views.device).roll(len(first))
@@ -35,7 +37,7 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:  # (B, D), (B, D
 
     Source: Zbontar et al. 2021, Barlow Twins, equation 2, with features centred over the batch, as its text says.
     """
-    a, b = (_wide(view) - _wide(view).mean(0) for view in (first, second))
+    a, b = (wide(view) - wide(view).mean(0) for view in (first, second))
     a, b = (F.normalize(view, dim=0, eps=FLOOR) for view in (a, b))
     return _product(a.T, b)
 
@@ -52,10 +54,6 @@ def barlow_twins(first: Tensor, second: Tensor, off_diagonal: float = 0.005) -> 
     invariance = (1 - diagonal).square().sum()
     redundancy = correlation.square().sum() - diagonal.square().sum()
     return invariance + off_diagonal * redundancy
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:  # (n, k), (k, m) -> (n, m)

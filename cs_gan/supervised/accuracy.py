@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from cs_gan.core import RandomizedCodedInference
 from cs_gan.errors import MetricError
+from cs_gan.precision import wide
 from cs_gan.predictions import predicted_classes
 from cs_gan.randomness import stream
+from cs_gan.restore import evaluation_mode
 
 NumberedBatch = tuple[int, Tensor, Tensor]  # group number, images (K, C, H, W), labels (K,)
 
@@ -61,25 +63,25 @@ def accuracy(
     Raises:
         MetricError: for no images at all, logits of another shape, or labels that aren't among the classes.
     """
-    network.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # read once, at the end
     bins = torch.zeros(2, BINS, dtype=torch.float64, device=device)  # right answers and confidence
-    for number, images, labels in groups:
-        if isinstance(network, RandomizedCodedInference):
-            drawing: AbstractContextManager[None] = network.drawing_from(stream(seed, "rci", number))
-        else:
-            drawing = nullcontext()
-        with drawing, torch.autocast(torch.device(device).type, enabled=False):
-            logits = network(images.to(device))
-        targets = _checked(logits, labels).to(device)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        right = predicted_classes(logits) == targets
-        sums[0] += right.sum()
-        sums[1] += F.cross_entropy(logits, targets, reduction="sum")
-        confidence = logits.softmax(dim=1).amax(dim=1)
-        places = (confidence * BINS).nan_to_num().long().clamp(max=BINS - 1)
-        bins.index_add_(1, places, torch.stack([right, confidence]).double())
-        sums[2] += len(labels)
+    with evaluation_mode(network):
+        for number, images, labels in groups:
+            if isinstance(network, RandomizedCodedInference):
+                drawing: AbstractContextManager[None] = network.drawing_from(stream(seed, "rci", number))
+            else:
+                drawing = nullcontext()
+            with drawing, torch.autocast(torch.device(device).type, enabled=False):
+                logits = network(images.to(device))
+            targets = _checked(logits, labels).to(device)
+            logits = wide(logits)
+            right = predicted_classes(logits) == targets
+            sums[0] += right.sum()
+            sums[1] += F.cross_entropy(logits, targets, reduction="sum")
+            confidence = logits.softmax(dim=1).amax(dim=1)
+            places = (confidence * BINS).nan_to_num().long().clamp(max=BINS - 1)
+            bins.index_add_(1, places, torch.stack([right, confidence]).double())
+            sums[2] += len(labels)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
         torch.distributed.all_reduce(bins)

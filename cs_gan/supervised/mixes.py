@@ -137,14 +137,7 @@ class MixUp(Mix):
 
     @contextmanager
     def _mixing(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        draw: MixDraw,
-        *,
-        checked: bool = False,
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of any shape."""
         _check_images(self, images)
@@ -171,14 +164,7 @@ class CutMix(Mix):
 
     @contextmanager
     def _mixing(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        draw: MixDraw,
-        *,
-        checked: bool = False,
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; images of (K, C, H, W)."""
         _check_images(self, images)
@@ -248,14 +234,7 @@ class ManifoldMixUp(Mix):
 
     @contextmanager
     def _mixing(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        draw: MixDraw,
-        *,
-        checked: bool = False,
+        self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int, draw: MixDraw
     ) -> Iterator[Mixed]:
         """See :class:`Mix`; the hook exists only in the context."""
         share, name, choices = draw.share.to(images.device), draw.block or "", self._choices(model)

@@ -21,7 +21,7 @@ class CriticGap:
     and statistics and all random state are unchanged.
 
     Args:
-        training: the training images. As many of them are scored as there are held-out images.
+        training: the training images; :data:`GAP_IMAGES` of them are scored.
         held_out: at most :data:`GAP_IMAGES` real images.
         seed: of the run; chooses the training images.
         device, memory_format: of the critic.

@@ -57,6 +57,15 @@ class TestWholeBatches:
             distance = torch.cdist(x.flatten(1), images.flatten(1))
             assert torch.equal(distance.argmin(1), torch.arange(count))
 
+    @pytest.mark.parametrize("norm", ["linf", "l2"])
+    def test_images_in_channels_last_are_attacked(self, name, norm):
+        images, labels = batch32(4, (3, 8, 8))
+        convolutional = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 5))
+        convolutional.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
+        adversarial = ATTACKS[name](convolutional, images, labels, eps=0.05, norm=norm, generator=generator())
+        assert not torch.equal(adversarial, images)
+
     def test_random_states_modes_and_gradients_are_as_before(self, network, name):
         images, labels = batch32()
         defence = RandomizedCodedInference(network.train(), seed=3)

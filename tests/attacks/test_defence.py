@@ -44,6 +44,18 @@ def test_the_cost_is_counted(ratio, votes, group_size, bank, passes):
     assert report.plain_seconds > 0
 
 
+def test_blocks_called_by_keyword_are_counted():
+    class ByKeyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = mlp()
+
+        def forward(self, x):
+            return self.head(input=x)
+
+    assert evaluate_defence(ByKeyword(), *batch(8), blocks=["head"], group_size=4).passes_per_image == 1.5
+
+
 def test_coded_blocks_inside_are_what_is_counted():
     images, labels = batch(8)
     assert evaluate_defence(mlp(), images, labels, blocks=["1", "3"], group_size=4).passes_per_image == 1.5

@@ -135,6 +135,15 @@ class TestObserve:
             twin(x)
             assert all(torch.equal(a, b) for a, b in zip(block.parameters(), twin.parameters(), strict=True))
 
+    def test_those_that_change_only_in_training_mode_are_kept_too_if_the_first_pass_was_in_eval_mode(self):
+        block, twin = VectorQuantiser(frozen=True).eval(), VectorQuantiser(frozen=True)
+        twin.load_state_dict(block.state_dict())
+        coded, x = CodedSmoothing(block, [""]), torch.randn(6, 4)
+        observed(coded, lambda: block(x))
+        observed(coded, lambda: block.train()(x))
+        twin(x)
+        assert all(torch.equal(a, b) for a, b in zip(block.parameters(), twin.parameters(), strict=True))
+
     def test_a_frozen_parameter_that_grows_is_put_back(self):
         def grow(x):
             block.bank = nn.Parameter(torch.cat([block.bank, x.detach()]), requires_grad=False)

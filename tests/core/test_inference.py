@@ -15,6 +15,18 @@ def network():
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).eval()
 
 
+class Named(nn.Module):
+    """Called as networks of Hugging Face are."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *, pixel_values, double=False):
+        y = self.model(pixel_values)
+        return 2 * y if double else y
+
+
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -142,6 +154,18 @@ class TestRandomizedCodedInference:
         expected = RandomizedCodedInference(copy.deepcopy(model), 1.5, seed=2)(filled)[:batch]
         assert output.shape == (batch, 2)
         assert torch.equal(output, expected)
+
+    def test_inputs_may_be_given_by_keyword(self):
+        model, x = network(), torch.randn(4, 3)
+        by_name = Named(model)
+        expected = RandomizedCodedInference(model, seed=2)(x)
+        assert torch.equal(RandomizedCodedInference(by_name, seed=2)(pixel_values=x, double=False), expected)
+        bank = torch.randn(4, 3)
+        expected = RandomizedCodedInference(copy.deepcopy(model), reference=bank)(x[:1])
+        filled = RandomizedCodedInference(copy.deepcopy(by_name), reference=bank)
+        assert torch.equal(filled(pixel_values=x[:1]), expected)
+        with pytest.raises(BatchError, match="first argument"):
+            filled(double=True, pixel_values=x[:1])
 
     def test_a_batch_of_one_without_a_bank_says_what_to_do(self):
         with pytest.raises(BatchError, match=r"collect at least 2 inputs, or construct .*reference=bank"):

@@ -58,6 +58,22 @@ def test_ratio_and_weight_follow_set_step():
     assert torch.equal(observed(coded, lambda: block(x)), 2 * coded.penalties[""])
 
 
+def test_schedules_of_any_kind_stay_at_their_end_beyond_the_last_step():
+    coded = CodedSmoothing(network()[0], [""], lambda progress: 1 + progress, weight=lambda progress: 2 * progress)
+    coded.set_step(30, 10, hold_end=True)
+    assert (coded.ratio, coded.weight) == (2, 2)
+
+
+def test_a_penalty_under_inference_mode_leaves_schedules_usable():
+    block, x = network()
+    coded = CodedSmoothing(block, [""], weight=Linear(0, 4))
+    coded.set_step(1, 4)
+    with torch.inference_mode():
+        observed(coded, lambda: block(x))
+    coded.set_step(2, 4)
+    assert torch.equal(observed(coded, lambda: block(x)), 2 * coded.penalties[""])
+
+
 @pytest.mark.parametrize("options", [{"ratio": Linear(1, 2)}, {"weight": Linear(1, 2)}, {"every": 2}])
 def test_what_depends_on_the_step_asks_for_it(options):
     block, x = network()

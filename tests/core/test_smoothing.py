@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -65,6 +67,25 @@ class TestPenalty:
             pass
         with pytest.raises(BlockError, match="ran inside observe"):
             coded.penalty()
+
+    @pytest.mark.parametrize("context", ["observe", "substitute"])
+    def test_blocks_that_did_not_run_beside_others_are_named_once(self, context):
+        model, x = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)), torch.randn(8, 3)
+        coded = CodedSmoothing(model, ["0", "1", "2"])
+        with pytest.warns(UserWarning, match=r"\['1', '2'\] did not run inside"), getattr(coded, context)():
+            model[0](x)
+        with warnings.catch_warnings(action="error"), getattr(coded, context)():
+            model[0](x)
+
+    @pytest.mark.parametrize("context", ["observe", "substitute"])
+    def test_blocks_that_ran_once_may_be_left_out_later(self, context):
+        """So do branches, and blocks inside a coded block."""
+        model, x = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3))), torch.randn(8, 3)
+        coded = CodedSmoothing(model, ["0", "1", "1.0"])
+        with warnings.catch_warnings(action="error"):
+            for call in (model, model[0]):
+                with getattr(coded, context)():
+                    call(x)
 
     def test_of_a_bfloat16_block_is_float32(self):
         block = mlp().bfloat16()

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from cs_gan import CodedSmoothing
-from cs_gan.errors import BlockError
+from cs_gan import CodedSmoothing, HeldShare
+from cs_gan.core.share import UNMEASURED
+from cs_gan.errors import BlockError, CodeError, ConfigError
 from cs_gan.gan import (
     Consistency,
     FeatureNorm,
+    GradientPenalty,
     LeCam,
     LeCamTerm,
     ZeroCentred,
@@ -114,6 +116,16 @@ class TestLeCam:
         other.load_state_dict(lecam.state_dict())
         assert_same([lecam(torch.ones(2), torch.ones(2))], [other(torch.ones(2), torch.ones(2))])
 
+    def test_processes_average_the_scores_on_their_device(self, monkeypatch):
+        """Not on that of the buffers, which NCCL may not know. Without a GPU, the meta device stands for it."""
+        devices = []
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: devices.append(means.device.type))
+        with pytest.raises(NotImplementedError, match="meta"):  # then they go to the buffers, on the CPU
+            LeCam()(torch.ones(2, device="meta"), torch.ones(2, device="meta"))
+        assert devices == ["meta"]
+
     def test_a_decay_of_one_is_refused(self):
         with pytest.raises(ValueError, match="decay=1"):
             LeCam(1)
@@ -197,6 +209,35 @@ def test_the_critics_loss_is_the_sum_of_its_weighted_terms():
     both = critic_step(critic, optimizer, *batch, terms=terms)
     expected = plain["critic_loss"] + both["r1"] + 0.5 * both["feature_norm"]
     torch.testing.assert_close(both["critic_loss"], expected, **CLOSE)
+
+
+def test_terms_of_one_name_all_count_each_with_its_weight():
+    critic, batch = TinyCritic(), batches(8)
+    optimizer = torch.optim.SGD(critic.parameters(), 0.0)
+    first, second = FeatureNorm(HeldShare(0.1, start=0.5), "body"), FeatureNorm(3.0, "body.0")
+    losses = critic_step(critic, optimizer, *batch, terms=[first, second])
+    alone = {name: critic_step(critic, optimizer, *batch, terms=[FeatureNorm(1, name)]) for name in ("body", "body.0")}
+    torch.testing.assert_close(losses["feature_norm"], alone["body"]["feature_norm"])
+    torch.testing.assert_close(losses["feature_norm_2"], alone["body.0"]["feature_norm"])
+    plain = critic_step(critic, optimizer, *batch)["critic_loss"]
+    expected = plain + 0.5 * losses["feature_norm"] + 3 * losses["feature_norm_2"]
+    torch.testing.assert_close(losses["critic_loss"], expected, **CLOSE)
+
+
+def test_a_second_gradient_penalty_beside_the_default_is_refused():
+    critic, (real, fake, alpha) = TinyCritic(), batches(8)
+    optimizer, terms = torch.optim.SGD(critic.parameters(), 0.0), [GradientPenalty(5.0, alpha)]
+    with pytest.raises(ConfigError, match="penalty_weight=0"):
+        critic_step(critic, optimizer, real, fake, alpha, terms=terms)
+    assert "gradient_penalty" in critic_step(critic, optimizer, real, fake, alpha, terms=terms, penalty_weight=0)
+
+
+def test_a_term_whose_share_is_never_measured_is_an_error():
+    term = FeatureNorm(HeldShare(0.1), "body")
+    for _ in range(UNMEASURED - 1):
+        term.weighted(torch.ones(()))
+    with pytest.raises(CodeError, match="never saw a gradient"):
+        term.weighted(torch.ones(()))
 
 
 def test_a_block_that_is_not_there_is_named_with_those_that_are():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cs_gan import CodedSmoothing
+from cs_gan.errors import ConfigError
 from cs_gan.gan import CODED_ON, Consistency, ZeroCentred, critic_step, generator_step
 from tests.gan.networks import (
     TinyCritic,
@@ -69,6 +70,13 @@ class TestCriticStep:
         assert_same(critic.parameters(), expected.parameters(), **PARAMETERS)
         torch.testing.assert_close(losses["critic_loss"] + 3.0 * losses["critic_coded"], total, **GRADIENTS)
         torch.testing.assert_close(losses["critic_coded"], sum(parts).detach(), **GRADIENTS)
+
+    @pytest.mark.parametrize("coded", [False, True])
+    def test_refuses_to_code_on_images_that_there_are_not(self, coded):
+        critic = TinyCritic()
+        attached = CodedSmoothing(critic, ["body"], RATIO) if coded else None
+        with pytest.raises(ConfigError, match=r"coded_on='reel'.*real, fake, both"):
+            critic_step(critic, adam(critic), *batches(8), coded=attached, coded_on="reel")
 
     def test_a_lazily_skipped_step_is_the_plain_step_to_the_bit(self):
         critic, batch = TinyCritic(), batches(8)

@@ -75,12 +75,19 @@ def test_everything_that_changes_the_result_changes_the_key(  # type: ignore[no-
         {"count": 101},
         {"images": 255 - real_digits},  # other data under the same words
         {"images": real_digits[:1000]},
+        {"images": _with_another_pixel(real_digits)},
     ]
     for number, change in enumerate(changes, 1):
         _score(build(**change), real_digits)
         assert len(_files(tmp_path)) == number
     _score(build(about=dict(reversed(ABOUT.items()))), real_digits)  # the order of words says nothing
     assert len(_files(tmp_path)) == len(changes)
+
+
+def _with_another_pixel(images: Tensor) -> Tensor:
+    changed = images.clone()
+    changed[1, 0, 4, 4] ^= 1
+    return changed
 
 
 def test_statistics_of_an_older_version_are_not_read(  # type: ignore[no-untyped-def]

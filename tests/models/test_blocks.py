@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.blocks import ConvMeanPool, CriticBlock, CriticStemBlock, GeneratorBlock, UpsampleConv
+from models.blocks import ConvMeanPool, CriticBlock, CriticStemBlock, GeneratorBlock, LayerNorm, UpsampleConv
 
 # float64 keeps 1e-16 relative; sums of a few hundred terms of order one stay well within 1e-12.
 TOLERANCE = 1e-10
@@ -126,3 +127,16 @@ def test_a_block_leaves_its_input_as_it_was() -> None:
 def test_an_identity_shortcut_between_different_widths_is_refused() -> None:
     with pytest.raises(ValueError, match=r"CriticBlock\(4, 8, downsample=False\).*equal"):
         CriticBlock(4, 8, downsample=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_layer_norm_on_cuda_gives_its_inputs_dtype_and_float32_under_autocast(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeTensorMode():  # dtypes of CUDA tensors without a GPU
+        norm = LayerNorm(4)
+        norm.weight, norm.bias = (nn.Parameter(torch.empty(4, dtype=dtype, device="cuda")) for _ in range(2))
+        x = torch.empty(2, 4, 3, 3, dtype=dtype, device="cuda")
+        assert norm(x).dtype == dtype
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+        assert norm(x).dtype == torch.float32

@@ -109,6 +109,13 @@ def test_outputs_that_are_no_logits_are_refused(output):
         accuracy(Function(output), groups(*data()))
 
 
+def test_every_module_has_its_mode_afterwards():
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 4)).train()
+    model[0].eval()
+    accuracy(model, groups(*data()))
+    assert [module.training for module in model.modules()] == [True, False, True, True]
+
+
 def test_no_images_at_all_are_refused():
     with pytest.raises(MetricError, match="no images"):
         accuracy(network(), [])

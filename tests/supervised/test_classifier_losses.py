@@ -3,10 +3,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cs_gan.errors import BatchError
+from cs_gan.errors import BatchError, BlockError
 from cs_gan.randomness import stream
 from cs_gan.supervised import cross_entropy, jacobian_penalty, logit_norm_penalty
 from models import build_classifier
+from tests.core.helpers import Function
 from tests.gan.networks import assert_same
 from tests.supervised.networks import CLASSES, batch, mlp
 
@@ -75,6 +76,28 @@ class TestJacobianPenalty:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert images.grad is None
         assert not images.requires_grad
+
+    @pytest.mark.parametrize("change", [lambda p: p.data.mul_(0.9), lambda p: p.detach().mul_(0.9)])
+    def test_leaves_frozen_parameters_that_the_model_changes_alone(self, change):
+        def call(x):
+            change(model.centre)
+            return model.linear(x - model.centre).tanh()
+
+        model = Function(call)
+        model.linear, model.centre = nn.Linear(6, 4), nn.Parameter(torch.ones(6), requires_grad=False)
+        for _ in range(2):
+            jacobian_penalty(model, torch.randn(8, 6), torch.Generator()).backward()
+            assert torch.equal(model.centre, torch.ones(6))
+
+    def test_refuses_a_model_that_changes_trained_parameters(self):
+        def call(x):
+            model.linear.weight.data.mul_(0.9)
+            return model.linear(x)
+
+        model = Function(call)
+        model.linear = nn.Linear(6, 4)
+        with pytest.raises(BlockError, match=r"the model changes its parameters \['linear.weight'\].*jacobian_penalty"):
+            jacobian_penalty(model, torch.randn(8, 6), torch.Generator())
 
     def test_refuses_integer_images_and_other_outputs(self):
         with pytest.raises(BatchError, match=r"int64.*no derivative"):
