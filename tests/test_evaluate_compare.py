@@ -211,6 +211,8 @@ def test_missing_and_damaged_files_are_named(images, capsys):
     assert "ends in .npz" in refused(capsys, "stats", "fake.npz", DIGITS, "--file=stats.txt")
     assert "give another name" in refused(capsys, "stats", "fake.npz", DIGITS, "--file=fake.npz")
     assert "compare doesn't take --data.name=x" in refused(capsys, "compare", "a", "b", "--data.name=x")
+    asked = refused(capsys, "compare", "a", "b", "--metrics.extractor=digits")
+    assert "compare doesn't take --metrics.extractor=digits. Did you mean --extractor?" in asked
     assert "--device cuda:77" in refused(capsys, "stats", "fake.npz", DIGITS, "--device=cuda:77")
 
 

@@ -316,6 +316,14 @@ class TestRecipes:
         assert gan(tmp_path / "run", *both) == 2
         assert "coded: share = 0.03 must be null where a weight is given" in error_of(capsys)
 
+    def test_a_share_of_0_is_refused(self, tmp_path, capsys):
+        assert gan(tmp_path / "run", "--coded.critic.blocks=blocks.1", "--coded.critic.share=0") == 2
+        assert "coded.critic.share = 0.0 must be above 0, or null" in error_of(capsys)
+
+    def test_a_section_in_place_of_a_value_is_one_error(self, tmp_path, capsys):
+        assert classifier(tmp_path / "run", "--method.logit_norm.weight=0.01") == 2
+        assert "method.logit_norm is a value, not a section: it has no key 'weight'" in error_of(capsys)
+
     def test_a_key_that_occurs_twice_is_refused(self, tmp_path, capsys):
         (tmp_path / "r.yaml").write_text("seed: 1\nseed: 2\n")
         assert gan(tmp_path / "run", f"--config={tmp_path / 'r.yaml'}") == 2

@@ -38,6 +38,7 @@ def loaded(words, modules=SLOW) -> str:
     ("words", "code"),
     [
         (["--help"], 0),
+        ([], 2),  # not a run of 100,000 steps
         (["--list-recipes"], 0),
         (["--version"], 0),
         (["--training.stepps=1"], 2),

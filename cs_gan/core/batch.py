@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cs_gan.core.code import SplineCode
@@ -92,11 +93,18 @@ def _nearest(
             entries.narrow(axis, 0, 1).movedim(axis, 0).expand(code.N, *(-1,) * (entries.dim() - 1)).movedim(0, axis)
         )
     else:
-        raise BatchError(
+        told = (
             f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)} as argument {role.argument!r}: "
-            "integers, labels and masks can't be mixed. Choose a block after the embedding, or "
+        )
+        if leaf.dtype == torch.uint8 and leaf.dim() > 2:
+            raise BatchError(f"{told}images of integers can't be mixed. Give floats, such as x.float() / 127.5 - 1.")
+        other = f'data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain"'
+        if not mixable(leaf):
+            other = f'no batch entry, say so: arguments={{{role.argument!r}: "plain"}}'
+        raise BatchError(
+            f"{told}integers, labels and masks can't be mixed. Choose a block after the embedding, or "
             'discrete="nearest", which gives each coded sample the label or mask of the data sample nearest to it. '
-            f'If it is data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain".'
+            f"If it is {other}."
         )
     return coded_entries.flatten(axis, axis + 1) if role.rows > 1 else coded_entries
 

@@ -104,9 +104,13 @@ class RandomizedCodedInference(nn.Module):
         """
         arguments = [*args, *kwargs.values()]
         x: Any = next(filter(_has_tensors, arguments), None)
-        filled = self._filled(x, len(arguments) > 1)
-        if filled is not x:  # which is the only argument
-            args, kwargs = (filled,) * len(args), dict.fromkeys(kwargs, filled)
+        if self.reference is not None and not isinstance(x, Tensor):
+            kinds = ", ".join(type(argument).__name__ for argument in arguments) or "nothing"
+            raise BatchError(f"a reference bank fills a tensor, and this call has {kinds}.")
+        filled = self._filled(x, sum(map(_has_tensors, arguments)) > 1)
+        if filled is not x:  # which is the only argument with tensors
+            args = tuple(filled if argument is x else argument for argument in args)
+            kwargs = {name: filled if argument is x else argument for name, argument in kwargs.items()}
         joined = _Votes()
         for _ in range(self.votes):
             with self.coded.substitute(generator=self.generator):
@@ -141,8 +145,6 @@ class RandomizedCodedInference(nn.Module):
     def _filled(self, x: Any, other_arguments: bool) -> Any:
         """The batch, filled up to 1 + R samples from the bank."""
         if not isinstance(x, Tensor):  # a nesting: the coded blocks find the size of the batch
-            if self.reference is not None:
-                raise BatchError(f"a reference bank fills a tensor, and this call's first argument is {type(x)}.")
             return x
         axis = self._axes.takes
         batch = batch_along(x, axis)
@@ -159,7 +161,7 @@ class RandomizedCodedInference(nn.Module):
         if lacking <= 0:
             return x
         if other_arguments:
-            raise BatchError("a reference bank fills the first argument only: this call has more of them.")
+            raise BatchError("a reference bank fills the first argument only: this call has more with tensors.")
         bank = self.reference.narrow(axis, 0, lacking).to(x.device, x.dtype)
         if bank.movedim(axis, 0).shape[1:] != x.movedim(axis, 0).shape[1:]:
             raise BatchError(

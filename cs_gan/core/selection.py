@@ -29,7 +29,13 @@ def select_blocks(model: nn.Module, chosen: Iterable[Choice], exclude: Iterable[
     ids = _chosen_ids(model, chosen, "blocks")
     if not ids:
         raise BlockError('blocks=[]: choose at least one block; "" is the whole model.')
-    ids -= _chosen_ids(model, exclude, "exclude")
+    excluded = _chosen_ids(model, exclude, "exclude")
+    if excluded and not ids & excluded:
+        raise BlockError(
+            "exclude takes away none of the chosen blocks. A part of a coded block can't be left out: choose smaller "
+            "blocks."
+        )
+    ids -= excluded
     if not ids:
         raise BlockError("exclude leaves no block: choose more in blocks, or exclude fewer.")
     # named_modules() without duplicates: a module with two names is one block.
@@ -46,7 +52,8 @@ def select_blocks(model: nn.Module, chosen: Iterable[Choice], exclude: Iterable[
 def _chosen_ids(model: nn.Module, chosen: Iterable[Choice], argument: str) -> set[int]:
     """The ids of the modules that an argument chooses."""
     if isinstance(chosen, str | nn.Module | type):
-        raise BlockError(f"{argument}={chosen!r}: give a list, such as {argument}=[{chosen!r}].")
+        shown = chosen.__name__ if isinstance(chosen, type) else repr(chosen)
+        raise BlockError(f"{argument}={shown}: give a list, such as {argument}=[{shown}].")
     named, ids = dict(model.named_modules(remove_duplicate=False)), set[int]()
     for choice in chosen:
         if not isinstance(choice, str | nn.Module) and not (isinstance(choice, type) and issubclass(choice, nn.Module)):
@@ -54,7 +61,7 @@ def _chosen_ids(model: nn.Module, chosen: Iterable[Choice], argument: str) -> se
             raise BlockError(f"{argument} holds a {kind}: give names, patterns or modules, or classes of modules.")
         names = [name for name, module in named.items() if _matches(choice, name, module)]
         if not names:
-            raise BlockError(_not_found(choice, model, list(named)))
+            raise BlockError("exclude: " * (argument == "exclude") + _not_found(choice, model, list(named)))
         ids.update(id(named[name]) for name in names)
     return ids
 
@@ -107,9 +114,9 @@ def _why(model: nn.Module | None, blocks: Mapping[str, nn.Module]) -> str:
             "one for the model as it is now."
         )
     why = "Run the model inside it, in a way that reaches them."
-    if "torch._dynamo" in sys.modules:  # something was compiled
+    if "torch._dynamo" in sys.modules:  # without it nothing is compiled
         why += (
-            " A compiled model doesn't see the hooks if it, or another model of its class, was compiled and run before "
-            "the context: compile the coded block, not what holds it."
+            " With torch.compile: a compiled model doesn't see the hooks if it, or another model of its class, was "
+            "compiled and run before the context: compile the coded block, not what holds it."
         )
     return why

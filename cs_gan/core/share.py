@@ -230,7 +230,7 @@ class HeldShare(nn.Module):
                 f"HeldShare({self.share}) gave {self._penalties} penalties its first weight, {self.weight.item():.3g}, "
                 "and never saw a gradient of both penalty and loss: call held.follow(penalty, loss, "
                 "network.parameters()) before the backward of every tenth step or so, with the parameters of the coded "
-                "network."
+                "network (critic_step and the others: measure_share=True)."
             )
         return self.weight
 

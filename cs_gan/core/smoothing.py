@@ -333,11 +333,13 @@ class CodedSmoothing:
         """
         with self._entered("diagnose"):
             assert self._model is not None
+            # Before its first measurement a held weight is a guess: the one that it jumps to is diagnosed.
+            held = self.held.share if weight is None and self.held is not None and not self.held.count else None
             weight = self.weight if weight is None else weight
             hooks = Diagnosing(self._coding(), self.discrepancy, self.share_dropout)
             draws_before = self._drawn
             try:
-                return diagnose(self._model, self.blocks, hooks, call, task_loss, weight, mu, earlier)
+                return diagnose(self._model, self.blocks, hooks, call, task_loss, weight, mu, earlier, held)
             finally:
                 self._drawn = draws_before
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
 from cs_gan.core import HeldShare, in_coded_pass
-from cs_gan.errors import BlockError
+from cs_gan.errors import BlockError, ConfigError
 from cs_gan.gan import outputs
 from cs_gan.gan.penalties import LeCam, consistency_penalty, feature_norm_penalty, gradient_penalty, r1_penalty
 
@@ -35,10 +37,18 @@ class ScoredBatch:
 
 
 class Term:
-    """A penalty with its weight and its name in the losses. The weight may hold a share of the gradient."""
+    """A penalty with its weight and its name in the losses. The weight may hold a share of the gradient.
+
+    Raises:
+        ConfigError: for a weight below 0, or that is no number.
+    """
 
     name: str
     weight: float | HeldShare
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, HeldShare) and not (isinstance(self.weight, Real) and 0 <= self.weight < inf):
+            raise ConfigError(f"{type(self).__name__}: weight = {self.weight!r} must be 0 or more, or a HeldShare.")
 
     @property
     def held(self) -> HeldShare | None:

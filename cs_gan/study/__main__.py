@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             _list(study, runs, {run.name for run, _ in known})
             return 0
+        _check_folders(runs)
         for run, outcome in known:
             adopt(run, outcome)
         if options.summarise:
@@ -104,7 +105,9 @@ def _list(study: Study, runs: Sequence[Run], known: set[str]) -> None:
     """Print what a start would do."""
     done = {run.name for run in runs if run.name in known or _done(run)}
     for run in runs:
-        print(f"{run.name} ({'done' if run.name in done else 'to run'})\n  {shlex.join(run.command)}")
+        otherwise = made_otherwise(run)
+        state = f"made with other settings ({otherwise})" if otherwise else "done" if run.name in done else "to run"
+        print(f"{run.name} ({state})\n  {shlex.join(run.command)}")
     points = len({run.point.slug for run in runs})
     print(f"{points} points x {len(study.seeds)} seeds = {len(runs)} runs, {len(done)} done")
 
@@ -143,7 +146,6 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
     """Run what isn't done, and report all runs."""
-    _check_folders(runs)
     missing = [run for run in runs if not _done(run)]
     missing.sort(key=lambda run: read_outcome(run).status == "failed")  # those that failed before come last
     stop, request = Stop(options.minutes), Request(folder)

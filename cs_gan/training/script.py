@@ -49,6 +49,9 @@ def run_script(
     if text := answer(words, kind, prog, description, folder):
         print(text)
         return 0
+    if not words:
+        print("error: give a recipe or keys: --list-recipes names the recipes, --help the keys.", file=sys.stderr)
+        return 2
     words = ["--help" if word == "--help-all" else word for word in words]
     _end_with_launcher()
     try:

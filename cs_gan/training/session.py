@@ -141,7 +141,8 @@ class Session(Generic[Config]):
         if kind != "cpu" or self.processes * used >= cores:
             return line
         # accelerate launch sets OMP_NUM_THREADS=1 by default
-        hint = f"`accelerate launch --num_cpu_threads_per_process {cores // self.processes}` uses them all"
+        each = cores // self.processes
+        hint = f"OMP_NUM_THREADS={each}, or `accelerate launch --num_cpu_threads_per_process {each}`, uses them all"
         return f"{line}, {used} of {cores} cores each ({hint})"
 
     @property

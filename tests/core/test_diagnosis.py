@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cs_gan import CodedSmoothing, SplineCode
+from cs_gan import CodedSmoothing, HeldShare, SplineCode
 from cs_gan.core.diagnosis.measure import code_condition
 from cs_gan.errors import BatchError, BlockError, CodeError
 from tests.core.helpers import Function, hook_count, mlp, observed
@@ -77,6 +77,23 @@ class TestFigures:
             assert f"all blocks: {key} " in str(report)
             assert " for 1%, 5%, 10% of the gradient" in str(report)
         (task + coded.penalty()).backward()  # the graph is still there
+
+    @pytest.mark.parametrize("mu", [None, 0.3])
+    def test_a_held_share_that_was_not_measured_yet_is_shown_with_the_weight_it_jumps_to(self, mu):
+        model, x, y = mlp(), torch.randn(32, 3), torch.randint(2, (32,))
+        coded = CodedSmoothing(model, [""], 1.0, weight=HeldShare(0.03))
+        report = coded.diagnose(lambda: model(x), lambda logits: F.cross_entropy(logits, y), mu=mu)
+        assert report.blocks[""].gradient_share == pytest.approx(0.03, rel=1e-4)
+        assert "plain training" not in str(report)
+        given = coded.diagnose(lambda: model(x), lambda logits: F.cross_entropy(logits, y), mu=mu, weight=1e-6)
+        assert "plain training" in str(given)
+
+    def test_a_block_that_did_not_run_is_named(self):
+        model, x = mlp(), torch.randn(32, 3)
+        model.unused = nn.Linear(3, 3)
+        coded = CodedSmoothing(model, ["0", "unused"])
+        report = coded.diagnose(lambda: model[:3](x))
+        assert "no effect, block 'unused': it did not run in this call" in str(report)
 
     def test_an_affine_block_with_more_features_than_samples_is_all_affine_part(self):
         block = nn.Linear(50, 40).double()

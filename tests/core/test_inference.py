@@ -164,8 +164,8 @@ class TestRandomizedCodedInference:
         expected = RandomizedCodedInference(copy.deepcopy(model), reference=bank)(x[:1])
         filled = RandomizedCodedInference(copy.deepcopy(by_name), reference=bank)
         assert torch.equal(filled(pixel_values=x[:1]), expected)
-        with pytest.raises(BatchError, match="first argument"):
-            filled(double=True, pixel_values=x[:1])
+        filled = RandomizedCodedInference(copy.deepcopy(by_name), reference=bank)
+        assert torch.equal(filled(double=True, pixel_values=x[:1]), 2 * expected)
 
     def test_a_batch_of_one_without_a_bank_says_what_to_do(self):
         with pytest.raises(BatchError, match=r"collect at least 2 inputs, or construct .*reference=bank"):
@@ -178,8 +178,10 @@ class TestRandomizedCodedInference:
 
     def test_a_bank_does_not_fill_further_arguments(self):
         served = RandomizedCodedInference(network(), reference=torch.randn(4, 3))
-        with pytest.raises(BatchError, match="first argument"):
-            served(torch.randn(1, 3), scale=2)
+        with pytest.raises(BatchError, match="first argument only: this call has more with tensors"):
+            served(torch.randn(1, 3), scale=torch.ones(1))
+        with pytest.raises(BatchError, match="fills a tensor, and this call has ndarray"):
+            served(torch.randn(1, 3).numpy())
 
     def test_an_output_without_a_batch_axis_outside_the_coded_blocks_is_averaged_whole(self):
         model, bank = Function(lambda x: (model.body(x), x.mean(), x.mean(0))), torch.randn(6, 3).double()

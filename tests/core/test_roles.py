@@ -515,3 +515,11 @@ def test_a_discrepancy_gives_a_scalar(give):
     block = nn.Linear(D, D)
     with pytest.raises(BatchError, match=r"the discrepancy gave .* it must give a scalar tensor"):
         observed(CodedSmoothing(block, [""], discrepancy=give), lambda: block(torch.randn(K, D)))
+
+
+def test_images_of_integers_are_said_to_need_floats():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    coded = CodedSmoothing(model, [""])
+    told = r"images of integers can't be mixed\. Give floats, such as x\.float\(\)"
+    with pytest.raises(BatchError, match=told), coded.observe():
+        model(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))

@@ -87,6 +87,12 @@ def test_classes_choose_all_their_modules_and_exclude_leaves_some_out():
         chosen(nn.Conv2d)
     with pytest.raises(BlockError, match="exclude leaves no block"):
         chosen(nn.Conv1d, exclude=["0", "1.0"])
+    with pytest.raises(BlockError, match=r"exclude takes away none of the chosen blocks\. A part of a coded block"):
+        chosen("1", exclude=["1.0"])
+    with pytest.raises(BlockError, match=r"exclude: Sequential has no block '1.7'"):
+        chosen(nn.Conv1d, exclude=["1.7"])
+    with pytest.raises(BlockError, match=r"blocks=Conv1d: give a list, such as blocks=\[Conv1d\]"):
+        CodedSmoothing(model, nn.Conv1d)
     with pytest.raises(BlockError, match=r"exclude='0': give a list"):
         chosen(nn.Conv1d, exclude="0")
     with pytest.raises(BlockError, match=r"blocks holds a int: give names"):

@@ -280,3 +280,9 @@ class TestSpectralNorm:
         generator_step(generator, critic, torch.optim.Adam(generator.parameters()), torch.randn(4, 5), loss="hinge")
         assert_same(critic.parameters(), before)
         assert all(p.requires_grad and p.grad is None for p in critic.parameters())
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1"])
+def test_a_term_refuses_a_weight_that_is_no_number_from_0_on(weight):
+    with pytest.raises(ConfigError, match=r"FeatureNorm: weight = .* must be 0 or more"):
+        FeatureNorm(weight, "body")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cs_gan.core.diagnosis.measure import Diagnosing, code_condition, ratio, stretched, untouched
-from cs_gan.core.diagnosis.report import BlockDiagnosis, Diagnosis, findings
+from cs_gan.core.diagnosis.report import NO_EFFECT, BlockDiagnosis, Diagnosis, Finding, findings
 from cs_gan.core.diagnosis.strength import ALL, strengths
 from cs_gan.core.hooks import Observing
 from cs_gan.core.nestings import map_leaves
@@ -33,9 +33,13 @@ def diagnose(
     weight: float,
     mu: float | None,
     earlier: Diagnosis | None,
+    held: float | None = None,
 ) -> Diagnosis:
-    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weight`` is the penalty's."""
-    weights = objective_weights(weight, mu)
+    """The body of :meth:`CodedSmoothing.diagnose`. ``hooks`` are not installed yet; ``weight`` is the penalty's.
+
+    With ``held`` the weight is the one that makes the penalty this share of the gradient, if it can be measured.
+    """
+    objective_weights(weight, mu)  # the checks come first
     if not callable(call):
         kind = "" if call is None else type(call).__name__
         raise CodeError(f"diagnose({kind}): give a function that runs the model, as in lambda: model(x).")
@@ -45,6 +49,9 @@ def diagnose(
         raise nothing_ran(model, blocks, "the call that diagnose() was given")
     observing = Observing(hooks.coding, hooks.of_training, hooks.share_dropout, {})
     loss, found_strengths = _loss(model, call, task_loss), strengths(model, blocks, observing, call, task_loss)
+    if held is not None and ALL in found_strengths:
+        weight = found_strengths[ALL].weight_for(held, mu) or weight
+    weights = objective_weights(weight, mu)
     bounded = task_loss if callable(task_loss) and not _is_affine(model, call, task_loss) else None
     diagnosed: dict[str, BlockDiagnosis] = {}
     for name, parts in hooks.parts.items():
@@ -64,6 +71,8 @@ def diagnose(
             None if name not in found_strengths else found_strengths[name].share(weights),
         )
     signatures = tuple(finding for block in diagnosed.values() for finding in findings(block))
+    idle = "it did not run in this call, and was not coded. If it runs in others, diagnose those too."
+    signatures += tuple(Finding(NO_EFFECT, name, idle) for name in blocks if name not in hooks.parts)
     together = found_strengths.get(ALL) if len(diagnosed) > 1 else None
     return Diagnosis(diagnosed, loss, *weights, signatures, mu, together, weight)
 

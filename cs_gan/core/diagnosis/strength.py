@@ -39,11 +39,16 @@ class Strength:
         """The weighted penalty's gradient over the weighted task loss's. None without a task loss."""
         return None if self.task is None else ratio(weights[1] * self.penalty, weights[0] * self.task)
 
+    def weight_for(self, share: float, mu: float | None) -> float:
+        """The weight that makes the penalty this share of the gradient; 0 if none does."""
+        task = share * (self.task or 0.0)
+        return ratio(task, self.penalty) if mu is None else ratio((1 - mu) * task, mu * self.penalty)
+
     def proposals(self, weight: float, mu: float | None) -> Iterator[float]:
         """The weight for each of ``SHARES``, or with mu, the mu."""
         for share in SHARES:
             if mu is None:
-                yield ratio(share * (self.task or 0.0), self.penalty)
+                yield self.weight_for(share, None)
             else:  # mu weight penalty = share (1 - mu) task
                 task = share * (self.task or 0.0)
                 yield ratio(task, weight * self.penalty + task)

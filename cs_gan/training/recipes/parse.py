@@ -229,10 +229,15 @@ _UNKNOWN_KEY = re.compile(
     r"|Option '(?P<key>[\w.]+)' is not accepted"
 )
 
+_INSIDE_A_VALUE = re.compile(r"key \"([\w.]+)\".*NestedArg\(key='([\w.]+)'", re.DOTALL)
+
 
 def _explained(message: str, kind: type[RunConfig]) -> str:
     """jsonargparse's message on one line. For an unknown key, the nearest valid one."""
     unknown = _UNKNOWN_KEY.search(message)
+    if inside := _INSIDE_A_VALUE.search(message):
+        key, below = inside.groups()
+        return f"{key} is a value, not a section: it has no key {below!r}. Give --{key}=<value>."
     if not unknown:
         return re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(message.split()))
     key = ".".join(part for part in unknown.groups() if part)

@@ -188,7 +188,7 @@ class CodedBlocksConfig:
             "null unless weight is given, where it starts",
         )
         if self.blocks and not weight:
-            self.share = self.share or SHARE  # so that the saved recipe says it
+            self.share = SHARE if self.share is None else self.share  # so that the saved recipe says it
 
     @property
     def active_blocks(self) -> list[str] | str:
