@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cs_gan.flat_keys import flatten
 from cs_gan.runs import RunFolder, read_lines
+from cs_gan.runs.settings import FREE_ON_RESUME
 from cs_gan.training import list_checkpoints, read_checkpoint
-from cs_gan.training.recipes.keys import FREE_ON_RESUME
 
 
 def compare(whole: RunFolder, parts: RunFolder) -> list[tuple[str, str, bool]]:

@@ -14,8 +14,8 @@ import yaml
 
 from cs_gan.files import write_text
 from cs_gan.runs import SIGNALS, RunFolder
+from cs_gan.runs.settings import LENGTH
 from cs_gan.study.plan import Run, identity
-from cs_gan.training.recipes.keys import LENGTH
 
 RECORD = "study.json"  # file in the run's folder: its settings and how it ended
 OUTPUT = "output.txt"

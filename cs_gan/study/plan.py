@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
+from cs_gan.runs.settings import FREE_ON_RESUME
 from cs_gan.study.spec import CASE, Case, Study
-from cs_gan.training.recipes.keys import FREE_ON_RESUME
 
 LONGEST = 120  # maximum length of a name, well below the limits of file systems
 NEUTRAL = FREE_ON_RESUME - {"data.root", "training.evaluate_every"}  # settings that change no result

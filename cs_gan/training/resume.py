@@ -11,6 +11,7 @@ import yaml
 
 from cs_gan.errors import CheckpointError, ConfigError, DivergedError
 from cs_gan.runs import LOG_LINE, METRICS_LINE, Row, lacking, read_lines
+from cs_gan.runs.settings import FREE_ON_RESUME, LENGTH
 from cs_gan.training.checkpoint import (
     abandon_after,
     begin_from,
@@ -21,7 +22,6 @@ from cs_gan.training.checkpoint import (
     save_checkpoint,
 )
 from cs_gan.training.lineage import began, extend
-from cs_gan.training.recipes.keys import FREE_ON_RESUME, LENGTH
 from cs_gan.training.recipes.parse import as_plain, differences
 from cs_gan.training.snapshot import is_finite
 from cs_gan.training.task import State, Task
