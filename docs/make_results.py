@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -62,22 +61,14 @@ def summary(results: Results) -> list[str]:
 
 
 def filled(page: str, of_study: dict[str, Results]) -> str:
-    """The page with its tables made anew.
-
-    Each is between ``<!-- strengths NAME -->`` or ``<!-- summary NAME -->``, and ``<!-- end -->``. ``summary NAME
-    against CASE`` compares with another case than the study's file says.
-    """
+    """The page with its tables made anew, each between ``<!-- strengths NAME -->`` or summary, and ``<!-- end -->``."""
 
     def table(found: re.Match[str]) -> str:
-        kind, name, against = found.groups()
-        results = of_study[name]
-        if against:
-            results = replace(results, study=replace(results.study, baseline=against))
-        lines = {"strengths": strengths, "summary": summary}[kind](results)
-        return "\n".join([found[0].splitlines()[0], *lines, "<!-- end -->"])
+        kind, name = found.groups()
+        lines = {"strengths": strengths, "summary": summary}[kind](of_study[name])
+        return "\n".join([f"<!-- {kind} {name} -->", *lines, "<!-- end -->"])
 
-    marked = r"<!-- (strengths|summary) (\w+)(?: against (.+?))? -->\n.*?<!-- end -->"
-    return re.sub(marked, table, page, flags=re.DOTALL)
+    return re.sub(r"<!-- (strengths|summary) (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
 def main(arguments: list[str]) -> None:

@@ -133,3 +133,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not walk through it again and again."""
     gc.freeze()
+
+
+@pytest.fixture
+def reduced_on(monkeypatch):
+    """The devices of tensors that are summed over two processes, of which this is one; the sums are left out."""
+    devices = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: devices.append(tensor.device.type))
+    return devices

@@ -16,8 +16,7 @@ from cs_gan.report.panels import score_panels
 from cs_gan.report.run import Run, read_run
 from cs_gan.report.strips import Strips, lay_out
 from cs_gan.report.svg import layout
-from cs_gan.runs import Evaluation
-from cs_gan.runs.evaluation import is_number
+from cs_gan.runs import Evaluation, is_number
 
 BEST = "best "  # prefix of a score's name: at the best step
 MOST = len(PALETTE)  # number of points with a colour, curves and pictures; the last colour is for all others

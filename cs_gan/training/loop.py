@@ -155,9 +155,12 @@ def _look(
         with stop.interruptible():
             row = task.evaluate(_about(task, state.step))
         if row is not None:
-            marks = {"untrained": state.step <= task.warm_up_steps}
-            marks["extra"] = not _looks(state, session.config.training)["evaluate"]
-            _keep(task, state, {"step": state.step, **row} | {mark: True for mark in marks if marks[mark]}, progress)
+            row = {"step": state.step, **row}
+            if state.step <= task.warm_up_steps:
+                row["untrained"] = True
+            if not _looks(state, session.config.training)["evaluate"]:
+                row["extra"] = True
+            _keep(task, state, row, progress)
     if sample or evaluate:
         session.accelerator.wait_for_everyone()
         progress.pause()

@@ -116,15 +116,11 @@ class TestLeCam:
         other.load_state_dict(lecam.state_dict())
         assert_same([lecam(torch.ones(2), torch.ones(2))], [other(torch.ones(2), torch.ones(2))])
 
-    def test_processes_average_the_scores_on_their_device(self, monkeypatch):
+    def test_processes_average_the_scores_on_their_device(self, reduced_on):
         """Not on that of the buffers, which NCCL may not know. Without a GPU, the meta device stands for it."""
-        devices = []
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-        monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: devices.append(means.device.type))
         with pytest.raises(NotImplementedError, match="meta"):  # then they go to the buffers, on the CPU
             LeCam()(torch.ones(2, device="meta"), torch.ones(2, device="meta"))
-        assert devices == ["meta"]
+        assert reduced_on == ["meta"]
 
     def test_a_decay_of_one_is_refused(self):
         with pytest.raises(ValueError, match="decay=1"):
