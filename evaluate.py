@@ -103,9 +103,9 @@ def parse(words: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
             subparser.add_argument(f"--{option}", default=default, **settings)
     arguments, overrides = parser.parse_known_args(words)
     if overrides and (arguments.command in FILES or not command(arguments.command).sections):
-        own = {word: f"--{word.partition('=')[0].rpartition('.')[2]}" for word in overrides}
-        meant = [name for name in own.values() if name.strip("-") in vars(arguments)]
-        hint = f"Did you mean {' '.join(meant)}?" if meant else "--help lists what it takes."
+        names = [word.partition("=")[0].rpartition(".")[2] for word in overrides]  # --metrics.extractor=x -> extractor
+        options = [f"--{name}" for name in names if name in vars(arguments)]
+        hint = f"Did you mean {' '.join(options)}?" if options else "--help lists what it takes."
         raise ConfigError(f"{arguments.command} doesn't take {' '.join(overrides)}. {hint}")
     return arguments, overrides
 

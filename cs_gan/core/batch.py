@@ -93,18 +93,18 @@ def _nearest(
             entries.narrow(axis, 0, 1).movedim(axis, 0).expand(code.N, *(-1,) * (entries.dim() - 1)).movedim(0, axis)
         )
     else:
-        told = (
+        problem = (
             f"block {block!r} takes a {leaf.dtype} tensor of shape {tuple(leaf.shape)} as argument {role.argument!r}: "
         )
         if leaf.dtype == torch.uint8 and leaf.dim() > 2:
-            raise BatchError(f"{told}images of integers can't be mixed. Give floats, such as x.float() / 127.5 - 1.")
-        other = f'data, or has no batch, say so: arguments={{{role.argument!r}: "encode"}} or "plain"'
-        if not mixable(leaf):
-            other = f'no batch entry, say so: arguments={{{role.argument!r}: "plain"}}'
+            raise BatchError(f"{problem}images of integers can't be mixed. Give floats, such as x.float() / 127.5 - 1.")
+        remedy = f'If it has no batch, say so: arguments={{{role.argument!r}: "plain"}}'
+        if mixable(leaf):
+            remedy += ', or "encode" if it is data'
         raise BatchError(
-            f"{told}integers, labels and masks can't be mixed. Choose a block after the embedding, or "
+            f"{problem}integers, labels and masks can't be mixed. Choose a block after the embedding, or "
             'discrete="nearest", which gives each coded sample the label or mask of the data sample nearest to it. '
-            f"If it is {other}."
+            f"{remedy}."
         )
     return coded_entries.flatten(axis, axis + 1) if role.rows > 1 else coded_entries
 

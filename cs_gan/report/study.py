@@ -94,8 +94,8 @@ def _points(folder: Path, results: Mapping[str, Any]) -> list[StudyPoint]:
     points = []
     for number, point in enumerate(results["points"]):
         label = point["case"] if point["case"] and cases.count(point["case"]) == 1 else point["name"]
-        ours = [run for run in point["runs"] if run["status"] != "not run" or run["step"] is not None]
-        runs = {run["seed"]: opened for run in ours if (opened := _run(folder / run["folder"]))}
+        begun = [run for run in point["runs"] if run["status"] != "not run" or run["step"] is not None]
+        runs = {run["seed"]: opened for run in begun if (opened := _run(folder / run["folder"]))}
         points.append(StudyPoint(label, number, point, runs))
     return points
 

@@ -21,8 +21,8 @@ def usable_cores() -> int:
 
 def threads_of_a_run(slots: int) -> int:
     """``OMP_NUM_THREADS`` if it is set, otherwise an equal part of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else max(1, usable_cores() // slots)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdecimal() and int(threads) else max(1, usable_cores() // slots)
 
 
 class OnThisMachine(Executor):

@@ -71,8 +71,8 @@ def diagnose(
             None if name not in found_strengths else found_strengths[name].share(weights),
         )
     signatures = tuple(finding for block in diagnosed.values() for finding in findings(block))
-    idle = "it did not run in this call, and was not coded. If it runs in others, diagnose those too."
-    signatures += tuple(Finding(NO_EFFECT, name, idle) for name in blocks if name not in hooks.parts)
+    not_run = "it did not run in this call, and was not coded. If it runs in others, diagnose those too."
+    signatures += tuple(Finding(NO_EFFECT, name, not_run) for name in blocks if name not in hooks.parts)
     together = found_strengths.get(ALL) if len(diagnosed) > 1 else None
     return Diagnosis(diagnosed, loss, *weights, signatures, mu, together, weight)
 
