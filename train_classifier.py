@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cs_gan.training import run_script
+from cs_gan.training import parse_config, run_script
 from tasks.classifier.recipe import ClassifierConfig
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ def task(session: Session[ClassifierConfig]) -> ClassifierTask:
     from tasks.classifier.task import ClassifierTask
 
     return ClassifierTask(session)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raise ConfigError for a command line that ``main`` would refuse; studies ask before they start."""
+    parse_config(ClassifierConfig, arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

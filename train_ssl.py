@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cs_gan.training import run_script
+from cs_gan.training import parse_config, run_script
 from tasks.encoder.recipe import SslConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ def task(session: Session[SslConfig]) -> EncoderTask:
     from tasks.encoder.task import EncoderTask
 
     return EncoderTask(session)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raise ConfigError for a command line that ``main`` would refuse; studies ask before they start."""
+    parse_config(SslConfig, arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,8 @@ import pytest
 import cs_gan
 from benchmarks import start
 from cs_gan.digits import _by_sklearn, read_digits
+from cs_gan.metrics.cache import default_cache_dir
+from cs_gan.metrics.digits import locate_weights
 
 ROOT = Path(__file__).parents[1]
 SLOW = ("torch", "accelerate", "torchvision", "torch_fidelity", "sklearn", "scipy", "matplotlib", "numpy")
@@ -63,6 +65,7 @@ def test_evaluate_answers_without_torch(words, code):
 @pytest.mark.slow
 def test_a_run_imports_what_it_uses(tmp_path):
     """Its scores and optimisers need neither torch-fidelity nor torch._dynamo, and digits no scikit-learn."""
+    locate_weights(default_cache_dir())  # on a new machine a first run would train the classifier, with a plain Adam
     words = ["--config=quickstart", *start.TOY[:2], "--training.steps=1", "--metrics.num_samples=50"]
     unused = ("torchvision", "torch_fidelity", "sklearn", "torch._dynamo", "torch.distributed.tensor", "cs_gan.attacks")
     told = loaded(["train_gan.py", *words, f"--output_dir={tmp_path}"], (*unused, "matplotlib"))

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cs_gan.errors import ConfigError, CsGanError
+from cs_gan.study.check import check_points
 from cs_gan.study.execute import run_all
 from cs_gan.study.executor import Executor
 from cs_gan.study.executors import NAMES, make_executor, read_options
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.baseline is not None:
             study = replace(study, baseline=checked_baseline(study.path, options.baseline, study.cases))
         runs = plan(study, folder)
+        if not options.summarise:
+            check_points(study, runs)
         known = _known(runs, options.rows) if options.rows else []
         if options.dry_run:
             _list(study, runs, {run.name for run, _ in known})
