@@ -25,6 +25,7 @@ INK, RULE = "#667085", "#e4e2dd"
 MANY = 60  # with more points than this, markers would overlap
 MOST_WHISKERS = 12  # of one line
 WHISKERS_APART = 0.012  # of the horizontal axis
+LOG_FROM = 5  # ratio of the highest value to the lowest; below it, a logarithmic axis would have too few labels
 LETTERS = 60  # of a line of text below a chart, at 9 points in a figure of 4.8 inches
 
 Floats = npt.NDArray[np.float64]
@@ -102,9 +103,9 @@ class Panel:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the axis is logarithmic. Within one order of magnitude it would have too few labels."""
+        """Whether the axis is logarithmic."""
         low, high = self.span
-        return self.log and low > 0 and high >= 10 * low
+        return self.log and low > 0 and high >= LOG_FROM * low
 
 
 def ticks(low: float, high: float, logarithmic: bool = False, whole: bool = False) -> list[float]:
@@ -112,7 +113,7 @@ def ticks(low: float, high: float, logarithmic: bool = False, whole: bool = Fals
     if not logarithmic:
         candidates = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1).tick_values(low, high)
     else:
-        for subs in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+        for subs in ((1.0, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
             candidates = LogLocator(subs=subs, numticks=9).tick_values(low, high)
             if sum(low <= tick <= high for tick in candidates) <= 7:
                 break

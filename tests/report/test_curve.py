@@ -72,7 +72,8 @@ class TestSaveCurve:
         ("column", "lowest", "scale"),
         [
             ("FID", 0.5, "log"),
-            ("FID", 40.0, "linear"),
+            ("FID", 11.0, "linear"),
+            ("FID", 10.0, "log"),
             ("FID", -0.01, "linear"),
             ("FID", 0.0, "linear"),
             ("IS", 0.5, "linear"),
@@ -110,6 +111,8 @@ class TestSaveMetricsCsv:
     [
         (0, 1000, False, [0, 200, 400, 600, 800, 1000]),
         (20, 2000, True, [20, 50, 100, 200, 500, 1000, 2000]),
+        (31.4, 272, True, [50, 70, 100, 200]),
+        (55, 275, True, [70, 100, 200]),
         (1, 1e6, True, [1, 10, 100, 1000, 10_000, 100_000, 1e6]),
         (0, 0, False, [0]),
     ],
