@@ -18,7 +18,15 @@ from tasks.robustness import study as attack_study
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / f"configs/studies/classifier_5k{end}.yaml" for end in ("", "_cpu", "_tune")]
-RESNET = [ROOT / f"configs/studies/{name}.yaml" for name in ("classifier_1k", "classifier_5k_resnet", "cifar100_2k")]
+SMALL = (
+    "classifier_1k",
+    "classifier_1k_new",
+    "classifier_1k_tune",
+    "classifier_5k_resnet",
+    "cifar100_2k",
+    "tiny_imagenet_2k",
+)
+RESNET = [ROOT / f"configs/studies/{name}.yaml" for name in SMALL]
 TOY = {
     "data": {"name": "digits", "holdout": 1700, "limit": 40, "flip": False, "crop": 0},
     "model.width": 4,
