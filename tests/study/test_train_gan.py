@@ -26,9 +26,3 @@ def test_a_study_of_train_gan(bench, in_this_process):
     assert "data:image/jpeg" in (bench.folder / "study.html").read_text()
     output = (bench.folder / "runs" / "ratio_end=1.25-seed0" / "output.txt").read_text()
     assert "Done." in output
-
-
-def test_a_wrong_key_is_told_in_the_scripts_own_words(bench, in_this_process):
-    assert bench.study(**STUDY, grid={"coded.ration_end": [1.5]}, score=SCORE) == 2
-    (row,) = bench.table
-    assert "unknown configuration key 'coded.ration_end'. Did you mean coded.ratio_end" in row["problems"]
