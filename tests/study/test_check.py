@@ -17,6 +17,12 @@ def test_an_unknown_key_of_the_last_case_is_an_error_before_the_first_run(bench,
     assert not bench.folder.exists()
 
 
+def test_a_wrong_key_is_told_in_the_scripts_own_words(bench, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert bench.study(script="train_gan.py", fixed=KNOWN, grid={"coded.ration_end": [1.5]}) == 2
+    assert "unknown configuration key 'coded.ration_end'. Did you mean coded.ratio_end" in capsys.readouterr().err
+
+
 def test_a_value_that_the_script_refuses_is_an_error_too(bench, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert bench.study("--dry-run", script="train_gan.py", fixed=KNOWN, grid={"training.batch_size": [8, 0]}) == 2
