@@ -15,7 +15,6 @@ import torch
 from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.celeba import FOLDER as CELEBA_FOLDER
-from cs_gan.data.decode import decode_images
 from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
 from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
 from cs_gan.data.hub import HUB, hub_source
@@ -24,9 +23,10 @@ from cs_gan.data.packed import packed_files, packed_source
 from cs_gan.data.preparation import CELEBA_CROP, CELEBA_SIZE, Preparation
 from cs_gan.data.sampling import drawn
 from cs_gan.data.sources import ImageSource, ImageTree, array_source, folder_tree
-from cs_gan.data.store import ImageStore, describe
+from cs_gan.data.store import ImageStore
 from cs_gan.data.tiny_imagenet import FOLDER, SIZE, tiny_imagenet_source
 from cs_gan.data.trees import tree_source
+from cs_gan.data.undecoded import UndecodedImages
 from cs_gan.digits import read_digits
 from cs_gan.errors import DataError
 from cs_gan.names import did_you_mean
@@ -100,45 +100,37 @@ def load_images(
     Raises:
         DataError: for unknown names or splits, missing, empty or broken data, or a failed download.
     """
-    _check_arguments(name, image_size, channels, limit)
+    if limit is not None and limit < 1:
+        raise DataError(f"--data.limit={limit}: give a positive number of images, or leave it out for all.")
+    with closing(open_images(name, root, image_size=image_size, channels=channels, split=split)) as images:
+        return limited(images, limit, limit_seed).decoded(progress=progress)
+
+
+def open_images(
+    name: str = "digits",
+    root: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    split: str = "train",
+) -> UndecodedImages:
+    """Find or download a data set without decoding it. Arguments and errors are those of :func:`load_images`."""
+    _check_arguments(name, image_size, channels)
     path = None if root is None else local_path(root)
     source = hub_source(name, path, split) if name.startswith(HUB) else _SOURCES[name](path, split)
-    prepare = _preparation(name, image_size, channels)
-    return decoded_store(source, name, prepare, limit=limit, limit_seed=limit_seed, progress=progress)
+    return UndecodedImages.of(source, name, _preparation(name, image_size, channels))
 
 
-def decoded_store(
-    source: ImageSource,
-    name: str,
-    prepare: Preparation,
-    *,
-    limit: int | None = None,
-    limit_seed: int | None = None,
-    progress: bool = False,
-) -> ImageStore:
-    """Decode a source and close it. ``limit`` and ``limit_seed`` as for :func:`load_images`."""
-    n = len(source)
-    kept = n if limit is None else min(limit, n)
-    labels = None if source.labels is None else torch.tensor(source.labels)
-    what = source.split
-    if limit_seed is None or kept == n:
-        chosen = [i * n // kept for i in range(kept)]
+def limited(images: UndecodedImages, limit: int | None, seed: int | None = None) -> UndecodedImages:
+    """``limit`` of the images, or all; with a seed as ``limit_seed`` of :func:`load_images`."""
+    n = len(images)
+    kept, what = n if limit is None else min(limit, n), images.what
+    if seed is None or kept == n:
+        rows = torch.tensor([i * n // kept for i in range(kept)])
     else:
-        chosen = drawn(n, kept, limit_seed, labels).tolist()
-        what += f", {kept:,} of {n:,} drawn{'' if labels is None else ' by class'} by seed {limit_seed}"
-    with closing(source):
-        images, mapped, seen = decode_images(source, chosen, prepare, progress=progress)
-    return ImageStore(
-        images,
-        None if labels is None else labels[chosen],
-        name,
-        describe(name, what + source.remark + seen, images, mapped, source.classes),
-        source.split,
-        str(prepare),
-        tuple(source.classes),
-        tuple(source.empty),
-        source.remark + seen,
-    )
+        rows = drawn(n, kept, seed, images.labels)
+        what += f", {kept:,} of {n:,} drawn{'' if images.labels is None else ' by class'} by seed {seed}"
+    return images.taken(rows, images.split, what)
 
 
 def check_name(name: str, names: Sequence[str]) -> None:
@@ -152,15 +144,13 @@ def check_name(name: str, names: Sequence[str]) -> None:
         raise DataError(f"Unknown data set {name!r}; known are {', '.join(names)}. {hint}".rstrip())
 
 
-def _check_arguments(name: str, image_size: int | None, channels: int | None, limit: int | None) -> None:
+def _check_arguments(name: str, image_size: int | None, channels: int | None) -> None:
     if not name.startswith(HUB):
         check_name(name, DATASET_NAMES)
     if image_size is not None and image_size < 1:
         raise DataError(f"--data.image_size={image_size}: give a positive number of pixels.")
     if channels not in (None, 1, 3):
         raise DataError(f"--data.channels={channels}: give 1 for grey or 3 for RGB.")
-    if limit is not None and limit < 1:
-        raise DataError(f"--data.limit={limit}: give a positive number of images, or leave it out for all.")
 
 
 def _preparation(name: str, image_size: int | None, channels: int | None) -> Preparation:

@@ -6,24 +6,25 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from cs_gan.data.memory import allocate
 from cs_gan.data.sampling import drawn
-from cs_gan.data.store import ImageStore, describe
+from cs_gan.data.store import ImageStore
+from cs_gan.data.undecoded import UndecodedImages
 from cs_gan.errors import DataError
 from cs_gan.randomness import stream
 
-_COPIED = 1024  # images per chunk, so that a mapped store isn't loaded into memory at once
+Images = TypeVar("Images", ImageStore, UndecodedImages)
 
 
-def labelled(store: ImageStore, class_names: Sequence[str] | None = None) -> ImageStore:
+def labelled(store: Images, class_names: Sequence[str] | None = None) -> Images:
     """The store, if a classifier can use it.
 
     Args:
-        store: images with labels.
+        store: images with labels; here and below, decoded or not.
         class_names: the classes of a trained network. They must include the classes of the store, whose labels are
             then renumbered by name. A test set need not have all classes. None for training data.
 
@@ -47,7 +48,7 @@ def labelled(store: ImageStore, class_names: Sequence[str] | None = None) -> Ima
     return store
 
 
-def labels_of(store: ImageStore) -> Tensor:  # -> (n,) int64
+def labels_of(store: ImageStore | UndecodedImages) -> Tensor:  # -> (n,) int64
     """The labels; DataError if the store has none."""
     if store.labels is None:
         raise DataError(
@@ -57,7 +58,7 @@ def labels_of(store: ImageStore) -> Tensor:  # -> (n,) int64
     return store.labels
 
 
-def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
+def subset(store: Images, count: int, seed: int) -> Images:
     """``count`` images chosen by ``seed``, equally many per class (up to one), in the store's order.
 
     For the same store and seed, a smaller subset is part of a larger one.
@@ -79,10 +80,10 @@ def subset(store: ImageStore, count: int, seed: int) -> ImageStore:
             f"and its share would be {-(-count // classes):,}. Ask for at most {size * classes:,}."
         )
     what = f"{store.split}, {count:,} of {len(store):,} balanced by seed {seed}"
-    return _taken(store, rows, store.split, what)
+    return store.taken(rows, store.split, what)
 
 
-def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageStore, ImageStore]:  # -> rest, held out
+def split(store: Images, held_out: int | float, seed: int) -> tuple[Images, Images]:  # -> rest, held out
     """Hold out images, in proportion from every class, chosen by ``seed``. Both parts keep the store's order.
 
     With a fixed seed, separate from the run's, all runs share the same split of the 1,797 digits.
@@ -119,13 +120,13 @@ def split(store: ImageStore, held_out: int | float, seed: int) -> tuple[ImageSto
     rest = torch.cat([members[take:] for members, take in zip(of_class, takes, strict=True)]).sort().values
     names = f"{store.split} without held-out", f"{store.split} held-out"
     parts = [
-        _taken(store, rows, name, f"{name}, {len(rows):,} of {len(store):,} by seed {seed}")
+        store.taken(rows, name, f"{name}, {len(rows):,} of {len(store):,} by seed {seed}")
         for rows, name in zip((rest, held), names, strict=True)
     ]
     return parts[0], parts[1]
 
 
-def _renumbered(store: ImageStore, labels: Tensor, names: Sequence[str]) -> ImageStore:
+def _renumbered(store: Images, labels: Tensor, names: Sequence[str]) -> Images:
     number = {name: i for i, name in enumerate(names)}
     if unknown := [name for name in store.class_names if name not in number]:
         raise DataError(
@@ -137,7 +138,7 @@ def _renumbered(store: ImageStore, labels: Tensor, names: Sequence[str]) -> Imag
     return replace(store, labels=table[labels], class_names=tuple(names))
 
 
-def _by_class(store: ImageStore, seed: int, purpose: str) -> list[Tensor]:
+def _by_class(store: ImageStore | UndecodedImages, seed: int, purpose: str) -> list[Tensor]:
     """For each class the shuffled indices of its images. DataError for a class without images."""
     labels = labels_of(store)
     members = [(labels == label).nonzero()[:, 0] for label in range(store.num_classes)]
@@ -149,15 +150,6 @@ def _by_class(store: ImageStore, seed: int, purpose: str) -> list[Tensor]:
     return [
         found[torch.randperm(len(found), generator=stream(seed, purpose, label))] for label, found in enumerate(members)
     ]
-
-
-def _taken(store: ImageStore, rows: Tensor, split: str, what: str) -> ImageStore:
-    """A store of the images at ``rows``, copied."""
-    images, mapped = allocate((len(rows), *store.image_shape))
-    for start in range(0, len(rows), _COPIED):
-        images[start : start + _COPIED] = store.images[rows[start : start + _COPIED]]
-    description = describe(store.name, what + store.remark, images, mapped, store.class_names)
-    return replace(store, images=images, labels=labels_of(store)[rows], split=split, description=description)
 
 
 def labels_fingerprint(store: ImageStore) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cs_gan.data.datasets import check_name, decoded_store
+from cs_gan.data.datasets import check_name, limited
 from cs_gan.data.foreign import local_path
 from cs_gan.data.preparation import Preparation
 from cs_gan.data.sources import array_source
 from cs_gan.data.store import ImageStore
+from cs_gan.data.undecoded import UndecodedImages
 from cs_gan.errors import DataError
 
 SHIFTED_NAMES = ("cifar10.1", "cifar10.1_v4", "cifar10.2", "cifar10_c")
@@ -86,7 +87,8 @@ def load_shifted(
         _check(folder / f"{stem}_*.npy", images, labels, _COUNTS[name])
     numbers = [int(label) for label in labels]
     source = array_source(np.asarray(images, np.uint8), numbers, name=name, split=what, classes=CIFAR10_CLASSES)
-    return decoded_store(source, name, Preparation(channels or 3, image_size or 32, stored_size=(32, 32)), limit=limit)
+    prepare = Preparation(channels or 3, image_size or 32, stored_size=(32, 32))
+    return limited(UndecodedImages.of(source, name, prepare), limit).decoded()
 
 
 def _cifar10_c(folder: Path, corruption: str | None, severity: int | None) -> tuple[Array, Array]:

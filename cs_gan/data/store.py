@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from cs_gan.data.augmentation import augmented, positions, scaled
+from cs_gan.data.memory import allocate
 from cs_gan.errors import DataError
 from cs_gan.randomness import derive_seed
 
 MAX_CLASSES = 2**16
 """If classes have no names, labels of this size or above count as an error."""
+_COPIED = 1024  # images per chunk, so that a mapped store isn't loaded into memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class ImageStore:
                 f"ImageStore(images={self.images.dtype} of shape {shape}): images must be uint8 (n, C, H, W), none "
                 "of them 0."
             )
-        names = () if self.labels is None else _checked_names(self.labels, shape[0], self.class_names)
+        names = () if self.labels is None else checked_names(self.labels, shape[0], self.class_names)
         object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
@@ -76,6 +78,15 @@ class ImageStore:
             return False
         free, _ = torch.cuda.mem_get_info(device)
         return self.images.nbytes <= free / 4
+
+    def taken(self, rows: Tensor, split: str, what: str) -> ImageStore:  # rows (m,) int64
+        """A copy of the images at ``rows``, as a split of that name; ``what`` describes them."""
+        images, mapped = allocate((len(rows), *self.image_shape))
+        for start in range(0, len(rows), _COPIED):
+            images[start : start + _COPIED] = self.images[rows[start : start + _COPIED]]
+        labels = None if self.labels is None else self.labels[rows]
+        description = describe(self.name, what + self.remark, images, mapped, self.class_names)
+        return replace(self, images=images, labels=labels, split=split, description=description)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,8 +148,8 @@ class ImageStore:
         return augmented(self.images, where, key, flip=flip, crop=crop, dequantize=dequantize)
 
 
-def _checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes' names, by default their numbers. DataError if the labels don't fit them."""
+def checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes of ``n`` images, by default their numbers. DataError if the labels don't fit them."""
     if labels.shape != (n,):
         raise DataError(f"ImageStore has {n} images but labels of shape {tuple(labels.shape)}.")
     if labels.dtype != torch.int64:
