@@ -58,9 +58,11 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (K, in, H, W) -> (K, out, H / stride, W / stride)
         """Add the residual branch to the shortcut, then ReLU."""
         h = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        # F.pad lists the last axis first: no padding for width and height, zeros after the channels.
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.lacking))
-        return F.relu(h + shortcut)
+        if self.stride > 1:  # every stride-th pixel; the gradient of a slice would not stay in channels_last
+            x = F.avg_pool2d(x, 1, self.stride)
+        if self.lacking:  # F.pad lists the last axis first: no padding for width and height, zeros after the channels
+            x = F.pad(x, (0, 0, 0, 0, 0, self.lacking))
+        return F.relu(h + x)
 
 
 class PreActBlock(nn.Module):
