@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import train_gan
-from benchmarks import classifier_step, compile, gpu_table, image_folders, scoring, wgan_step
+from benchmarks import classifier_step, compile, gpu_table, image_folders, scoring, shortcuts, wgan_step
 from cs_gan.metrics import load_extractor
+from models.residual_classifiers import ResidualBlock
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,6 +101,20 @@ def test_classifier_step_times_every_mode(of_gpu_sh):
     found = checked(of_gpu_sh / "classifier_step.json")
     assert len(found["ms"]) == len(classifier_step.MODES)
     assert found["images_per_second"].keys() == found["ms"].keys()
+
+
+def test_resnet20s_shortcuts_compute_the_bits_of_a_slice_and_a_pad(tmp_path):
+    found = figures(shortcuts.main, tmp_path / "found.json")
+    assert len(found["ratio"]) == 2
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 8, stride=2).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 4, 7, 7).to(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for kind in (ResidualBlock, shortcuts.SlicedBlock):
+        block.__class__ = kind
+        output = block(images)
+        results.append((output, *torch.autograd.grad(output.square().sum(), [images, *block.parameters()])))
+    assert all(torch.equal(now, before) for now, before in zip(*results, strict=True))
 
 
 def test_coded_pass_counts_flops_as_they_are(of_gpu_sh):
