@@ -47,7 +47,7 @@ def test_held_out_images_are_decoded_only_where_they_are_scored(root: Path) -> N
     assert (len(train), len(test)) == (10, 2)
     assert spoil_others(root, [train]) == 6
     assert torch.equal(train_and_test("folder", root, holdout=6)[0].images, train.images)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="not an image"):
         train_and_test("folder", root, holdout=6, validation=True)
 
 
