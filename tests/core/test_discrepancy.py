@@ -124,10 +124,10 @@ class TestRelativeToTheVariance:
             torch.testing.assert_close(both, 2 * alone, rtol=1e-9, atol=0)
 
 
-def slope_along_the_scale(name):
-    """d penalty / d log(scale) of a block's last layer, whose bias is 0."""
+def slope_along_the_scale(name, at=1.0):
+    """The penalty of a block whose outputs are multiplied by a scale, and d penalty / d scale."""
     torch.manual_seed(0)
-    block, scale = mlp().double(), torch.ones((), dtype=torch.float64, requires_grad=True)
+    block, scale = mlp().double(), torch.tensor(at, dtype=torch.float64, requires_grad=True)
     nn.init.zeros_(block[2].bias)
     outer = Function(lambda x: scale * block(x))
     x = torch.randn(12, 3, dtype=torch.float64)
@@ -142,6 +142,12 @@ def test_only_the_shrink_proof_one_does_not_shrink():
     value, slope = slope_along_the_scale("shrink_proof")
     assert abs(slope) < 1e-12 * value
     assert value == pytest.approx(slope_along_the_scale("scale_free")[0], rel=1e-12)
+
+
+def test_the_pull_of_the_scale_free_one_grows_as_outputs_shrink():
+    """So a loss whose gradient is bounded can't keep logits from becoming constant (docs/method.md)."""
+    for name, factor in (("squared", 0.01), ("scale_free", 100.0)):
+        assert slope_along_the_scale(name, 0.01)[1] == pytest.approx(factor * slope_along_the_scale(name)[1], rel=1e-9)
 
 
 def test_an_unknown_name_is_refused():
