@@ -14,7 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cs_gan.report.chart import save_figure  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import NullLocator  # noqa: E402
+
+from cs_gan.report.chart import INK, PALETTE, plain_axes, save_figure  # noqa: E402
 from cs_gan.report.page import markdown_row  # noqa: E402
 from cs_gan.study.pairs import differences  # noqa: E402
 from cs_gan.study.plan import plan, text  # noqa: E402
@@ -25,6 +28,16 @@ from cs_gan.study.spec import read_study  # noqa: E402
 from cs_gan.study.tables import markdown, strengths  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
+EQUAL_TIME = {  # the cases of classifier_1k_new by the passes over the data that they cost; a coded epoch counts as two
+    "ERM": {60: "ERM", 125: "ERM, equal time", 250: "ERM, 250 epochs"},
+    "mixup": {60: "mixup", 125: "mixup, equal time", 250: "mixup, 250 epochs"},
+    "coded, N = K": {120: "coded, N = K", 250: "coded, N = K, 125 epochs"},
+}
+EQUAL_TIME_SCORES = {
+    "accuracy (%)": "accuracy (%)",
+    "calibration error (%)": "calibration error (%)",
+    "accuracy, PGD-20 0.00784 on 500 (%)": "accuracy under PGD-20 at 2/255 (%)",
+}
 
 
 def read(rows: Path) -> Results:
@@ -60,6 +73,27 @@ def summary(results: Results) -> list[str]:
     return [f"In brackets the number of seeds; the difference is of {results.score}:", "", *map(markdown_row, lines)]
 
 
+def equal_time(results: Results) -> Figure:
+    """README's picture: what coding gains over training for as long without it, with standard errors over seeds."""
+    by_case = {entry.point.case: entry for entry in results.entries}
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    for axes, (score, title) in zip(figure.subplots(1, 3), EQUAL_TIME_SCORES.items(), strict=True):
+        for (name, cases), colour in zip(EQUAL_TIME.items(), PALETTE[:1] + PALETTE[2:3] + PALETTE[1:2], strict=True):
+            cells = {passes: average([by_case[case]], score) for passes, case in cases.items()}
+            means = {passes: (cell.mean, cell.error or 0.0) for passes, cell in cells.items() if cell.mean is not None}
+            heights, errors = zip(*means.values(), strict=True)
+            axes.errorbar(list(means), heights, errors, fmt="o-", capsize=3, color=colour, label=name)
+        axes.set_xscale("log")
+        axes.set_xticks([60, 120, 250], ["60", "120", "250"])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(bottom=0 if score != results.score else None)
+        axes.set_title(title, fontsize=10, loc="left")
+        plain_axes(axes)
+    figure.axes[1].set_xlabel("passes over the 1,000 images, a coded epoch counted as two", color=INK)
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    return figure
+
+
 def filled(page: str, of_study: dict[str, Results]) -> str:
     """The page with its tables made anew, each between ``<!-- strengths NAME -->`` or summary, and ``<!-- end -->``."""
 
@@ -80,6 +114,7 @@ def main(arguments: list[str]) -> None:
         rows = RESULTS / f"{name}.csv"
         rows.with_suffix(".md").write_text(page(rows, results))
         print(rows.with_suffix(".md"))
+    save_figure(equal_time(of_study["classifier_1k_new"]), RESULTS.parent / "pictures" / "equal_time.png", dpi=100)
     prose = RESULTS.with_suffix(".md")
     prose.write_text(filled(prose.read_text(), of_study))
 

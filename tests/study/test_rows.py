@@ -81,6 +81,20 @@ def test_tables_of_the_prose_are_made_of_the_committed_rows(monkeypatch):
     assert prose == filled, "run `make results`"
 
 
+def test_the_picture_at_equal_time_shows_the_committed_rows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = make_results.RESULTS / "classifier_1k_new.csv"
+    accuracy = make_results.equal_time(make_results.read(rows)).axes[0]
+    assert accuracy.get_legend_handles_labels()[1] == ["ERM", "mixup", "coded, N = K"]
+    with rows.open(newline="") as file:
+        coded = [
+            float(row["accuracy (%)"]) for row in csv.DictReader(file) if row["case"] == "coded, N = K, 125 epochs"
+        ]
+    line = accuracy.containers[2].lines[0]
+    assert line.get_xdata()[-1] == 250
+    assert line.get_ydata()[-1] == pytest.approx(sum(coded) / len(coded))
+
+
 def test_there_are_committed_rows():
     assert ROWS
 
