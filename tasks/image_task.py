@@ -224,6 +224,8 @@ class ImageTask(Task[Config]):
     def notes(self, code: CodeConfig, coded: CodedSmoothing | None) -> list[str]:
         """The last lines of a description: experimental settings, where the images are, whether steps are captured."""
         lines = [code.warning] if coded and code.warning else []
+        if coded is None and code != type(code)():
+            lines.append("note: coding has settings but no blocks, so nothing is coded")
         size, count = self.config.training.batch_size, len(self.store)
         if size * self.session.processes > count:
             lines.append(

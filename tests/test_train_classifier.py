@@ -169,6 +169,14 @@ def test_unusable_argument_is_refused_at_once_and_named(tmp_path, capsys, argume
     assert all(word in error for word in words), error
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [([], False), (["--method.coded.mu=0.3"], True), (["--method.coded.mu=0.3", *CODED[:1]], False)]
+)
+def test_strength_without_blocks_is_said_to_code_nothing(tmp_path, capsys, given, said):
+    assert run(tmp_path / "run", *given) == 0
+    assert ("so nothing is coded" in capsys.readouterr().out) == said
+
+
 def test_folder_without_test_images_is_refused_rather_than_scored_on_its_training_images(tmp_path, capsys):
     for name in ("cats", "dogs"):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -34,8 +34,8 @@ def scale_free_error(decoded: Tensor, output: Tensor) -> Tensor:  # (K, *F), (K,
 
     Multiplying the outputs by a number doesn't change it, so one weight suits blocks of any scale. The variance counts
     as a constant: the gradient is the one of the mean squared error, divided by the variance, and still shrinks
-    outputs. Its pull grows as they shrink, so at a fixed weight they can become constant: hold its share. The variance is at least ``FLOOR`` times the mean square of the outputs, so constant outputs give 0 up to
-    rounding.
+    outputs. Its pull grows as they shrink, so at a fixed weight they can become constant: hold its share. The variance
+    is at least ``FLOOR`` times the mean square of the outputs, so constant outputs give 0 up to rounding.
     """
     return mean_squared_error(decoded, output) / _variance(output).detach()
 

@@ -229,9 +229,11 @@ class Observing(Hooks):
     ) -> None:
         super().__init__(coding)
         self.discrepancy, self.share_dropout, self.penalties = discrepancy, share_dropout, penalties
+        self.grad_modes: set[bool] = set()  # of all calls
 
     def before(self, call: Call, inputs: Inputs) -> None:
         """Encode before the call, because the block may change its inputs in place."""
+        self.grad_modes.add(torch.is_grad_enabled())
         with without_checkpoint(call.name):
             call.encoded = self.coding.encode(call, inputs)
         call.weights = call.cleanup.enter_context(recorded_weights(call.block))

@@ -213,6 +213,12 @@ class CodedSmoothing:
             except BaseException:
                 self._penalties = None  # an incomplete measurement can't be used
                 raise
+            if len(hooks.grad_modes) > 1:
+                warnings.warn(
+                    "a pass without gradients (torch.no_grad) is in the penalty, too: it changes the value and trains "
+                    "nothing. Evaluate outside observe().",
+                    stacklevel=3,
+                )
             self._warn_of_missing(hooks, "observe()")
 
     @contextmanager

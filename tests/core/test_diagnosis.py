@@ -331,7 +331,11 @@ class TestWarnings:
         assert signatures(CodedSmoothing(block, [""], 1.0).diagnose(lambda: block(torch.randn(32, 3)))) == set()
 
     @pytest.mark.parametrize(
-        ("share", "message"), [(5e-4, "this is plain training"), (2.0, "is 200% of the task loss")]
+        ("share", "message"),
+        [
+            (5e-4, "diagnose again after some hundred. If it stays, raise mu or the weight"),
+            (2.0, "is 200% of the task loss"),
+        ],
     )
     def test_a_share_of_the_gradient_that_is_tiny_or_above_all(self, share, message):
         model, x = mlp(), torch.randn(32, 3)

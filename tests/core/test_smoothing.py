@@ -87,6 +87,20 @@ class TestPenalty:
                 with getattr(coded, context)():
                     call(x)
 
+    def test_with_a_pass_without_gradients_warns(self):
+        block, x = mlp(), torch.randn(8, 3)
+        coded = CodedSmoothing(block, [""])
+
+        def evaluate():
+            with torch.no_grad():
+                block(x)
+
+        with pytest.warns(UserWarning, match=r"Evaluate outside observe\(\)"):
+            observed(coded, lambda: (evaluate(), block(x)))
+        with warnings.catch_warnings(action="error"):  # passes of one kind are meant
+            observed(coded, lambda: (block(x), block(x)))
+            observed(coded, lambda: (evaluate(), evaluate()))
+
     def test_of_a_bfloat16_block_is_float32(self):
         block = mlp().bfloat16()
         penalty = observed(CodedSmoothing(block, [""]), lambda: block(torch.randn(8, 3).bfloat16()))

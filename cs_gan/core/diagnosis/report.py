@@ -171,7 +171,7 @@ class Diagnosis:
         for name, values in self.proposals().items():
             shown = name if name == "all blocks" else repr(name)
             numbers = ", ".join(f"{value:.3g}" for value in values.values())
-            lines.append(f"{shown}: {key} {numbers} for {percents} of the gradient")
+            lines.append(f"{shown}: {key} {numbers} for {percents} of the gradient now")
         for condition in dict.fromkeys(block.condition for block in self.blocks.values()):
             lines.append(
                 f"code: K = {condition.K}, N = {condition.N}, encoding norm {condition.encoder_norm:.2f}, "
@@ -234,8 +234,9 @@ def _no_effect(block: BlockDiagnosis) -> Iterator[str]:
         yield "its penalty has no gradient, because nothing in the block or before it is trained. Choose another block."
     elif block.gradient_share is not None and block.gradient_share < PLAIN_TRAINING:
         yield (
-            f"the penalty's gradient is {block.gradient_share:.2g} of the task loss's: this is plain training. Raise "
-            "the weight; above are those for 1 to 10 %."
+            f"the penalty's gradient is {block.gradient_share:.2g} of the task loss's: while it is, this is plain "
+            "training. It can grow a thousandfold in the first steps, a classifier's most of all: diagnose again "
+            "after some hundred. If it stays, raise mu or the weight; above are those for 1 to 10 %."
         )
 
 
