@@ -119,7 +119,8 @@ class CodeConfig:
         nodes, spline, decoder_kind, smoothing: see ``SplineCode``.
         batch_norm, share_dropout: see ``CodedSmoothing``.
         discrepancy: squared (the mean squared error), scale_free (divided by the outputs' variance; at a fixed weight
-            it can make them constant), or shrink_proof (with the gradient of the variance; shrinking does not lower it).
+            it can make them constant), or shrink_proof (with the gradient of the variance; shrinking does not lower
+            it).
         stop_gradient: none, or AN EXPERIMENT: the side of the discrepancy without gradient, outputs or decoded. The
             outputs of a network may grow without limit if they are only a target.
     """
