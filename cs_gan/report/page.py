@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from PIL import Image
 from cs_gan.files import write_text
 from cs_gan.report.run import Run
 
+THOUSANDS_FROM = 9999.5  # numbers are written with separators
 MOST_GRIDS = 24
 LONGEST_SIDE = 800  # pixels; a grid of 64 images of 64 pixels has 526
 JPEG_QUALITY = 85
@@ -54,13 +56,18 @@ def _pages() -> Environment:
 
 def number(value: float) -> str:
     """A number with four digits, and with thousands separators from 10,000 on."""
-    return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}".rstrip(".")
+    return f"{value:,.0f}" if abs(value) >= THOUSANDS_FROM else f"{value:#.4g}".rstrip(".")
 
 
 def with_spread(value: float | None, spread: float | None) -> str:
-    """``3.200 ± 0.10``, or only the available parts."""
-    text = "–" if value is None else number(value)
-    return text if spread is None else f"{text} ± {f'{spread:#.2g}'.rstrip('.')}"
+    """``3.20 ± 0.10``: with the decimals of a spread of two significant digits. Or only the value, or a dash."""
+    if value is None:
+        return "–"
+    if spread is None or not math.isfinite(spread):
+        return number(value)
+    decimals = min(6, max(0, 1 - math.floor(math.log10(spread)))) if spread else 2
+    form = f"{',' if abs(value) >= THOUSANDS_FROM else ''}.{decimals}f"
+    return f"{value:{form}} ± {spread:{form}}"
 
 
 def markdown_row(cells: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cs_gan.names import nearest_or_all
 from cs_gan.report.groups import mean_and_error
+from cs_gan.report.page import with_spread
 from cs_gan.study.outcome import BEST, Outcome, read_outcome
 from cs_gan.study.plan import Point, Run, list_points
 from cs_gan.study.spec import Study
@@ -131,8 +132,7 @@ class Cell:
             return "—"
         if self.error is None:
             return f"{self.mean:.4g}"
-        decimals = min(6, max(0, 1 - math.floor(math.log10(self.error)))) if self.error else 2
-        return f"{self.mean:.{decimals}f} ± {self.error:.{decimals}f}"
+        return with_spread(self.mean, self.error)
 
 
 def by_strength(results: Results) -> tuple[str, dict[str, dict[float, Entry]]]:

@@ -40,7 +40,7 @@ def test_says_what_the_run_is_and_how_it_stands(make_run, report):
         "Model dcgan32",
         "Median speed 800.0 images/s",
         f"{FD} (lower is better) last 123.0 step 1,000 best 117.2 step 500",
-        "500 117.2 2.500 ± 0.12",
+        "500 117.2 2.50 ± 0.12",
         "weights_sha256 702b1ec2",
         "reference.split train",
         "n_critic: 5",
@@ -264,7 +264,7 @@ def test_numbers_have_four_digits(value, text):
 
 
 def test_spread_follows_its_value():
-    assert [with_spread(3.2, 0.1), with_spread(3.2, None), with_spread(None, None)] == ["3.200 ± 0.10", "3.200", "–"]
+    assert [with_spread(3.2, 0.1), with_spread(3.2, None), with_spread(None, None)] == ["3.20 ± 0.10", "3.200", "–"]
 
 
 def test_a_picture_of_another_format_is_left_out(tmp_path):

@@ -81,7 +81,7 @@ def test_the_page_tells_scores_differences_and_what_is_missing(study):
     assert "2 points, 3 seeds: 5 of 6 runs done, 1 not finished. Scored on cifar10, test." in text
     assert "plain 3 120.0 ± 5.8" in text  # 10 / sqrt(3)
     assert "coded 2 113.0 ± 4.0" in text  # 8 / sqrt(2) / sqrt(2)
-    assert "coded 2 -2.000 ± 1.0 0.5" in text
+    assert "coded 2 -2.0 ± 1.0 0.5" in text
     assert "a difference below zero is better" in text
     assert "coded 2 not run 300 of 1,000 stopped" in text
 
@@ -146,5 +146,5 @@ def test_strips_place_values_on_one_linear_axis():
         assert row.bar == pytest.approx((slope * (mean - error) + start, 2 * slope * error))
     assert strips.zero is None
     signed = lay_out("a", [("x", 0, {0: 1.0, 1: 3.0})], signed=True)
-    assert (signed.zero, signed.rows[0].text) == (8.0, "+2.000 ± 1.0")
+    assert (signed.zero, signed.rows[0].text) == (8.0, "+2.0 ± 1.0")
     assert lay_out("a", [("x", 0, {})]) is None

@@ -47,7 +47,7 @@ def test_seeds_are_one_row_with_mean_standard_error_and_n(make_run, table):
     ]
     [row], _ = table(*runs)
     # By hand: mean 13; deviations -3, -1, 4 give a variance of 26 / 2, and sqrt(13 / 3) is 2.08.
-    assert row["scores"].split("<br>") == [f"{FD}: 13.00 ± 2.1", f"{IS}: 2.000 ± 0.0"]
+    assert row["scores"].split("<br>") == [f"{FD}: 13.0 ± 2.1", f"{IS}: 2.00 ± 0.00"]
     assert (row["run"], row["n"], row["steps"]) == ("small", "3 (seed 0, 1, 2)", "1,000")
     assert row["network"] == "dcgan32"
     assert row["coded"] == "none"
