@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -66,7 +66,7 @@ def markdown(results: Results) -> str:
     if results.scored_on:
         parts[-1] += f" Scored on {' and on '.join(results.scored_on)}."
     if results.study.fixed:
-        parts += ["", f"In all runs: {', '.join(f'{key} = {text(value)}' for key, value in study.fixed.items())}."]
+        parts += ["", f"In all runs: {_settings(study.fixed)}."]
     parts += ["", *_table(results, results.entries)]
     if study.baseline:
         parts += ["", *_differences(results)]
@@ -74,6 +74,8 @@ def markdown(results: Results) -> str:
         parts += ["", "## By strength", "", *by_case]
     if study.best_of:
         parts += ["", *_best(results)]
+    if told := [case for case in study.cases if case.name and case.constant]:
+        parts += ["", "## Settings of each case", "", *(f"- {case.name}: {_settings(case.constant)}" for case in told)]
     missing = [(entry, problem) for entry in results.entries for problem in entry.problems]
     if missing:
         failed, waiting = results.total("failed"), results.total("not run")
@@ -81,6 +83,10 @@ def markdown(results: Results) -> str:
         parts += [f"- {_escaped(entry.point.slug)}: {_escaped(problem)}" for entry, problem in missing]
         parts += ["", f"Each run's folder holds its output.txt, and in {RECORD} what it was told."]
     return "\n".join(parts) + "\n"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {text(value)}" for key, value in settings.items())
 
 
 def _table(results: Results, entries: Sequence[Entry], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> list[str]:

@@ -47,6 +47,15 @@ def test_a_point_with_a_score_that_is_not_finite_is_not_chosen_as_best(tmp_path)
     assert "| 1 | 9 | 1 of 2 (1 not finite) |" in markdown(results)
 
 
+def test_the_settings_of_each_case_are_told(tmp_path):
+    cases = [Case("plain", {}, {}), Case("coded", {"blocks": [""], "mu": 0.5}, {})]
+    study = Study(tmp_path, tmp_path, None, [0], cases, fixed={"epochs": 3})
+    entries = [Entry(Point(case.name, {}, case.constant, case.name), {}) for case in cases]
+    page = markdown(Results(study, entries, ["a"], "higher", []))
+    assert "In all runs: epochs = 3." in page
+    assert '## Settings of each case\n\n- coded: blocks = [""], mu = 0.5\n' in page
+
+
 def test_mean_and_standard_error_against_numpy(bench):
     values = np.random.default_rng(0).normal(size=7)
     cell = average([entry(values)], "a")
