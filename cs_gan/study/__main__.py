@@ -23,7 +23,7 @@ from cs_gan.study.executor import Executor
 from cs_gan.study.executors import NAMES, make_executor, read_options
 from cs_gan.study.lock import held
 from cs_gan.study.outcome import Outcome, adopt, made_otherwise, read_outcome
-from cs_gan.study.plan import Run, plan
+from cs_gan.study.plan import Run, plan, with_recipe_as_read
 from cs_gan.study.process import Request
 from cs_gan.study.results import judged
 from cs_gan.study.rows import adoptable
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = plan(study, folder)
         if not options.summarise:
             check_points(study, runs)
-        known = _known(runs, options.rows) if options.rows else []
+        known = _known(study, runs, options.rows) if options.rows else []
         if options.dry_run:
             _list(study, runs, {run.name for run, _ in known})
             return 0
@@ -115,15 +115,19 @@ def _list(study: Study, runs: Sequence[Run], known: set[str]) -> None:
     print(f"{points} points x {len(study.seeds)} seeds = {len(runs)} runs, {len(done)} done")
 
 
-def _known(runs: Sequence[Run], rows: Path) -> list[tuple[Run, Outcome]]:
+def _known(study: Study, runs: Sequence[Run], rows: Path) -> list[tuple[Run, Outcome]]:
     """The finished runs of these rows. The first start of a study whose rows shall be kept has none yet."""
     if not rows.exists():
         print(f"{rows} doesn't exist yet: no run is taken from it", file=sys.stderr)
         return []
-    known = adoptable(runs, rows.read_text())
+    known = adoptable(study, runs, rows.read_text())
     unknown = sum(not outcome.settings for _, outcome in known)
     note = f"; {unknown} of them don't say with which settings they were made" if unknown else ""
-    print(f"{len(known)} finished runs taken from {rows}{note}. Rows of other settings are not.", file=sys.stderr)
+    print(
+        f"{len(known)} finished runs taken from {rows}{note}. Rows of other settings, or without a score that the "
+        "study asks for, are not.",
+        file=sys.stderr,
+    )
     return known
 
 
@@ -149,7 +153,7 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 def _run(study: Study, runs: Sequence[Run], folder: Path, options: argparse.Namespace) -> int:
     """Run what isn't done, and report all runs."""
-    missing = [run for run in runs if not _done(run)]
+    missing = [run for run in with_recipe_as_read(study, runs, folder) if not _done(run)]
     missing.sort(key=lambda run: read_outcome(run).status == "failed")  # those that failed before come last
     stop, request = Stop(options.minutes), Request(folder)
     if missing:

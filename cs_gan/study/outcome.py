@@ -40,6 +40,7 @@ class Outcome:
     scored_on: str = ""
     seconds: float | None = None
     settings: str = ""
+    images: str = ""  # fingerprint of the test images it was scored on; those of the training images depend on the seed
     step: int | None = None  # where the next start continues, for an unfinished run
     steps: int | None = None  # number of requested steps
 
@@ -48,7 +49,8 @@ def read_outcome(run: Run) -> Outcome:
     """Read the folder. Scores count only if they were made with the current settings."""
     record = _read(run.folder / RECORD)
     if record and (changed := _changed(record, run)):
-        return Outcome("not run", f"made with other settings ({'; '.join(changed.values())})")
+        refused = f". {record['refused']}" if record.get("refused") else ""
+        return Outcome("not run", f"made with other settings ({'; '.join(changed.values())}){refused}")
     if "row" in record:
         return Outcome(**record["row"])
     step, steps = _steps_done(run.folder), _steps(run.folder)
@@ -72,7 +74,9 @@ def read_outcome(run: Run) -> Outcome:
     about = (final.get("provenance") or {}).get("reference") or {}
     scored_on = ", ".join(str(about[key]) for key in ("data", "split") if about.get(key))
     primary, better = final.get("primary", ""), final.get("better", "")
-    return Outcome("done", "", scores, primary, better, scored_on, seconds, run.settings)
+    drawn = str(about.get("split")).startswith("train")
+    images = "" if drawn else str(about.get("fingerprint") or "")
+    return Outcome("done", "", scores, primary, better, scored_on, seconds, run.settings, images)
 
 
 def made_otherwise(run: Run) -> str:
@@ -99,6 +103,11 @@ def record(run: Run, code: int, seconds: float, output_from: int) -> None:
     if code != 0:
         reason = last_words(run.folder / OUTPUT, output_from) or "without a word"
         reason += f" (killed by {signal.Signals(-code).name})" if code < 0 else ""
+        before = _read(run.folder / RECORD)
+        if before.get("exit_code") == 0 and _changed(before, run) and _is_finished(run.folder):
+            # A longer run was refused before its first step: the shorter one is still there.
+            write_text(run.folder / RECORD, json.dumps(before | {"refused": reason}, indent=2))
+            return
     elif not RunFolder(run.folder).scores.exists():
         reason = "it ended before its last step (training.max_minutes?), or nothing scores it (metrics)"
     _write(run, code, reason, seconds)
@@ -148,6 +157,12 @@ def _steps(folder: Path) -> int | None:
         return int(yaml.safe_load(RunFolder(folder).config.read_text())["training"]["steps"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         return None
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the folder has the final scores of the run that it describes."""
+    step = (_read(RunFolder(folder).scores).get("final") or {}).get("step")
+    return step is not None and step == _steps(folder)
 
 
 def _steps_done(folder: Path) -> int | None:

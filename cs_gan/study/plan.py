@@ -7,14 +7,15 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cs_gan.errors import ConfigError
+from cs_gan.files import write_text
 from cs_gan.runs.settings import FREE_ON_RESUME
-from cs_gan.study.spec import CASE, Case, Study
+from cs_gan.study.spec import CASE, Case, Study, read_recipe
 
 LONGEST = 120  # maximum length of a name, well below the limits of file systems
 NEUTRAL = FREE_ON_RESUME - {"data.root", "training.evaluate_every"}  # settings that change no result
@@ -122,6 +123,23 @@ def _slug(case: Case, varied: dict[str, Any], short: dict[str, str]) -> str:
         checksum = hashlib.sha256(json.dumps([case.name, texts]).encode()).hexdigest()
         slug = f"{slug[:LONGEST]}~{checksum[:8]}"
     return slug
+
+
+def with_recipe_as_read(study: Study, runs: Sequence[Run], folder: Path) -> list[Run]:
+    """The runs with a copy of the recipe in the study's folder: an edit doesn't change those that start later.
+
+    Raises:
+        ConfigError: if the recipe has changed since the study was read.
+    """
+    if study.config is None:
+        return list(runs)
+    copy = folder / f"recipe{study.config.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(copy, study.config.read_text())
+    if read_recipe(copy) != study.recipe:
+        raise ConfigError(f"{study.config} was changed while the study started. Start it again.")
+    own, copied = f"--config={study.config}", f"--config={copy}"
+    return [replace(run, command=[copied if word == own else word for word in run.command]) for run in runs]
 
 
 def _run(study: Study, point: Point, seed: int, runs: Path) -> Run:

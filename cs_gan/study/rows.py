@@ -17,9 +17,10 @@ ABOUT = ("run", "case", "seed", "status", "reason", "seconds", "primary", "bette
 
 
 def write_rows(results: Results) -> str:
-    """CSV: :data:`ABOUT`, the scores of the last step and, with prefix ``best ``, the best primary score."""
+    """CSV: :data:`ABOUT`, the scores of the last step and, with prefix ``best ``, the primary and requested ones."""
     runs = [(entry.point, seed, outcome) for entry in results.entries for seed, outcome in entry.outcomes.items()]
-    names = list(dict.fromkeys(name for _, _, outcome in runs for name in outcome.scores if _in_rows(name, outcome)))
+    requested = results.study.scores
+    names = dict.fromkeys(name for *_, outcome in runs for name in outcome.scores if _in_rows(name, outcome, requested))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*ABOUT, *names])
@@ -31,9 +32,9 @@ def write_rows(results: Results) -> str:
     return file.getvalue()
 
 
-def _in_rows(name: str, outcome: Outcome) -> bool:
-    """Only the primary score of the best step. All scores would double the file."""
-    return not name.startswith(BEST) or name == f"{BEST}{outcome.primary}"
+def _in_rows(name: str, outcome: Outcome, requested: Sequence[str]) -> bool:
+    """Of the best step only what is asked for: all scores would double the file."""
+    return not name.startswith(BEST) or name == f"{BEST}{outcome.primary}" or name in requested
 
 
 def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
@@ -52,8 +53,8 @@ def read_rows(study: Study, runs: Sequence[Run], text: str) -> Results:
     return collected(study, runs, [outcomes.get(run.name, Outcome("not run")) for run in runs])
 
 
-def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
-    """The runs that are finished in such rows, with the settings of this study, and that it has not begun.
+def adoptable(study: Study, runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
+    """The runs that are finished in such rows, with the settings and scores of this study, and that it has not begun.
 
     Rows of before settings were noted count as of the same.
     """
@@ -61,7 +62,10 @@ def adoptable(runs: Sequence[Run], text: str) -> list[tuple[Run, Outcome]]:
     return [
         (run, outcomes[run.name])
         for run in runs
-        if run.name in outcomes and outcomes[run.name].settings in ("", run.settings) and not run.folder.exists()
+        if run.name in outcomes
+        and outcomes[run.name].settings in ("", run.settings)
+        and outcomes[run.name].scores.keys() >= set(study.scores)
+        and not run.folder.exists()
     ]
 
 

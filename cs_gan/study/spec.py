@@ -119,7 +119,7 @@ def read_study(path: Path) -> Study:
         seeds=_seeds(path, content.get("seeds")),
         cases=cases,
         fixed=fixed,
-        recipe=flatten(_mapping(read_yaml(config, "the recipe"), str(config))) if config else {},
+        recipe=read_recipe(config) if config else {},
         scores=_names(path, "score", content.get("score")),
         better=better,
         baseline=checked_baseline(path, content.get("baseline"), cases),
@@ -129,6 +129,15 @@ def read_study(path: Path) -> Study:
     )
     _check_names(study, "group" in content)
     return study
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe, by their dotted keys.
+
+    Raises:
+        ConfigError: for a file that isn't YAML, or no keys with values.
+    """
+    return flatten(_mapping(read_yaml(path, "the recipe"), str(path)))
 
 
 # -- its parts -------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from typing import Any
 
 from cs_gan.files import write_text
 from cs_gan.report import save_study
+from cs_gan.study.outcome import read_outcome
 from cs_gan.study.pairs import Difference, differences
 from cs_gan.study.plan import Run
 from cs_gan.study.plots import save_plots
-from cs_gan.study.results import Entry, Results, average, best_of, read_results
+from cs_gan.study.results import Entry, Results, average, best_of, collected, read_results
 from cs_gan.study.rows import write_rows
 from cs_gan.study.spec import Study
 from cs_gan.study.tables import csv_table, markdown
@@ -23,7 +24,8 @@ def summarise(study: Study, runs: Sequence[Run], folder: Path) -> Results:
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(study, runs)
     write_text(folder / "table.csv", csv_table(results))
-    write_text(folder / "rows.csv", write_rows(results))
+    # Also runs that lack a requested score: its name may be wrong.
+    write_text(folder / "rows.csv", write_rows(collected(study, runs, list(map(read_outcome, runs)))))
     write_text(folder / "results.json", json.dumps(as_plain(results), indent=2))
     drawn = save_plots(folder / "plots", results)
     pictures = "".join(f"\n![{path.stem}](plots/{path.name})\n" for path in drawn)

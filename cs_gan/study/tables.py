@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,8 @@ def markdown(results: Results) -> str:
     parts[-1] += " Seconds are for a whole run, with loading and scoring."
     if results.scored_on:
         parts[-1] += f" Scored on {' and on '.join(results.scored_on)}."
+    if other := _other_images(results):
+        parts += ["", f"**The images were changed between runs**: {other}. A difference may be one of the images."]
     if results.study.fixed:
         parts += ["", f"In all runs: {_settings(study.fixed)}."]
     parts += ["", *_table(results, results.entries)]
@@ -83,6 +86,24 @@ def markdown(results: Results) -> str:
         parts += [f"- {_escaped(entry.point.slug)}: {_escaped(problem)}" for entry, problem in missing]
         parts += ["", f"Each run's folder holds its output.txt, and in {RECORD} what it was told."]
     return "\n".join(parts) + "\n"
+
+
+def _other_images(results: Results) -> str:
+    """The numbers of runs by the test images that they were scored on; empty if nobody changed these.
+
+    Points with other settings of their data may have other images.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for entry in results.entries:
+        data = text({key: value for key, value in entry.point.settings.items() if key.startswith("data.")})
+        for outcome in entry.outcomes.values():
+            if outcome.images:
+                counts.setdefault((outcome.scored_on, data), Counter())[outcome.images] += 1
+    return "; ".join(
+        f"{name} had " + " and ".join(f"the fingerprint {images} in {count} runs" for images, count in each.items())
+        for (name, _), each in counts.items()
+        if len(each) > 1
+    )
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -3,10 +3,15 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from cs_gan.errors import ConfigError
 from cs_gan.study.lock import held
+from cs_gan.study.outcome import OUTPUT, read_outcome, record
+from cs_gan.study.plan import plan, with_recipe_as_read
+from cs_gan.study.spec import read_study
 
 from .conftest import kill, launch, running, wait_for
 
@@ -161,3 +166,36 @@ def test_a_run_without_scores_or_short_of_its_steps_is_not_done(bench):
     ]
     assert bench.study() == 0
     assert set(bench.starts.values()) == {2}
+
+
+def test_an_edit_of_the_recipe_does_not_change_runs_that_start_later(bench, tmp_path):
+    recipe = tmp_path / "recipe_of_mine.yaml"
+    recipe.write_text("mu: 0.3\n")
+    bench.write(config=str(recipe), grid={"alpha": [1]})
+    study = read_study(bench.file)
+    runs = plan(study, bench.folder)
+    frozen = with_recipe_as_read(study, runs, bench.folder)
+    recipe.write_text("mu: 0.9\n")
+    copy = bench.folder / "recipe.yaml"
+    assert copy.read_text() == "mu: 0.3\n"
+    assert all(f"--config={copy}" in run.command and f"--config={recipe}" not in run.command for run in frozen)
+    with pytest.raises(ConfigError, match="was changed while the study started"):
+        with_recipe_as_read(study, runs, bench.folder)
+    assert bench.study() == 0  # with the recipe as it is now
+    assert copy.read_text() == "mu: 0.9\n"
+    assert all(f'"config": "{copy}"' in path.read_text() for path in bench.folder.glob("runs/*/asked"))
+
+
+def test_a_longer_run_that_is_refused_leaves_the_finished_one(bench):
+    bench.write(grid={"mu": [0.1]}, seeds=1)
+    [run] = plan(read_study(bench.file), bench.folder)
+    assert bench.study() == 0
+    before = read_outcome(run)
+    longer = replace(run, asked=run.asked | {"training.steps": 40})
+    (run.folder / OUTPUT).write_text("error: it belongs to another recipe\n")
+    record(longer, 2, 5.0, 0)
+    now = read_outcome(longer)
+    assert now.status == "not run"
+    assert now.reason == ("made with other settings (training.steps: None -> 40). error: it belongs to another recipe")
+    assert read_outcome(run) == before
+    assert before.status == "done"

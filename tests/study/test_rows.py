@@ -121,6 +121,35 @@ def test_finished_runs_of_rows_from_elsewhere_are_not_run_again(bench, capsys):
     assert without_seconds((bench.folder / "table.csv").read_text()) == without_seconds(table)
 
 
+def test_rows_have_every_score_that_is_asked_for(bench):
+    asked = {"cases": {"plain": {"mu": 1}}, "score": ["accuracy (%)", "best loss"]}
+    assert bench.study(**asked) == 0
+    kept = bench.folder.parent / "kept.csv"
+    kept.write_text((bench.folder / "rows.csv").read_text())
+    table = without_seconds((bench.folder / "table.csv").read_text())
+    shutil.rmtree(bench.folder)
+    assert bench.study("--rows", str(kept), **asked) == 0
+    assert bench.starts == {}
+    assert without_seconds((bench.folder / "table.csv").read_text()) == table
+
+
+def test_rows_without_a_score_that_is_asked_for_are_run_again(bench):
+    assert bench.study(cases={"plain": {"mu": 1}}) == 0
+    kept = bench.folder.parent / "kept.csv"
+    kept.write_text((bench.folder / "rows.csv").read_text())
+    shutil.rmtree(bench.folder)
+    assert bench.study("--rows", str(kept), cases={"plain": {"mu": 1}}, score=["best loss"]) == 0
+    assert bench.starts == {"plain-seed0": 1, "plain-seed1": 1}
+
+
+def test_a_wrong_name_of_a_score_does_not_empty_the_rows(bench):
+    assert bench.study(cases={"plain": {"mu": 1}}) == 0
+    rows = (bench.folder / "rows.csv").read_text()
+    assert bench.study("--summarise", cases={"plain": {"mu": 1}}, score="acuracy (%)") == 0
+    assert "0 of 2 (2 failed)" in bench.markdown
+    assert (bench.folder / "rows.csv").read_text() == rows
+
+
 def test_rows_of_other_settings_are_run_again(bench, capsys):
     assert bench.study(cases={"plain": {"mu": 1}, "other": {"mu": 2}}) == 0
     kept = bench.folder.parent / "kept.csv"

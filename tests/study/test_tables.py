@@ -56,6 +56,28 @@ def test_the_settings_of_each_case_are_told(tmp_path):
     assert '## Settings of each case\n\n- coded: blocks = [""], mu = 0.5\n' in page
 
 
+@pytest.mark.parametrize(
+    ("settings", "fingerprints", "said"),
+    [({}, "aab", True), ({}, "aaa", False), ({}, ("a", "a", ""), False), ({"data.image_size": 32}, "aab", True)],
+)
+def test_images_that_were_changed_between_runs_are_said(tmp_path, settings, fingerprints, said):
+    cases = [Case("plain", settings, {}), Case("other data", {"data.image_size": 64}, {})]
+    of_case = (fingerprints, "ccc")
+    entries = [
+        Entry(
+            Point(case.name, {}, case.constant, case.name),
+            {
+                seed: Outcome("done", scores={"a": 1.0}, scored_on="b, test", images=each)
+                for seed, each in enumerate(of)
+            },
+        )
+        for case, of in zip(cases, of_case, strict=True)
+    ]
+    page = markdown(Results(Study(tmp_path, tmp_path, None, [0, 1, 2], cases), entries, ["a"], "higher", []))
+    assert ("b, test had the fingerprint a in 2 runs and the fingerprint b in 1 runs" in page) == said
+    assert ("The images were changed between runs" in page) == said
+
+
 def test_mean_and_standard_error_against_numpy(bench):
     values = np.random.default_rng(0).normal(size=7)
     cell = average([entry(values)], "a")
