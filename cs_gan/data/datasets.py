@@ -229,7 +229,8 @@ def _cifar(name: str, root: Path | None, split: str) -> ImageSource:
 
 def _mnist(name: str, root: Path | None, split: str) -> ImageSource:
     folder_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]  # torchvision's, and of its class
-    idx_folder = find_idx(root or DOWNLOAD_ROOT, folder_name)
+    # Files that lie in data/ itself may be of the other data set, whose files have the same names.
+    idx_folder = find_idx(root or DOWNLOAD_ROOT / folder_name, folder_name)
     if idx_folder is None and root is None and name == "fashion_mnist":
         idx_folder = find_idx(DEBIAN_FASHION_MNIST)
     classes = list("0123456789") if name == "mnist" else list(FASHION)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cs_gan.errors import DataError
@@ -38,13 +39,17 @@ def stored_bits(image: Image.Image) -> int:
     return 16 if deep else 8
 
 
+FAINT = 31
+"""If no 8-bit picture of a data set has a larger value, its pixels are masks or counts of few grey levels."""
+
+
 class Tally:
     """Counts what was seen in the pictures of a data set, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._deep = self._twelve = self._largest = self._several = 0
-        self._example = ""
+        self._deep = self._twelve = self._largest = self._several = self._brightest = 0
+        self._example = self._first = ""
 
     def frames(self, image: Image.Image) -> None:
         """Count a file with several frames or pages. Call it before decoding, which drops the others."""
@@ -63,17 +68,29 @@ class Tally:
             if bits == 16 and (not self._example or largest > self._largest):
                 self._largest, self._example = largest, name
 
+    def values(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+        """Note how bright prepared pictures are, of which the first has this name."""
+        brightest = int(pixels.max(initial=0))
+        with self._lock:
+            if not self._first or brightest > self._brightest:
+                self._brightest, self._first = brightest, name
+
     def remark(self) -> str:
         """What was seen, for a description; empty if all is as usual.
 
         Raises:
-            DataError: if the 16-bit pictures hold only 12 bits or fewer.
+            DataError: if the 16-bit pictures hold only 12 bits or fewer, or no picture a value above :data:`FAINT`.
         """
         if self._deep and 0 < self._largest <= DARK:
             raise DataError(
                 f"{self._example}: 16 bits per channel are stored, but no value of the {self._deep:,} such images "
                 f"is above {self._largest:,}, so they have 12 bits or fewer and would become nearly black. Save them "
                 "with 8 bits per channel, or scale them to 0 ... 65,535."
+            )
+        if 0 < self._brightest <= FAINT:
+            raise DataError(
+                f"{self._first}: no value of these images is above {self._brightest}, where 255 is white: they would be "
+                "nearly black. Scale them to 0 ... 255 (a mask of 0 and 1 by 255)."
             )
         parts = [
             f", {self._deep:,} of 16 bits scaled from 0 ... 65,535 (largest {self._largest:,})" if self._deep else "",

@@ -45,7 +45,7 @@ def with_table(tree: ImageTree, layout: Layout) -> Layout:
         at = keys[numbers.index(count - 1)]
         raise DataError(f"{name}: {at} has label {count - 1}; at most {MAX_CLASSES:,} classes are read.")
     classes = [str(number) for number in range(count)]
-    return Layout(layout.order, numbers, layout.split, classes, remark=f", labels of {LABEL_TABLE}")
+    return Layout(layout.order, numbers, layout.split, classes, remark=f"{layout.remark}, labels of {LABEL_TABLE}")
 
 
 def _labels(tree: ImageTree, table: Parts) -> dict[str, object] | None:  # -> by path; empty if null

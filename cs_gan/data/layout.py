@@ -24,6 +24,7 @@ class Layout:
         classes: the class folders' names by number; none without classes.
         empty: class folders without images, as paths; see :func:`_empty_classes`.
         remark: what isn't as the paths alone suggest, for the description.
+        no_classes: that folders aren't taken for classes, for the description.
     """
 
     order: Sequence[Parts]
@@ -32,6 +33,7 @@ class Layout:
     classes: Sequence[str] = ()
     empty: Sequence[str] = ()
     remark: str = ""
+    no_classes: str = ""
 
 
 def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root: Path) -> Layout:
@@ -49,8 +51,8 @@ def arrange(entries: Sequence[Parts], folders: Iterable[Parts], split: str, root
         return Layout(entries, None, chosen.split, empty=empty, remark=remark)
     classes = sorted(names, key=natural_key)
     if _are_shards(entries, depth, classes):
-        remark += f", numbered folders ({classes[0]} ... {classes[-1]}) are no classes: rename them if they are"
-        return Layout(entries, None, chosen.split, remark=remark)
+        no_classes = f", numbered folders ({classes[0]} ... {classes[-1]}) are no classes: rename them if they are"
+        return Layout(entries, None, chosen.split, remark=remark, no_classes=no_classes)
     number = {name: i for i, name in enumerate(classes)}
     labels = [number[parts[depth]] for parts in entries]
     empty = _empty_classes(entries, folders, range(depth, depth + 1))

@@ -87,7 +87,7 @@ class ImageTree:
             self.close,
             layout.classes,
             layout.empty,
-            layout.remark + remark,
+            layout.remark + layout.no_classes + remark,
         )
 
     def text(self, parts: Parts) -> str | None:

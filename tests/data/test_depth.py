@@ -133,3 +133,17 @@ def test_big_endian_tiffs_are_read_alike(tmp_path: Path) -> None:
     store = load_images("folder", tmp_path, channels=1)
     np.testing.assert_array_equal(store.images[0, 0], (pixels / 257).round())
     assert "1 of 16 bits scaled" in store.description
+
+
+@pytest.mark.parametrize("largest", [1, 16, 31])
+def test_8_bits_of_few_grey_levels_are_refused(largest: int, tmp_path: Path) -> None:
+    """As masks of 0 and 1 and scikit-learn's digits of 0 to 16 are: they would be nearly black."""
+    root = grey(tmp_path / "x", "a.png", largest, np.uint8)
+    with pytest.raises(DataError, match=rf"a\.png: no value of these images is above {largest}, where 255 is white"):
+        load_images("folder", root)
+    rows = (RAMP * largest).round().astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x=np.stack([rows, rows]))
+    with pytest.raises(DataError, match=r"Scale them to 0 \.\.\. 255"):
+        load_images("folder", tmp_path / "a.npz")
+    grey(root, "b.png", 32, np.uint8)  # one brighter picture is enough
+    assert load_images("folder", root).images.max() == 32

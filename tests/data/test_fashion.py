@@ -164,3 +164,22 @@ def test_debians_files_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     # Its authors' first test image is an ankle boot, class 9.
     assert store.labels is not None
     assert store.labels[0] == 9
+
+
+def test_files_in_data_itself_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST's have the same names: its digits once became T-shirts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "not installed")
+    write_fashion(tmp_path / "data", packed=True)
+    with monkeypatch.context() as offline:
+        offline.setattr("torchvision.datasets.FashionMNIST", refuse_download)
+        with pytest.raises(DataError, match="no network"):
+            load_images("fashion_mnist")
+    images = write_fashion(tmp_path / "data" / "FashionMNIST" / "raw", packed=True)
+    np.testing.assert_array_equal(load_images("fashion_mnist").images[:, 0, 2:-2, 2:-2], images["train"])
+    # A folder that is named has the files that its owner says.
+    assert load_images("fashion_mnist", tmp_path / "data").images.shape[0] == 5
+
+
+def refuse_download(*_: Any, **__: Any) -> None:
+    raise DataError("no network")

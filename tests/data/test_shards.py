@@ -43,6 +43,14 @@ def test_labels_are_those_of_the_table(level: str, tool: Path, zipped: Zipped) -
     assert "6 classes (0, 1, 2, ...)" in store.description
 
 
+def test_the_table_does_not_hide_what_stands_for_a_split(make_images: MakeImages) -> None:
+    names = [f"{split}/{i}/{i}.png" for split in ("train", "val", "pred") for i in range(2)]
+    root = make_images(*names)
+    rewrite(root, {"labels": [[name, i % 2] for i, name in enumerate(names)]})
+    said = load_images("folder", root, split="test").description
+    assert "val, which stands for test: there is none, images left out: 2 in pred, labels of dataset.json" in said
+
+
 def test_a_limit_keeps_the_table_classes(tool: Path) -> None:
     store = load_images("folder", tool, limit=2)
     assert labels_of(store) == [5, 2]
