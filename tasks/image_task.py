@@ -196,7 +196,9 @@ class ImageTask(Task[Config]):
     def save_snapshot(self, path: Path, done: int, scores: Mapping[str, float] | None) -> None:
         """Save the network with its recipe."""
         about: dict[str, Any] = {"kind": self.kind, "model": self.model, "config": as_plain(self.config)}
-        save_snapshot(path, self.result, **about, step=done, scores=None if scores is None else dict(scores))
+        images = {"fingerprint": self.store.fingerprint, "classes": list(self.store.class_names)}
+        scored = None if scores is None else dict(scores)
+        save_snapshot(path, self.result, **about, step=done, scores=scored, images=images)
 
     def data_about(self) -> dict[str, Any]:
         """Where the training images are and how many, for a reader of the run folder."""

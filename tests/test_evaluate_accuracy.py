@@ -190,3 +190,37 @@ def test_a_network_that_diverged_is_scored_to_the_end(folders, tmp_path):
 )
 def test_a_wrong_argument_gives_one_line_that_says_what_is_allowed(folders, capsys, words, said):
     assert said in refused(capsys, "accuracy", folders / "run", *words)
+
+
+def test_images_of_other_classes_are_refused_rather_than_scored_by_number(folders, tmp_path, capsys):
+    """Class 0 of cat, dog and horse would count as the network's bird."""
+    for part in ("train", "test"):
+        for number, name in enumerate(sorted(CIFAR10_CLASSES)):
+            new = "zebra" if name == "airplane" else name
+            (tmp_path / part / new).mkdir(parents=True)
+            for i, image in enumerate(pixels(2, number)):
+                Image.fromarray(image).save(tmp_path / part / new / f"{i}.png")
+    error = refused(capsys, "accuracy", folders / "run", f"--data.root={tmp_path}")
+    assert (
+        "trained on the classes airplane, automobile, bird, cat, deer, ..., but the data has automobile, bird" in error
+    )
+    assert "class 'airplane' would count as 'automobile'" in error
+
+
+def test_held_out_images_that_it_may_have_been_trained_on_are_said(folders, capsys):
+    words = ["accuracy", folders / "run", "--data.holdout=10", "--data.evaluate_on=validation"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    assert "may know some of the held-out ones" in capsys.readouterr().err
+    assert evaluate.main(["accuracy", str(folders / "run")]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
+def test_a_snapshot_of_before_says_no_images_and_is_scored(folders, tmp_path):
+    snapshot = read_snapshot(folders / "run" / "snapshot.safetensors")
+    assert snapshot.images["classes"] == list(CIFAR10_CLASSES)
+    network = build_classifier(**snapshot.model)
+    network.load_state_dict(snapshot.tensors)
+    about = {key: getattr(snapshot, key) for key in ("kind", "model", "config", "step")}
+    save_snapshot(tmp_path / "snapshot.safetensors", network, **about)
+    root = f"--data.root={folders / 'images'}"
+    assert evaluate.main(["accuracy", str(tmp_path / "snapshot.safetensors"), root]) == 0

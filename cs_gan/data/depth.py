@@ -89,8 +89,8 @@ class Tally:
             )
         if 0 < self._brightest <= FAINT:
             raise DataError(
-                f"{self._first}: no value of these images is above {self._brightest}, where 255 is white: they would be "
-                "nearly black. Scale them to 0 ... 255 (a mask of 0 and 1 by 255)."
+                f"{self._first}: no value of these images is above {self._brightest}, where 255 is white: they would "
+                "be nearly black. Scale them to 0 ... 255 (a mask of 0 and 1 by 255)."
             )
         parts = [
             f", {self._deep:,} of 16 bits scaled from 0 ... 65,535 (largest {self._largest:,})" if self._deep else "",

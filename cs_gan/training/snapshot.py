@@ -1,7 +1,8 @@
 """Snapshots: one safetensors file with a network's weights and, as metadata, everything needed to use them.
 
 Each metadata entry is JSON: ``kind`` of network, ``model`` (the keyword arguments that rebuild it), ``config`` (the
-resolved recipe), ``step`` and ``scores`` (of that step, or null).
+resolved recipe), ``step``, ``scores`` (of that step, or null) and ``images`` (what it was trained on, or null; older
+snapshots lack it).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Snapshot:
         config: the resolved recipe.
         step: number of training steps.
         scores: the scores at this step by name, or None if it wasn't scored.
+        images: fingerprint and class names of the training images, or None if unknown.
     """
 
     tensors: dict[str, Tensor]
@@ -40,9 +42,11 @@ class Snapshot:
     config: dict[str, Any]
     step: int
     scores: dict[str, Any] | None = None
+    images: dict[str, Any] | None = None
 
 
 _ENTRIES: dict[str, Any] = {"kind": str, "model": dict, "config": dict, "step": int, "scores": dict | None}
+_LATER: dict[str, Any] = {"images": dict | None}
 
 
 def save_snapshot(
@@ -54,6 +58,7 @@ def save_snapshot(
     config: dict[str, Any],
     step: int,
     scores: dict[str, Any] | None = None,
+    images: dict[str, Any] | None = None,
 ) -> None:
     """Write the network's weights and the data of :class:`Snapshot` atomically.
 
@@ -62,7 +67,7 @@ def save_snapshot(
     """
     # clone() separates tied weights, which safetensors can't save.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores}
+    about = {"kind": kind, "model": model, "config": config, "step": step, "scores": scores, "images": images}
     try:
         _require_finite(tensors)
         content = save(tensors, metadata={key: json.dumps(value, allow_nan=False) for key, value in about.items()})
@@ -86,8 +91,8 @@ def read_snapshot(path: Path) -> Snapshot:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         if missing := sorted(_ENTRIES.keys() - metadata.keys()):
             raise ValueError(f"its metadata lacks {', '.join(missing)}")
-        about = {key: json.loads(metadata[key]) for key in _ENTRIES}
-        for key, expected in _ENTRIES.items():
+        about = {key: json.loads(metadata.get(key, "null")) for key in _ENTRIES | _LATER}
+        for key, expected in (_ENTRIES | _LATER).items():
             if not isinstance(about[key], expected):
                 raise ValueError(f"its {key} is {about[key]!r}")
         _require_finite(tensors)
