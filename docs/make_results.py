@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ from matplotlib.ticker import NullLocator  # noqa: E402
 
 from cs_gan.report.chart import INK, PALETTE, plain_axes, save_figure  # noqa: E402
 from cs_gan.report.page import markdown_row  # noqa: E402
-from cs_gan.study.pairs import differences  # noqa: E402
+from cs_gan.study.pairs import Difference, differences  # noqa: E402
 from cs_gan.study.plan import plan, text  # noqa: E402
 from cs_gan.study.plots import against_strength  # noqa: E402
 from cs_gan.study.results import Results, average  # noqa: E402
@@ -76,7 +77,7 @@ def summary(results: Results) -> list[str]:
 def equal_time(results: Results) -> Figure:
     """README's picture: what coding gains over training for as long without it, with standard errors over seeds."""
     by_case = {entry.point.case: entry for entry in results.entries}
-    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.5), layout="constrained")
     for axes, (score, title) in zip(figure.subplots(1, 3), EQUAL_TIME_SCORES.items(), strict=True):
         for (name, cases), colour in zip(EQUAL_TIME.items(), PALETTE[:1] + PALETTE[2:3] + PALETTE[1:2], strict=True):
             cells = {passes: average([by_case[case]], score) for passes, case in cases.items()}
@@ -90,19 +91,50 @@ def equal_time(results: Results) -> Figure:
         axes.set_title(title, fontsize=10, loc="left")
         plain_axes(axes)
     figure.axes[1].set_xlabel("passes over the 1,000 images, a coded epoch counted as two", color=INK)
-    figure.axes[0].legend(frameon=False, fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
+def pooled(studies: Sequence[Results], case: str) -> list[str]:
+    """A case minus each other case that all studies have, seed by seed within each study, over all of them."""
+    entries = [{entry.point.case: entry for entry in results.entries} for results in studies]
+    scores = studies[0].scores
+    header = [f"{case} minus", *scores]
+    lines = [header, ["---"] * len(header)]
+    for other in entries[0]:
+        if other == case or not all(other in by_case for by_case in entries):
+            continue
+        line = [other]
+        for score in scores:
+            by_seed: dict[int, float] = {}
+            for by_case in entries:
+                values, base = by_case[case].values(score), by_case[other].values(score)
+                by_seed |= {seed: values[seed] - base[seed] for seed in values if seed in base}
+            difference = Difference(by_seed)
+            higher = sum(value > 0 for value in by_seed.values())
+            line.append(f"{difference.cell.signed} ({higher} of {len(by_seed)}, p {difference.p:.2g})")
+        lines.append(line)
+    note = "Mean ± standard error of the differences, seed by seed; on how many seeds it is higher, and the p of a "
+    note += "two-sided sign test:"
+    return [note, "", *map(markdown_row, lines)]
+
+
 def filled(page: str, of_study: dict[str, Results]) -> str:
-    """The page with its tables made anew, each between ``<!-- strengths NAME -->`` or summary, and ``<!-- end -->``."""
+    """The page with its tables made anew, each between ``<!-- KIND NAME -->`` and ``<!-- end -->``.
+
+    A kind is strengths, summary or pooled, of a study or of two (``first+second``).
+    """
 
     def table(found: re.Match[str]) -> str:
-        kind, name = found.groups()
-        lines = {"strengths": strengths, "summary": summary}[kind](of_study[name])
-        return "\n".join([f"<!-- {kind} {name} -->", *lines, "<!-- end -->"])
+        kind, names = found.groups()
+        studies = [of_study[name] for name in names.split("+")]
+        if kind == "pooled":
+            lines = pooled(studies, "coded, N = K")
+        else:
+            lines = {"strengths": strengths, "summary": summary}[kind](*studies)
+        return "\n".join([f"<!-- {kind} {names} -->", *lines, "<!-- end -->"])
 
-    return re.sub(r"<!-- (strengths|summary) (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    return re.sub(r"<!-- (strengths|summary|pooled) ([\w+]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
 def main(arguments: list[str]) -> None:
