@@ -311,7 +311,7 @@ def test_resume_on_other_images_is_refused(tmp_path, capsys):
     roots = [tmp_path / name for name in ("one", "two")]
     for value, root in enumerate(roots):
         root.mkdir()
-        Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(root / "image.png")
+        Image.fromarray(np.full((16, 16, 3), 100 * value, np.uint8)).save(root / "image.png")
     data = ["--data.name=folder", "--training.steps=2"]
     assert run(tmp_path / "run", *data, f"--data.root={roots[0]}") == 0
     assert run(tmp_path / "run", *data, f"--data.root={roots[1]}") == 2
