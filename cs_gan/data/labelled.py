@@ -145,7 +145,7 @@ def _by_class(store: ImageStore | UndecodedImages, seed: int, purpose: str) -> l
     if missing := [store.class_names[label] for label, found in enumerate(members) if not len(found)]:
         raise DataError(
             f"{purpose}: class {missing[0]!r} has no image in {store.description} ({len(missing)} of "
-            f"{store.num_classes} classes). Load more of it: leave out --data.limit or raise it."
+            f"{store.num_classes} classes). Load more of it (--data.limit), or number its classes from 0 without gaps."
         )
     return [
         found[torch.randperm(len(found), generator=stream(seed, purpose, label))] for label, found in enumerate(members)
