@@ -109,6 +109,8 @@ def pooled(studies: Sequence[Results], case: str) -> list[str]:
             by_seed: dict[int, float] = {}
             for by_case in entries:
                 values, base = by_case[case].values(score), by_case[other].values(score)
+                if values.keys() & by_seed.keys():
+                    raise ValueError(f"{other}: two studies have a seed in common, so their runs can't be pooled")
                 by_seed |= {seed: values[seed] - base[seed] for seed in values if seed in base}
             difference = Difference(by_seed)
             higher = sum(value > 0 for value in by_seed.values())

@@ -44,7 +44,7 @@ def decode_images(
             if image.shape != first.shape:
                 raise DataError(_sizes_differ(source, chosen[0], first, chosen[slot], image))
             pixels[slot] = image
-        tally.values(source.names[chosen[start]], pixels[start:stop])
+        tally.brightness(source.names[chosen[start]], pixels[start:stop])
         return stop - start
 
     pool = ThreadPoolExecutor(max_workers=_workers(source, chosen[0]))

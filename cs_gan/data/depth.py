@@ -49,7 +49,7 @@ class Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._deep = self._twelve = self._largest = self._several = self._brightest = 0
-        self._example = self._first = ""
+        self._example = self._brightest_in = ""
 
     def frames(self, image: Image.Image) -> None:
         """Count a file with several frames or pages. Call it before decoding, which drops the others."""
@@ -68,12 +68,12 @@ class Tally:
             if bits == 16 and (not self._example or largest > self._largest):
                 self._largest, self._example = largest, name
 
-    def values(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+    def brightness(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
         """Note how bright prepared pictures are, of which the first has this name."""
         brightest = int(pixels.max(initial=0))
         with self._lock:
-            if not self._first or brightest > self._brightest:
-                self._brightest, self._first = brightest, name
+            if not self._brightest_in or brightest > self._brightest:
+                self._brightest, self._brightest_in = brightest, name
 
     def remark(self) -> str:
         """What was seen, for a description; empty if all is as usual.
@@ -89,8 +89,8 @@ class Tally:
             )
         if 0 < self._brightest <= FAINT:
             raise DataError(
-                f"{self._first}: no value of these images is above {self._brightest}, where 255 is white: they would "
-                "be nearly black. Scale them to 0 ... 255 (a mask of 0 and 1 by 255)."
+                f"{self._brightest_in}: no value of these images is above {self._brightest}, where 255 is white: they "
+                "would be nearly black. Scale them to 0 ... 255 (a mask of 0 and 1 by 255)."
             )
         parts = [
             f", {self._deep:,} of 16 bits scaled from 0 ... 65,535 (largest {self._largest:,})" if self._deep else "",

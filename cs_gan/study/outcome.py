@@ -74,8 +74,8 @@ def read_outcome(run: Run) -> Outcome:
     about = (final.get("provenance") or {}).get("reference") or {}
     scored_on = ", ".join(str(about[key]) for key in ("data", "split") if about.get(key))
     primary, better = final.get("primary", ""), final.get("better", "")
-    drawn = str(about.get("split")).startswith("train")
-    images = "" if drawn else str(about.get("fingerprint") or "")
+    on_training_images = str(about.get("split")).startswith("train")
+    images = "" if on_training_images else str(about.get("fingerprint") or "")
     return Outcome("done", "", scores, primary, better, scored_on, seconds, run.settings, images)
 
 

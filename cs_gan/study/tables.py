@@ -77,8 +77,8 @@ def markdown(results: Results) -> str:
         parts += ["", "## By strength", "", *by_case]
     if study.best_of:
         parts += ["", *_best(results)]
-    if told := [case for case in study.cases if case.name and case.constant]:
-        parts += ["", "## Settings of each case", "", *(f"- {case.name}: {_settings(case.constant)}" for case in told)]
+    if named := [case for case in study.cases if case.name and case.constant]:
+        parts += ["", "## Settings of each case", "", *(f"- {case.name}: {_settings(case.constant)}" for case in named)]
     missing = [(entry, problem) for entry in results.entries for problem in entry.problems]
     if missing:
         failed, waiting = results.total("failed"), results.total("not run")
