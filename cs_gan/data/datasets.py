@@ -16,7 +16,7 @@ from cs_gan.data.archives import zip_tree
 from cs_gan.data.celeba import CELEBA_STORED, OTHER_SIZES, celeba_root, celeba_source
 from cs_gan.data.celeba import FOLDER as CELEBA_FOLDER
 from cs_gan.data.downloads import BY_HAND, DOWNLOAD_ROOT, may_download_to, published
-from cs_gan.data.foreign import beside_downloads, local_path, what_is_there
+from cs_gan.data.foreign import beside_downloads, local_path, refuse_another_set, what_is_there
 from cs_gan.data.hub import HUB, hub_source
 from cs_gan.data.idx import find_idx, idx_source
 from cs_gan.data.packed import packed_files, packed_source
@@ -319,7 +319,9 @@ def _from_torchvision(
     folder = DOWNLOAD_ROOT if root is None else root
     # Look for plain images only in the given root: data/ may contain another data set.
     if not present and root is not None and not may_download_to(root):
-        return _folder(root, split)
+        source = _read(root, split)
+        refuse_another_set(name, source.classes, root)
+        return source
     return published(name, folder, split, splits, present, load)
 
 

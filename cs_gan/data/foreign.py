@@ -63,6 +63,27 @@ _DOWNLOADS = (
     *("train_32x32.mat", "test_32x32.mat", "extra_32x32.mat"),
 )
 
+_CLASSES = {  # of the sets that people keep as plain images, and by which such a folder is known
+    "cifar10": frozenset(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]),
+    "stl10": frozenset(["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]),
+}
+_CLASS_COUNTS = {"cifar10": 10, "cifar100": 100, "mnist": 10, "fashion_mnist": 10, "svhn": 10, "stl10": 10}
+
+
+def refuse_another_set(name: str, classes: Sequence[str], root: Path) -> None:
+    """DataError for plain images with the classes of another data set than ``name``, or with more than it has.
+
+    Their scores would bear the wrong name. Fewer classes may be a part of the set.
+    """
+    theirs = {label.lower() for label in classes}
+    if other := next((other for other, known in _CLASSES.items() if theirs == known and other != name), None):
+        raise DataError(f"--data.name={name}, but {root} has the classes of {other}. Give --data.name={other}.")
+    if len(theirs) > _CLASS_COUNTS[name]:
+        raise DataError(
+            f"--data.name={name}, which has {_CLASS_COUNTS[name]} classes, but {root} has {len(theirs)}. Give its own "
+            "name, or --data.name=folder for any images."
+        )
+
 
 def images_only(entries: Iterable[Parts], root: Path, others: Sequence[Parts] = ()) -> list[Parts]:
     """The entries that are images. DataError if there are none; it names what there is instead."""

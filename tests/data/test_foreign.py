@@ -133,3 +133,24 @@ def test_files_without_an_ending_are_said(make_images: MakeImages, zipped: Zippe
     (root / "a.png").unlink()
     with pytest.raises(DataError, match=r"holds no images\. .* 2 files have no ending, such as b: give them that"):
         load_images("folder", root)
+
+
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_of_another_set_do_not_bear_its_name(packed: bool, make_images: MakeImages, zipped: Zipped) -> None:
+    root = make_images(*(f"train/{label}/0.png" for label in CIFAR10_CLASSES))
+    root = zipped(root) if packed else root
+    for name in ("cifar100", "svhn", "stl10"):
+        with pytest.raises(DataError, match=rf"name={name}, but .* has the classes of cifar10\. Give"):
+            load_images(name, root)
+    assert load_images("cifar10", root).class_names == tuple(CIFAR10_CLASSES)
+
+
+def test_more_classes_than_the_set_has_are_refused_and_a_part_of_them_is_read(make_images: MakeImages) -> None:
+    root = make_images(*(f"{label}/0.png" for label in (*CIFAR10_CLASSES, "zebra")), root="eleven")
+    with pytest.raises(DataError, match=r"cifar10, which has 10 classes, but .*eleven has 11.*--data.name=folder"):
+        load_images("cifar10", root)
+    assert load_images("folder", root).num_classes == load_images("cifar100", root).num_classes == 11
+    assert load_images("cifar10", make_images("cat/0.png", "dog/0.png", root="two")).num_classes == 2
