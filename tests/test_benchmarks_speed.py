@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import train_gan
-from benchmarks import classifier_step, compile, gpu_table, image_folders, scoring, shortcuts, wgan_step
+from benchmarks import classifier_step, compile, cpu_precision, gpu_table, image_folders, scoring, shortcuts, wgan_step
 from cs_gan.metrics import load_extractor
 from models.residual_classifiers import ResidualBlock
 
@@ -115,6 +115,10 @@ def test_resnet20s_shortcuts_compute_the_bits_of_a_slice_and_a_pad(tmp_path):
         output = block(images)
         results.append((output, *torch.autograd.grad(output.square().sum(), [images, *block.parameters()])))
     assert all(torch.equal(now, before) for now, before in zip(*results, strict=True))
+
+
+def test_cpu_precision_compares_bf16_with_float32(tmp_path):
+    assert len(figures(cpu_precision.main, tmp_path / "found.json")["ratio"]) == 1
 
 
 def test_coded_pass_counts_flops_as_they_are(of_gpu_sh):

@@ -22,6 +22,7 @@ from torch import nn
 
 from cs_gan.errors import ConfigError
 from cs_gan.flat_keys import flatten
+from cs_gan.precision import cpu_multiplies_bfloat16
 from cs_gan.runs import RunFolder
 from cs_gan.training.capture import Capture, CudaGraphs
 from cs_gan.training.environment import refuse_what_changes_a_run
@@ -138,6 +139,8 @@ class Session(Generic[Config]):
         """Processes and device, for the first lines of a run."""
         kind, used, cores = self.device.type, torch.get_num_threads(), os.cpu_count() or 1
         line = f"{self.processes} x {kind}"
+        if kind == "cpu" and self.precision == "bf16" and not cpu_multiplies_bfloat16():
+            line += " without bfloat16 in hardware: training.mixed_precision=no is faster"
         if kind != "cpu" or self.processes * used >= cores:
             return line
         # accelerate launch sets OMP_NUM_THREADS=1 by default
