@@ -67,7 +67,7 @@ def corrupted(store: ImageStore, name: str, severity: int, *, seed: int = 0) -> 
         chunk = slice(indices.start, indices.stop)
         images[chunk] = kind.apply(store.images[chunk], kind.strengths[severity - 1], generators)
     split = f"{store.split}, {name} {severity}"
-    description = describe(store.name, split + store.remark, images, mapped, store.class_names)
+    description = describe(store.name, split + store.remark, images, mapped, store.class_names, store.labels)
     return replace(store, images=images, split=split, description=description)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cs_gan.data.augmentation import augmented, positions, scaled
 from cs_gan.data.memory import allocate
+from cs_gan.data.names import some_of
 from cs_gan.errors import DataError
 from cs_gan.randomness import derive_seed
 
@@ -85,7 +86,7 @@ class ImageStore:
         for start in range(0, len(rows), _COPIED):
             images[start : start + _COPIED] = self.images[rows[start : start + _COPIED]]
         labels = None if self.labels is None else self.labels[rows]
-        description = describe(self.name, what + self.remark, images, mapped, self.class_names)
+        description = describe(self.name, what + self.remark, images, mapped, self.class_names, labels)
         return replace(self, images=images, labels=labels, split=split, description=description)
 
     @cached_property
@@ -168,10 +169,14 @@ def checked_names(labels: Tensor, n: int, names: tuple[str, ...]) -> tuple[str, 
     return names or tuple(map(str, range(count)))
 
 
-def describe(name: str, what: str, images: Tensor, mapped: bool, classes: Sequence[str] = ()) -> str:
-    """A store's description: name, split, count, shape, where the images are, and their classes."""
+def describe(
+    name: str, what: str, images: Tensor, mapped: bool, classes: Sequence[str] = (), labels: Tensor | None = None
+) -> str:
+    """A store's description: name, split, count, shape, where the images are, their classes, and which have none."""
     few = ", ".join(f"{each[:28]}..." if len(each) > 31 else each for each in classes[:3])
     class_text = f", {len(classes):,} classes ({few}{', ...' if len(classes) > 3 else ''})" if classes else ""
+    if labels is not None and (unused := sorted(set(range(len(classes))) - set(labels.tolist()))):
+        class_text += f", no image of {some_of([classes[label] for label in unused], most=3)}"
     mebibytes = images.numel() / 2**20
     return (
         f"{name} ({what}): {len(images):,} images, {'x'.join(map(str, images.shape[1:]))}, "

@@ -73,7 +73,7 @@ class UndecodedImages:
             images,
             self.labels,
             self.name,
-            describe(self.name, self.what + remark, images, mapped, self.class_names),
+            describe(self.name, self.what + remark, images, mapped, self.class_names, self.labels),
             self.split,
             str(self.prepare),
             self.class_names,

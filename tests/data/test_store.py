@@ -1,10 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from cs_gan.data import DEQUANTISATION_WIDTH, ImageStore
+from cs_gan.data import DEQUANTISATION_WIDTH, ImageStore, load_images
 from cs_gan.data.augmentation import image_words, positions
 from cs_gan.errors import DataError
 from cs_gan.randomness import derive_seed
@@ -155,3 +157,14 @@ def test_fingerprint_does_not_change_between_versions() -> None:
     # Caches on disk are keyed by it: whoever changes it on purpose changes this line too.
     store = ImageStore(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), None, "zeros", "zeros")
     assert store.fingerprint == "3133577f853bdc18"
+
+
+def test_the_description_names_classes_without_images(tmp_path: Path) -> None:
+    """Labels that count from 1 leave class 0 empty."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=[1, 2, 3, 1, 2, 3])
+    assert load_images("folder", tmp_path / "a.npz").description.endswith("4 classes (0, 1, 2, ...), no image of 0")
+    np.savez(tmp_path / "b.npz", images=pixels, labels=[0, 1, 2, 3, 1, 2])
+    store = load_images("folder", tmp_path / "b.npz")
+    assert store.description.endswith("4 classes (0, 1, 2, ...)")
+    assert store.taken(torch.tensor([1, 4]), "test", "two").description.endswith("no image of 0, 2, 3")
