@@ -252,3 +252,9 @@ def test_pictures_are_small_and_all_shown():
     for picture in (DOCS / "pictures").glob("*.png"):
         assert picture.stat().st_size < 100_000, picture
         assert f"pictures/{picture.name}" in text, picture
+
+
+def test_every_page_is_in_the_sites_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    missing = [page for path in DOCS.rglob("*.md") if f": {(page := path.relative_to(DOCS).as_posix())}\n" not in menu]
+    assert not missing
