@@ -31,9 +31,12 @@ from cs_gan.study.tables import markdown, strengths  # noqa: E402
 RESULTS = ROOT / "docs" / "results"
 EQUAL_TIME = {  # the cases of classifier_1k_new by the passes over the data that they cost; a coded epoch counts as two
     "ERM": {60: "ERM", 125: "ERM, equal time", 250: "ERM, 250 epochs"},
+    "label smoothing": {60: "label smoothing", 125: "label smoothing, equal time"},
+    "CutMix": {60: "CutMix", 125: "CutMix, equal time"},
     "mixup": {60: "mixup", 125: "mixup, equal time", 250: "mixup, 250 epochs"},
     "coded, N = K": {120: "coded, N = K", 250: "coded, N = K, 125 epochs"},
 }
+COLOURS = [PALETTE[0], PALETTE[4], PALETTE[3], PALETTE[2], PALETTE[1]]
 EQUAL_TIME_SCORES = {
     "accuracy (%)": "accuracy (%)",
     "calibration error (%)": "calibration error (%)",
@@ -79,7 +82,7 @@ def equal_time(results: Results) -> Figure:
     by_case = {entry.point.case: entry for entry in results.entries}
     figure = Figure(figsize=(9.5, 3.5), layout="constrained")
     for axes, (score, title) in zip(figure.subplots(1, 3), EQUAL_TIME_SCORES.items(), strict=True):
-        for (name, cases), colour in zip(EQUAL_TIME.items(), PALETTE[:1] + PALETTE[2:3] + PALETTE[1:2], strict=True):
+        for (name, cases), colour in zip(EQUAL_TIME.items(), COLOURS, strict=True):
             cells = {passes: average([by_case[case]], score) for passes, case in cases.items()}
             means = {passes: (cell.mean, cell.error or 0.0) for passes, cell in cells.items() if cell.mean is not None}
             heights, errors = zip(*means.values(), strict=True)
@@ -91,7 +94,7 @@ def equal_time(results: Results) -> Figure:
         axes.set_title(title, fontsize=10, loc="left")
         plain_axes(axes)
     figure.axes[1].set_xlabel("passes over the 1,000 images, a coded epoch counted as two", color=INK)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
