@@ -85,12 +85,13 @@ def test_the_picture_at_equal_time_shows_the_committed_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = make_results.RESULTS / "classifier_1k_new.csv"
     accuracy = make_results.equal_time(make_results.read(rows)).axes[0]
-    assert accuracy.get_legend_handles_labels()[1] == ["ERM", "mixup", "coded, N = K"]
+    names = accuracy.get_legend_handles_labels()[1]
+    assert names == ["ERM", "label smoothing", "CutMix", "mixup", "coded, N = K"]
     with rows.open(newline="") as file:
         coded = [
             float(row["accuracy (%)"]) for row in csv.DictReader(file) if row["case"] == "coded, N = K, 125 epochs"
         ]
-    line = accuracy.containers[2].lines[0]
+    line = accuracy.containers[names.index("coded, N = K")].lines[0]
     assert line.get_xdata()[-1] == 250
     assert line.get_ydata()[-1] == pytest.approx(sum(coded) / len(coded))
 
