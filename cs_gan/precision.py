@@ -18,5 +18,5 @@ def cpu_multiplies_bfloat16() -> bool:
     """
     if not hasattr(torch.cpu, "get_capabilities"):
         return True
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))

@@ -36,7 +36,7 @@ EQUAL_TIME = {  # the cases of classifier_1k_new by the passes over the data tha
     "mixup": {60: "mixup", 125: "mixup, equal time", 250: "mixup, 250 epochs"},
     "coded, N = K": {120: "coded, N = K", 250: "coded, N = K, 125 epochs"},
 }
-COLOURS = [PALETTE[0], PALETTE[4], PALETTE[3], PALETTE[2], PALETTE[1]]
+EQUAL_TIME_COLOURS = [PALETTE[0], PALETTE[4], PALETTE[3], PALETTE[2], PALETTE[1]]
 EQUAL_TIME_SCORES = {
     "accuracy (%)": "accuracy (%)",
     "calibration error (%)": "calibration error (%)",
@@ -82,7 +82,7 @@ def equal_time(results: Results) -> Figure:
     by_case = {entry.point.case: entry for entry in results.entries}
     figure = Figure(figsize=(9.5, 3.5), layout="constrained")
     for axes, (score, title) in zip(figure.subplots(1, 3), EQUAL_TIME_SCORES.items(), strict=True):
-        for (name, cases), colour in zip(EQUAL_TIME.items(), COLOURS, strict=True):
+        for (name, cases), colour in zip(EQUAL_TIME.items(), EQUAL_TIME_COLOURS, strict=True):
             cells = {passes: average([by_case[case]], score) for passes, case in cases.items()}
             means = {passes: (cell.mean, cell.error or 0.0) for passes, cell in cells.items() if cell.mean is not None}
             heights, errors = zip(*means.values(), strict=True)

@@ -578,15 +578,15 @@ def test_latents_differ_between_ranks_and_images_are_slices_of_one_order(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("found", "slow"),
+    ("capabilities", "slow"),
     [({"avx2": True, "avx512_bf16": False}, True), ({"avx512_bf16": True}, False), ({"amx_bf16": True}, False)],
 )
-def test_bf16_on_a_cpu_that_has_none_is_said_to_be_slow(found, slow, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    said = "without bfloat16 in hardware: training.mixed_precision=no is faster"
+def test_bf16_on_a_cpu_that_has_none_is_said_to_be_slow(capabilities, slow, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    note = "without bfloat16 in hardware: training.mixed_precision=no is faster"
     for precision in ("no", "bf16"):
         assert run(tmp_path / precision, f"--training.mixed_precision={precision}", "--dry-run") == 0
-        assert (said in capsys.readouterr().out) == (slow and precision == "bf16")
+        assert (note in capsys.readouterr().out) == (slow and precision == "bf16")
 
 
 def test_launched_processes_that_did_not_join_are_an_error(tmp_path, capsys, monkeypatch):
