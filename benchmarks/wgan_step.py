@@ -169,8 +169,11 @@ def end_to_end(recipe: str, seconds: float, *arguments: str) -> dict[str, float]
             raise RuntimeError(f"{' '.join(command)} ended with {finished.returncode}: {finished.stderr[-2000:]}")
         log = read_lines(Path(folder) / "run" / "log.jsonl")
         config = parse_config(GanConfig, [f"--config={folder}/run/config.yaml"])
-    half = log[len(log) // 2 :] or log
-    images = sum(row["images_per_second"] for row in half) / len(half)
+    speeds = [row["images_per_second"] for row in log if row["images_per_second"]]  # 0 until a step after the first
+    if not speeds:
+        raise RuntimeError(f"{recipe} logged no speed within {seconds} s: give --end-to-end more seconds")
+    half = speeds[len(speeds) // 2 :]
+    images = sum(half) / len(half)
     return {
         "images_per_second": images,
         "steps_per_second": images / config.training.batch_size / config.training.n_critic,

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import train_gan
-from benchmarks import classifier_step, compile, cpu_precision, gpu_table, image_folders, scoring, shortcuts, wgan_step
+from benchmarks import classifier_step, compile, gpu_table, image_folders, resnet20, scoring, wgan_step
 from cs_gan.metrics import load_extractor
 from models.residual_classifiers import ResidualBlock
 
@@ -39,7 +39,7 @@ def commands_of_gpu_sh(tmp_path: Path, status: int = 0) -> tuple[list[list[str]]
     stub, told = tmp_path / "python", tmp_path / "told"
     stub.write_text(f"#!/bin/bash\nprintf '%s\\0' \"$@\" >>{told}\necho >>{told}\nexit {status}\n")
     stub.chmod(0o755)
-    environment = os.environ | {"OUTPUT": str(tmp_path / "out"), "PYTHON": str(stub), "SECONDS_EACH": "1"}
+    environment = os.environ | {"OUTPUT": str(tmp_path / "out"), "PYTHON": str(stub), "SECONDS_EACH": "3"}
     command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return [line.split("\0")[:-1] for line in told.read_text().splitlines()], done
@@ -104,21 +104,17 @@ def test_classifier_step_times_every_mode(of_gpu_sh):
 
 
 def test_resnet20s_shortcuts_compute_the_bits_of_a_slice_and_a_pad(tmp_path):
-    found = figures(shortcuts.main, tmp_path / "found.json")
-    assert len(found["ratio"]) == 2
+    found = figures(resnet20.main, tmp_path / "found.json")
+    assert found["ratio"].keys() == {"float32, now", "bf16, now", "bf16 against float32"}
     torch.manual_seed(0)
     block = ResidualBlock(4, 8, stride=2).to(memory_format=torch.channels_last)
     images = torch.randn(2, 4, 7, 7).to(memory_format=torch.channels_last).requires_grad_()
     results = []
-    for kind in (ResidualBlock, shortcuts.SlicedBlock):
+    for kind in (ResidualBlock, resnet20.SlicedBlock):
         block.__class__ = kind
         output = block(images)
         results.append((output, *torch.autograd.grad(output.square().sum(), [images, *block.parameters()])))
     assert all(torch.equal(now, before) for now, before in zip(*results, strict=True))
-
-
-def test_cpu_precision_compares_bf16_with_float32(tmp_path):
-    assert len(figures(cpu_precision.main, tmp_path / "found.json")["ratio"]) == 1
 
 
 def test_coded_pass_counts_flops_as_they_are(of_gpu_sh):
@@ -179,6 +175,13 @@ def test_gpu_sh_makes_one_table(of_gpu_sh):
         assert title in table
     found = json.loads((of_gpu_sh / "end_to_end.json").read_text())
     assert all(found[recipe]["steps_per_second"] > 0 for recipe in ("cifar10_paper", "cifar10_paper_coded"))
+
+
+def test_end_to_end_says_that_it_had_too_few_seconds(monkeypatch):
+    monkeypatch.setattr(wgan_step.subprocess, "run", train_gan_here)
+    toy = ["--model.width=4", "--training.batch_size=4", "--training.generator_batch_size=4", "--training.log_every=1"]
+    with pytest.raises(RuntimeError, match=r"cifar10_paper logged no speed within 0\.001 s"):
+        wgan_step.end_to_end("cifar10_paper", 0.001, *toy)
 
 
 def test_gpu_sh_goes_on_after_a_failure_and_says_so(tmp_path):

@@ -1,6 +1,7 @@
-"""ResNet-20's shortcuts against a slice and a pad in each block: ``python -m benchmarks.shortcuts``.
+"""ResNet-20's shortcuts against a slice and a pad in each block, and bfloat16 against float32.
 
-A forward and backward of the whole network, in channels_last. Both compute the same bits.
+``python -m benchmarks.resnet20``. A forward and backward of the whole network, in channels_last. Both kinds of shortcut
+compute the same bits. With ``ONEDNN_MAX_CPU_ISA=AVX512_CORE`` oneDNN computes as on a CPU without bfloat16.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import clock_for, measure, parser, report, rows_of, synchronised
+from benchmarks.timing import TimingRow, clock_for, measure, parser, report, synchronised
 from models import build_classifier
 from models.residual_classifiers import ResidualBlock
 
@@ -27,7 +28,7 @@ class SlicedBlock(ResidualBlock):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
-    words = parser(__doc__, "python -m benchmarks.shortcuts", repeats=15)
+    words = parser(__doc__, "python -m benchmarks.resnet20", repeats=15)
     words.add_argument("--batch", type=int, default=64)
     options = words.parse_args(arguments)
     if options.toy:
@@ -45,12 +46,17 @@ def main(arguments: list[str] | None = None) -> None:
             scores = network(images)
         F.cross_entropy(scores.float(), labels).backward()
 
-    rows = []
-    for precision in ("no", "bf16"):
-        kinds = {"slice and pad": SlicedBlock, "now": ResidualBlock}
-        calls = {f"{precision}, {name}": partial(step, kind, precision == "bf16") for name, kind in kinds.items()}
-        variants = {name: synchronised(call, options.device) for name, call in calls.items()}
-        rows += rows_of(measure(variants, options.repeats, clock_for(options.device)))
+    kinds = {"slice and pad": SlicedBlock, "now": ResidualBlock}
+    calls = {
+        f"{precision}, {name}": partial(step, kind, precision == "bf16")
+        for precision in ("float32", "bf16")
+        for name, kind in kinds.items()
+    }
+    variants = {name: synchronised(call, options.device) for name, call in calls.items()}
+    timings = measure(variants, options.repeats, clock_for(options.device))
+    bases = {"float32, now": "float32, slice and pad", "bf16, now": "bf16, slice and pad"}
+    rows = [TimingRow(name, timing, timings.get(bases.get(name, ""))) for name, timing in timings.items()]
+    rows.append(TimingRow("bf16 against float32", timings["bf16, now"], timings["float32, now"]))
     report("ResNet-20, forward and backward", rows, options.device, options.json)
 
 
