@@ -127,19 +127,23 @@ def pooled(studies: Sequence[Results], case: str) -> list[str]:
 def filled(page: str, of_study: dict[str, Results]) -> str:
     """The page with its tables made anew, each between ``<!-- KIND NAME -->`` and ``<!-- end -->``.
 
-    A kind is strengths, summary or pooled, of a study or of two (``first+second``).
+    A kind is strengths or summary of a study, or pooled of two (``pooled first+second: case``).
     """
 
     def table(found: re.Match[str]) -> str:
-        kind, names = found.groups()
+        _, kind, names, case = found.groups()
         studies = [of_study[name] for name in names.split("+")]
         if kind == "pooled":
-            lines = pooled(studies, "coded, N = K")
+            lines = pooled(studies, case)
         else:
             lines = {"strengths": strengths, "summary": summary}[kind](*studies)
-        return "\n".join([f"<!-- {kind} {names} -->", *lines, "<!-- end -->"])
+        return "\n".join([found[1], *lines, "<!-- end -->"])
 
-    return re.sub(r"<!-- (strengths|summary|pooled) ([\w+]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    marker = r"(<!-- (strengths|summary|pooled) ([\w+]+)(?:: ([^\n]+))? -->)\n.*?<!-- end -->"
+    made, tables = re.subn(marker, table, page, flags=re.DOTALL)
+    if tables != (ends := page.count("<!-- end -->")):
+        raise ValueError(f"{ends} tables end with <!-- end -->, but only {tables} begin with a marker such as in filled()")
+    return made
 
 
 def main(arguments: list[str]) -> None:

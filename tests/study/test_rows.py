@@ -81,6 +81,11 @@ def test_tables_of_the_prose_are_made_of_the_committed_rows(monkeypatch):
     assert prose == filled, "run `make results`"
 
 
+def test_a_table_with_a_mistyped_marker_is_refused():
+    with pytest.raises(ValueError, match="1 tables end with <!-- end -->, but only 0 begin"):
+        make_results.filled("<!-- sumary gan_digits -->\n| a |\n<!-- end -->\n", {})
+
+
 def test_the_picture_at_equal_time_shows_the_committed_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = make_results.RESULTS / "classifier_1k_new.csv"
