@@ -142,7 +142,7 @@ def filled(page: str, of_study: dict[str, Results]) -> str:
     marker = r"(<!-- (strengths|summary|pooled) ([\w+]+)(?:: ([^\n]+))? -->)\n.*?<!-- end -->"
     made, tables = re.subn(marker, table, page, flags=re.DOTALL)
     if tables != (ends := page.count("<!-- end -->")):
-        raise ValueError(f"{ends} tables end with <!-- end -->, but only {tables} begin with a marker such as in filled()")
+        raise ValueError(f"{ends} tables end with <!-- end -->, but only {tables} begin with a marker")
     return made
 
 
