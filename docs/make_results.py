@@ -130,20 +130,20 @@ def filled(page: str, of_study: dict[str, Results]) -> str:
     A kind is strengths or summary of a study, or pooled of two (``pooled first+second: case``).
     """
 
-    def table(found: re.Match[str]) -> str:
-        _, kind, names, case = found.groups()
+    def table(match: re.Match[str]) -> str:
+        start, kind, names, case = match.groups()
         studies = [of_study[name] for name in names.split("+")]
         if kind == "pooled":
             lines = pooled(studies, case)
         else:
             lines = {"strengths": strengths, "summary": summary}[kind](*studies)
-        return "\n".join([found[1], *lines, "<!-- end -->"])
+        return "\n".join([start, *lines, "<!-- end -->"])
 
     marker = r"(<!-- (strengths|summary|pooled) ([\w+]+)(?:: ([^\n]+))? -->)\n.*?<!-- end -->"
-    made, tables = re.subn(marker, table, page, flags=re.DOTALL)
+    new_page, tables = re.subn(marker, table, page, flags=re.DOTALL)
     if tables != (ends := page.count("<!-- end -->")):
         raise ValueError(f"{ends} tables end with <!-- end -->, but only {tables} begin with a marker")
-    return made
+    return new_page
 
 
 def main(arguments: list[str]) -> None:
