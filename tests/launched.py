@@ -1,20 +1,36 @@
-"""What each of two processes runs in test_evaluate: evaluate.py with the variables that torchrun sets."""
+"""What each of two processes runs: a script with the variables that torchrun sets."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from pathlib import Path
 
 import sklearn.datasets  # noqa: F401 (here, where it is imported once for both)
-
-import evaluate
+from accelerate import PartialState
 
 WORLD = 2
 
 
-def run(rank: str | int, port: str, *words: str) -> None:
-    """The command line, as process ``rank``."""
+def run(rank: str | int, port: str, script: str, *words: str) -> None:
+    """The command line, as process ``rank``. Prints its threads before and after it leaves the process group."""
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD}
     os.environ |= {name: str(value) for name, value in ranks.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    sys.exit(evaluate.main(list(words)))
+    leave = PartialState.destroy_process_group
+
+    def destroy_process_group(state: PartialState) -> None:
+        print("in the group:", threads())
+        leave(state)
+
+    PartialState.destroy_process_group = destroy_process_group
+    code = importlib.import_module(script).main(list(words))
+    print("at the end:", threads())
+    sys.exit(code)
+
+
+def threads() -> str:
+    """The names of this process's threads that belong to gloo."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return " ".join(sorted(name for name in names if "gloo" in name)) or "none"

@@ -215,8 +215,9 @@ def test_what_score_cant_change_is_refused(gan_folder, capsys, word, said):
 def test_two_processes_score_as_one(gan_folder, tmp_path):
     assert run("score", gan_folder, "--json", tmp_path / "one.json") == 0
     words = ("score", gan_folder, "--json", tmp_path / "two.json")
-    printed = run_in_processes("tests.launched", WORLD, free_port(), *words)
+    printed = run_in_processes("tests.launched", WORLD, free_port(), "evaluate", *words)
     assert printed.count("score: ") == 1
+    assert printed.count("in the group: gloo_tcp_loop") == printed.count("at the end: none") == WORLD
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert two["provenance"]["processes"] == 2
     assert one["scores"] == pytest.approx(two["scores"], rel=1e-5)

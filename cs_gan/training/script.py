@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import shlex
 import signal
@@ -55,22 +56,11 @@ def run_script(
     words = ["--help" if word == "--help-all" else word for word in words]
     _end_with_launcher()
     try:
-        with ExitStack() as stack:
-            config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
-            if os.environ.get("RANK", "0") == "0":
-                print("Loading torch, images and networks ...", file=sys.stderr, flush=True)
-            from cs_gan.training.session import Session
-
-            if config.dry_run:
-                from cs_gan.training.dry_run import dry_run as run
-            else:
-                from cs_gan.training.loop import train as run
-
-            session = Session(config, stack, _command(script, words))
-            task = make(session)
-            stack.callback(task.close)
-            ended = run(task)
-            session.accelerator.end_training()
+        config = parse_config(kind, words, prog=prog, description=description, recipes=folder)
+        if os.environ.get("RANK", "0") == "0":
+            print("Loading torch, images and networks ...", file=sys.stderr, flush=True)
+        ended = _run(config, make, _command(script, words))
+        _leave_group()
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint stands.", file=sys.stderr)
         return 130
@@ -78,6 +68,36 @@ def run_script(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return ended and 128 + ended
+
+
+def _run(config: Config, make: Callable[[Session[Config]], Task[Config]], command: str) -> int:
+    """The number of the signal that ended it, or 0. What it opened is closed, and its networks are gone."""
+    from cs_gan.training.session import Session
+
+    if config.dry_run:
+        from cs_gan.training.dry_run import dry_run as run
+    else:
+        from cs_gan.training.loop import train as run
+
+    with ExitStack() as stack:
+        session = Session(config, stack, command)
+        task = make(session)
+        stack.callback(task.close)
+        ended = run(task)
+        session.end_trackers()
+    return ended
+
+
+def _leave_group() -> None:
+    """Leave the process group, and end its threads.
+
+    A thread of gloo takes Python's lock when it drops the tensors of the last exchange. If Python has ended by then,
+    the process aborts. Distributed networks hold the group too, so they have to be gone before.
+    """
+    from accelerate import PartialState
+
+    gc.collect()
+    PartialState().destroy_process_group()
 
 
 def _command(script: str, words: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed.nn  # its default arguments hold a group that exists before it is imported, to the end
 import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -211,6 +212,11 @@ class Session(Generic[Config]):
             for tracker in takers:
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({name: pixels}, step=step, **layout)
+
+    def end_trackers(self) -> None:
+        """Close the trackers."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def _accelerator(trackers: list[str], tracking: Path) -> Accelerator:
