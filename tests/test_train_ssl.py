@@ -17,10 +17,12 @@ import train_ssl
 from cs_gan.data import subset
 from cs_gan.runs import read_lines
 from cs_gan.ssl import linear_probe
-from cs_gan.training import parse_config, read_snapshot
+from cs_gan.training import Session, parse_config, read_snapshot
 from models import build_encoder
 from tasks import one_network
 from tasks.encoder.recipe import SslConfig
+from tests.launched import WORLD
+from tests.processes import free_port, run_in_processes
 from tests.scripts import ONE_NETWORK, assert_resumes, equal, final_tensors, refusal, words
 
 pytestmark = pytest.mark.usefixtures("signal_handlers_as_before", "without_pictures")
@@ -79,6 +81,25 @@ def test_coding_and_the_loss_change_what_is_trained(tmp_path):
 
 def test_resumed_run_equals_undisturbed_one_to_the_bit(tmp_path):
     assert_resumes(run, tmp_path, *BARLOW, *PROJECTOR, "--data.workers=2", "--coded.every=3")
+
+
+def test_a_late_process_ends_the_run_like_the_others(tmp_path, monkeypatch):
+    """It used to find the scores.json that the first process had just written, and left while that one waited."""
+    monkeypatch.setenv("LATE", "cs_gan.training.loop:_scored")
+    printed = run_in_processes("tests.launched", WORLD, free_port(), "train_ssl", *arguments(tmp_path / "run"))
+    assert printed.count("Done.") == 1
+    assert printed.count("at the end: none") == WORLD
+
+
+def test_the_first_process_says_what_a_network_scored(tmp_path, monkeypatch):
+    """Last bits of the others' scores may differ, and the best step with them, which all score again at the end."""
+
+    def of_the_first(session, value):
+        return value | {"scores": {"linear probe (%)": 12.5}} if isinstance(value, dict) else value
+
+    monkeypatch.setattr(Session, "agreed", of_the_first)
+    assert run(tmp_path / "run") == 0
+    assert read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"] == {"linear probe (%)": 12.5}
 
 
 def test_labels_are_used_by_the_scores_alone(tmp_path, monkeypatch):

@@ -154,6 +154,7 @@ def _look(
     if evaluate and all(row["step"] != state.step for row in state.metrics):
         with stop.interruptible():
             row = task.evaluate(_about(task, state.step))
+        row = session.agreed(row)  # last bits may differ, and with them which step is best
         if row is not None:
             row = {"step": state.step, **row}
             if state.step <= task.warm_up_steps:
@@ -200,7 +201,7 @@ def _finish(task: Task[Any], state: State, stop: StopRequest, progress: Progress
     """Score the final and the best network in full, and write scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
-    if best is None or _scored(path) == state.step:
+    if best is None or session.agreed(_scored(path) == state.step):  # the first process soon writes the file
         return
     last = state.metrics[-1]
     if not task.rescores:

@@ -18,7 +18,7 @@ import torch.distributed.nn  # its default arguments hold a group that exists be
 import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import nn
 
 from cs_gan.errors import ConfigError
@@ -36,6 +36,7 @@ PATIENCE = timedelta(hours=1)
 
 Config = TypeVar("Config", bound=RunConfig)
 Network = TypeVar("Network", bound=nn.Module)
+Value = TypeVar("Value")
 
 
 class Session(Generic[Config]):
@@ -160,6 +161,10 @@ class Session(Generic[Config]):
             values = self.accelerator.reduce(values, "mean")
         averages: list[float] = values.tolist()
         return averages
+
+    def agreed(self, value: Value) -> Value:
+        """The first process's value, in all processes."""
+        return value if self.processes == 1 else broadcast_object_list([value])[0]
 
     def prepared(self, network: Network) -> Network:
         """The network, wrapped if there are several processes. With one, Accelerate's half a second changes nothing."""
