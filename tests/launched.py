@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import sklearn.datasets  # noqa: F401 (here, where it is imported once for both)
-from accelerate import PartialState
+import torch.distributed
 
 WORLD = 2
 
@@ -26,13 +26,13 @@ def run(rank: str | int, port: str, script: str, *words: str) -> None:
     if late := os.environ.get("LATE") if int(rank) else None:
         module, name = late.split(":")
         delay(importlib.import_module(module), name)
-    leave = PartialState.destroy_process_group
+    leave = torch.distributed.destroy_process_group
 
-    def destroy_process_group(state: PartialState) -> None:
+    def destroy_process_group(*given: object) -> None:
         print("in the group:", threads())
-        leave(state)
+        leave(*given)
 
-    PartialState.destroy_process_group = destroy_process_group
+    torch.distributed.destroy_process_group = destroy_process_group
     code = importlib.import_module(script).main(list(words))
     print("at the end:", threads())
     sys.exit(code)

@@ -89,15 +89,16 @@ def _run(config: Config, make: Callable[[Session[Config]], Task[Config]], comman
 
 
 def _leave_group() -> None:
-    """Leave the process group, and end its threads.
+    """Leave the process group if there is one, and end its threads.
 
     A thread of gloo takes Python's lock when it drops the tensors of the last exchange. If Python has ended by then,
     the process aborts. Distributed networks hold the group too, so they have to be gone before.
     """
-    from accelerate import PartialState
+    import torch.distributed
 
-    gc.collect()
-    PartialState().destroy_process_group()
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _command(script: str, words: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-import torch.distributed.nn  # its default arguments hold a group that exists before it is imported, to the end
+import torch.distributed.nn  # before there is a process group, which its default arguments would hold to the end
 import yaml
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
