@@ -14,7 +14,7 @@
 # It matters at a program's end. Threads of gloo that were still there were seen to abort a process (std::terminate)
 # that had done all its work, in 2 of some 40 runs on a busy machine.
 #
-# Runs without cs_gan. Fails if the group is freed in both orders, or in neither.
+# Runs without cs_gan. Fails if the numbers of threads or default arguments change in either order.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -35,8 +35,8 @@ store = f"file://{sys.argv[2]}/store-{sys.argv[1]}"
 dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
 assert ("torch.distributed.nn" in sys.modules) == (sys.argv[1] == "early")
 network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-network(torch.ones(1, 2)).sum().backward()
 assert "torch.distributed.nn" in sys.modules
+network(torch.ones(1, 2)).sum().backward()
 del network
 gc.collect()
 dist.destroy_process_group()
@@ -48,6 +48,7 @@ groups = [value for value in defaults if isinstance(value, dist.ProcessGroup)]
 found = sum(isinstance(holder, tuple) for group in groups for holder in gc.get_referrers(group))
 print(f"torch {torch.__version__}, torch.distributed.nn imported {sys.argv[1]}: {threads} threads of gloo left, "
       f"{len(groups)} default arguments hold the group, {found} of them known to gc.get_referrers")
+assert found == 0
 assert (threads, len(groups)) == ((0, 0) if sys.argv[1] == "early" else (3, 10))
 PYTHON
 for order in early late; do

@@ -7,6 +7,7 @@ import math
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from cs_gan.randomness import derive_seed
 from cs_gan.training import Session, device_options, read_snapshot, set_learning_rate, without_dynamo
 from cs_gan.training.recipes.sections import CodeConfig
 from tasks.image_task import ImageTask
+from tasks.loading import first_on_machine
 from tasks.sections import NetworkTrainingConfig, OneNetworkConfig
 
 Config = TypeVar("Config", bound=OneNetworkConfig)
@@ -59,7 +61,7 @@ class OneNetworkTask(ImageTask[Config]):
         self.store, self.test_store = train_and_test(
             **config.data.parts(config.seed),
             progress=session.is_main and sys.stderr.isatty(),
-            loading=session.accelerator.local_main_process_first,
+            loading=partial(first_on_machine, session.accelerator),
         )
         if training.epochs is not None:
             training.steps = math.ceil(training.epochs * len(self.store) / (training.batch_size * session.processes))

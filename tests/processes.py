@@ -52,8 +52,8 @@ class Forked:
         return self.outputs[rank].read_text()
 
 
-def run_in_processes(module: str, world: int, *given: object) -> str:
-    """Call a module's ``run(rank, *given)``, ``given`` as text, in ``world`` processes; all must end well.
+def run_in_processes(module: str, world: int, *given: object, code: int = 0) -> str:
+    """Call a module's ``run(rank, *given)``, ``given`` as text, in ``world`` processes; all must end with ``code``.
 
     Returns what they printed.
     """
@@ -62,7 +62,7 @@ def run_in_processes(module: str, world: int, *given: object) -> str:
         ranks = Forked(_call_run, words, [Path(folder, str(rank)) for rank in range(world)])
         codes = ranks.wait()
         printed = "".join(ranks.said(rank) for rank in range(world))
-    assert codes == [0] * world, printed
+    assert codes == [code] * world, printed
     return printed
 
 

@@ -437,6 +437,13 @@ def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pa
     assert all(torch.isfinite(value).all() for value in read_checkpoint(kept[0])[0].values())
 
 
+def test_weights_that_overflow_in_another_process_are_not_checkpointed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Session, "in_all", lambda session, flag: False)
+    assert run(tmp_path / "run") == 2
+    assert "not finite" in capsys.readouterr().err
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
 def test_weights_that_overflow_are_never_checkpointed(tmp_path, capsys):
     # Adam's step is about the learning rate, so 1e30 overflows float32 within two steps.
     assert run(tmp_path / "run", "--training.learning_rate=1e30", "--training.checkpoint_every=1") == 2
@@ -594,6 +601,14 @@ def test_launched_processes_that_did_not_join_are_an_error(tmp_path, capsys, mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(session_module, "Accelerator", lambda **_: Accelerator())
     assert "docs/multi-gpu.md" in refused(capsys, tmp_path / "run")
+
+
+@pytest.mark.parametrize("script", ["train_gan", "train_classifier"])
+def test_two_processes_without_images_end_with_the_same_line(tmp_path, script):
+    words = ["--data.name=folder", f"--data.root={tmp_path}", f"--output_dir={tmp_path / 'run'}"]
+    printed = run_in_processes("tests.launched", WORLD, free_port(), script, *words, code=2)
+    assert printed.count("error: ") == WORLD
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("ended", ["done", "stopped"])

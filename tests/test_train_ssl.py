@@ -92,12 +92,12 @@ def test_a_late_process_ends_the_run_like_the_others(tmp_path, monkeypatch):
 
 
 def test_the_first_process_says_what_a_network_scored(tmp_path, monkeypatch):
-    """Last bits of the others' scores may differ, and the best step with them, which all score again at the end."""
+    """The last bits of the others' scores may differ."""
 
     def of_the_first(session, value):
         return value | {"scores": {"linear probe (%)": 12.5}} if isinstance(value, dict) else value
 
-    monkeypatch.setattr(Session, "agreed", of_the_first)
+    monkeypatch.setattr(Session, "of_first", of_the_first)
     assert run(tmp_path / "run") == 0
     assert read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["scores"] == {"linear probe (%)": 12.5}
 

@@ -153,8 +153,7 @@ def _look(
             task.sample(state.step)
     if evaluate and all(row["step"] != state.step for row in state.metrics):
         with stop.interruptible():
-            row = task.evaluate(_about(task, state.step))
-        row = session.agreed(row)  # last bits may differ, and with them which step is best
+            row = session.of_first(task.evaluate(_about(task, state.step)))  # in others, last bits may differ
         if row is not None:
             row = {"step": state.step, **row}
             if state.step <= task.warm_up_steps:
@@ -201,7 +200,7 @@ def _finish(task: Task[Any], state: State, stop: StopRequest, progress: Progress
     """Score the final and the best network in full, and write scores.json."""
     session, path = task.session, task.session.folder.scores
     best = state.best
-    if best is None or session.agreed(_scored(path) == state.step):  # the first process soon writes the file
+    if best is None or session.of_first(_scored(path) == state.step):  # the first process soon writes the file
         return
     last = state.metrics[-1]
     if not task.rescores:
@@ -211,7 +210,7 @@ def _finish(task: Task[Any], state: State, stop: StopRequest, progress: Progress
             full = {"final": {**last, **(task.evaluate(_about(task, last["step"]), full=True) or {})}}
             if best is last:
                 full["best"] = full["final"]
-            elif not _holds(session.folder.best, best["step"]):  # after a resume from an earlier checkpoint
+            elif not session.in_all(_holds(session.folder.best, best["step"])):  # after a resume from an earlier step
                 progress.say(f"{session.folder.best} isn't of step {best['step']}, which scored best: it isn't scored.")
             else:
                 about = _about(task, best["step"], best["provenance"].get("history", []))

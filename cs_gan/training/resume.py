@@ -41,7 +41,8 @@ def checkpoint(task: Task[Any], state: State) -> None:
     session = task.session
     tensors: list[Any] = [value for module in task.modules.values() for value in module.state_dict().values()]
     tensors += [value for each in task.optimizers.values() for s in each.state.values() for value in s.values()]
-    if not all(is_finite(value) for value in tensors if isinstance(value, torch.Tensor)):
+    finite = all(is_finite(value) for value in tensors if isinstance(value, torch.Tensor))
+    if not session.in_all(finite):  # each process has its own running statistics
         raise DivergedError(
             f"step {state.step}: weights are not finite, and no checkpoint is written over the last good one."
         )

@@ -71,7 +71,7 @@ def run_script(
 
 
 def _run(config: Config, make: Callable[[Session[Config]], Task[Config]], command: str) -> int:
-    """The number of the signal that ended it, or 0. What it opened is closed, and its networks are gone."""
+    """The number of the signal that ended it, or 0. What it opened is closed."""
     from cs_gan.training.session import Session
 
     if config.dry_run:
@@ -92,7 +92,7 @@ def _leave_group() -> None:
     """Leave the process group if there is one, and end its threads.
 
     A thread of gloo takes Python's lock when it drops the tensors of the last exchange. If Python has ended by then,
-    the process aborts. Distributed networks hold the group too, so they have to be gone before.
+    the process aborts. A network that is wrapped for several processes holds the group, so it is collected first.
     """
     import torch.distributed
 

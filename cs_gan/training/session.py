@@ -162,9 +162,13 @@ class Session(Generic[Config]):
         averages: list[float] = values.tolist()
         return averages
 
-    def agreed(self, value: Value) -> Value:
-        """The first process's value, in all processes."""
+    def of_first(self, value: Value) -> Value:
+        """The first process's value, in all processes. All must call it."""
         return value if self.processes == 1 else broadcast_object_list([value])[0]
+
+    def in_all(self, flag: bool) -> bool:
+        """Whether it is true in all processes. All must call it."""
+        return self.averages(torch.tensor([float(flag)], device=self.device)) == [1.0]
 
     def prepared(self, network: Network) -> Network:
         """The network, wrapped if there are several processes. With one, Accelerate's half a second changes nothing."""
@@ -219,7 +223,7 @@ class Session(Generic[Config]):
                 tracker.log_images({name: pixels}, step=step, **layout)
 
     def end_trackers(self) -> None:
-        """Close the trackers."""
+        """Let the trackers finish."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
 

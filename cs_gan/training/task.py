@@ -87,6 +87,8 @@ class Task(ABC, Generic[Config]):
     def evaluate(self, about: dict[str, Any], *, full: bool = False, snapshot: Path | None = None) -> Row | None:
         """Scores of the current network, or of a snapshot; None if nothing is scored. Called on all processes.
 
+        The first process's row counts.
+
         Args:
             about: added to the provenance.
             full: use the counts of the final score, not those of the curve.

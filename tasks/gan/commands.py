@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from models.latents import slerp
 from tasks.gan.data import GanData, class_shares, counts
 from tasks.gan.recipe import GanConfig
 from tasks.job import OWN_GENERATOR, Command, Job
+from tasks.loading import first_on_machine
 from tasks.options import names, positive, seed, seeds
 
 MOST_COLUMNS = 16  # of a grid with a column for each class
@@ -212,7 +214,7 @@ def recipe(job: Job) -> GanConfig:
 
 def data_of(job: Job, config: GanConfig) -> GanData:
     """The loader of the recipe's images."""
-    return GanData(config, job.state.local_main_process_first, job.state.is_main_process and sys.stderr.isatty())
+    return GanData(config, partial(first_on_machine, job.state), job.state.is_main_process and sys.stderr.isatty())
 
 
 def fitting(job: Job, store: ImageStore) -> ImageStore:

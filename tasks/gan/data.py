@@ -135,22 +135,17 @@ class GanData:
 
     def _load(self, split: str, limit: int | None = None, limit_seed: int | None = None) -> ImageStore:
         data = self.config.data
-        failed = None
-        with self.first():  # leave this context normally, also after an error, because other processes wait for it
-            try:
-                return load_images(
-                    data.name,
-                    data.root,
-                    image_size=data.image_size,
-                    channels=data.channels,
-                    split=split,
-                    limit=limit,
-                    limit_seed=limit_seed,
-                    progress=self.shown,
-                )
-            except DataError as error:
-                failed = error
-        raise failed
+        with self.first():
+            return load_images(
+                data.name,
+                data.root,
+                image_size=data.image_size,
+                channels=data.channels,
+                split=split,
+                limit=limit,
+                limit_seed=limit_seed,
+                progress=self.shown,
+            )
 
 
 def in_classes(store: ImageStore, names: Sequence[str]) -> tuple[ImageStore | None, str]:

@@ -43,6 +43,7 @@ from tasks.gan.looks import Looks
 from tasks.gan.networks import build_networks
 from tasks.gan.recipe import GanConfig
 from tasks.image_task import ImageTask
+from tasks.loading import first_on_machine
 
 SAMPLES = 64
 CLASSES_SHOWN = 16  # at most: each is a column of a grid
@@ -60,7 +61,7 @@ class GanTask(ImageTask[GanConfig]):
 
     def __init__(self, session: Session[GanConfig]) -> None:
         self.session, config, device = session, session.config, session.device
-        data = GanData(config, session.accelerator.local_main_process_first, session.is_main and sys.stderr.isatty())
+        data = GanData(config, partial(first_on_machine, session.accelerator), session.is_main and sys.stderr.isatty())
         self.augment_options = {"flip": config.data.flip, "dequantize": config.data.dequantize}
         self.store = data.training()
         networks = build_networks(config, self.store)
