@@ -23,14 +23,14 @@ def run(rank: str | int, port: str, script: str, *words: str) -> None:
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD}
     os.environ |= {name: str(value) for name, value in ranks.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    if late := os.environ.get("LATE") if int(rank) else None:
-        module, name = late.split(":")
+    if int(rank) and "LATE" in os.environ:
+        module, name = os.environ["LATE"].split(":")
         delay(importlib.import_module(module), name)
     leave = torch.distributed.destroy_process_group
 
-    def destroy_process_group(*given: object) -> None:
+    def destroy_process_group(*groups: object) -> None:
         print("in the group:", threads())
-        leave(*given)
+        leave(*groups)
 
     torch.distributed.destroy_process_group = destroy_process_group
     code = importlib.import_module(script).main(list(words))
